@@ -1,0 +1,162 @@
+"""From a source (a name or a model) to a pretrained model and the pixel range that it expects."""
+
+import difflib
+import inspect
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+DEFAULT = "efficientnet_lite0"
+
+# The mode of each family's `preprocess_input`; the families absent here scale inside the model.
+_MODES = {
+    "densenet": "torch",
+    "inception": "tf",
+    "mobilenet": "tf",
+    "mobilenetv3": "raw",
+    "nasnet": "tf",
+    "resnet": "caffe",
+    "resnetv2": "tf",
+    "vgg": "caffe",
+    "xception": "tf",
+    "convnext": "raw",
+    "efficientnet": "raw",
+    "efficientnetv2": "raw",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A pretrained model and the preprocessing mode that it was trained with."""
+
+    model: keras.Model
+    preprocessing: str | None
+
+
+def names() -> tuple[str, ...]:
+    """Returns the names that `FrozenBackbone` takes as a source, the embedded default first."""
+    return (DEFAULT, *sorted(_applications()))
+
+
+def load(
+    source: str | keras.Model,
+    *,
+    weights: str | None = "imagenet",
+    input_shape: tuple[int | None, ...] | None = None,
+) -> Source:
+    """Loads a source without its classification top.
+
+    Args:
+        source: A name of `names()`, in any spelling that differs in case, `_` and `-` only; or a
+            model, which is taken as it is.
+        weights: `"imagenet"`, `None` for random weights, or the path of a weights file. Ignored
+            for a model.
+        input_shape: `(height, width, 3)`; `None` for any size, where the architecture allows it.
+            Of models, only one that is neither functional nor built needs it.
+
+    Returns:
+        The model, and the mode of the pixels that it expects (`None` when that is not known).
+
+    Raises:
+        ValueError: If the name is unknown, or a model has its own shape and another is given.
+        OSError: If the weights cannot be had.
+    """
+    if isinstance(source, keras.Model):
+        return Source(_functional(source, input_shape), _known_mode(source))
+    if not isinstance(source, str):
+        raise TypeError(
+            "A backbone's source must be a name or a keras.Model. Received: "
+            f"{source!r} of type {type(source).__name__}."
+        )
+    if _key(source) == _key(DEFAULT):
+        from keras_transfer.efficientnet_lite import EfficientNetLite0
+
+        return Source(EfficientNetLite0(weights=weights, input_shape=input_shape), "lite")
+    return _load_application(source, weights, input_shape)
+
+
+def _functional(model: keras.Model, input_shape: tuple[int | None, ...] | None) -> keras.Model:
+    """The model as a graph of layers; one that has none becomes a graph of one layer."""
+    own_graph = getattr(model, "inputs", None)
+    if own_graph and input_shape is not None and model.input_shape[1:] != tuple(input_shape):
+        raise ValueError(
+            f"Model '{model.name}' takes inputs of shape {model.input_shape[1:]}. Received: "
+            f"input_shape={input_shape}. Leave it out."
+        )
+    if not own_graph:
+        image = keras.Input(input_shape or (None, None, 3))
+        return keras.Model(image, model(image, training=False), name=model.name)
+    if isinstance(model, keras.Sequential):
+        return keras.Model(model.inputs, model.outputs, name=model.name)
+    return model
+
+
+def _load_application(
+    name: str, weights: str | None, input_shape: tuple[int | None, ...] | None
+) -> Source:
+    application = _application(name)
+    family = _family(application.__name__)
+    if input_shape is None and family != "nasnet":  # NASNet's graph needs a size of its own
+        input_shape = (None, None, 3)
+    try:
+        model = application(include_top=False, weights=weights, input_shape=input_shape)
+    except Exception as error:
+        if "URL fetch failure" not in str(error):
+            raise
+        raise OSError(
+            f"The {weights!r} weights of {application.__name__} could not be downloaded: {error}. "
+            "Go online once, so that Keras keeps them in ~/.keras/models, give the path of a "
+            f"weights file, or use {DEFAULT!r}, whose weights come with the extra 'demo'."
+        ) from error
+    return Source(model, _MODES[family])
+
+
+def _application(name: str) -> Any:
+    applications = _applications()
+    by_key = {_key(known): application for known, application in applications.items()}
+    if _key(name) in by_key:
+        return by_key[_key(name)]
+    close = difflib.get_close_matches(_key(name), [*by_key, _key(DEFAULT)], n=3, cutoff=0.5)
+    spelt = {_key(known): known for known in names()}
+    hint = f"Did you mean {' or '.join(repr(spelt[key]) for key in close)}? " if close else ""
+    raise ValueError(
+        f"Unknown backbone {name!r}. {hint}Expected a keras.Model or one of: {', '.join(names())}."
+    )
+
+
+def _applications() -> dict[str, Any]:
+    functions = inspect.getmembers(keras.applications, inspect.isfunction)
+    return {name.lower(): function for name, function in functions}
+
+
+def _key(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _family(application: str) -> str:
+    key = _key(application)
+    if key.startswith("resnet") and key.endswith("v2"):
+        return "resnetv2"
+    return max((family for family in _MODES if key.startswith(family)), key=len)
+
+
+def _known_mode(model: keras.Model) -> str | None:
+    """The mode of a model that `keras.applications` or this package made, told by its name."""
+    name = _key(model.name)
+    if name == _key(DEFAULT):
+        return "lite"
+    mobilenet = re.match(r"mobilenet(v2)?1?\d?\.", name)  # mobilenetv2_1.00_224
+    if not mobilenet and name not in map(_key, _applications()):
+        return None
+    mode = _MODES[_family(name)]
+    return None if mode == "raw" and not _scales_itself(model) else mode
+
+
+def _scales_itself(model: keras.Model) -> bool:
+    scaling = (keras.layers.Rescaling, keras.layers.Normalization)
+    return any(
+        isinstance(layer, scaling) or (isinstance(layer, keras.Model) and _scales_itself(layer))
+        for layer in model.layers
+    )

@@ -1,0 +1,196 @@
+"""A functional model as a chain of blocks, each with one tensor in and one tensor out."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+MAX_BLOCKS = 12
+
+# How published architectures name the layers of a stage. Each pattern is searched in a layer's
+# name; `{}` is its first group. Layers that match none belong to the stage that they follow.
+_STAGE_NAMES = (
+    (r"(?:^|_)stem_|^stem$", "stem"),
+    (r"(?:^|_)stage_(\d+)_", "stage_{}"),  # ConvNeXt
+    (r"(?:^|_)downsampling_block_(\d+)", "stage_{+1}"),  # opens the next ConvNeXt stage
+    (r"^stack(\d+)_", "stack{}"),  # KerasHub ResNets
+    (r"^mixed_(\d+[ab])", "mixed_{}"),  # InceptionResNetV2
+    (r"^mixed(\d+)$", "mixed{}"),  # InceptionV3 names only the join that ends a stage
+    (r"^block(35|17|8)_", "block{}"),  # InceptionResNetV2
+    (r"^conv_7b", "conv_7b"),
+    (r"^conv_(?:pad|dw|pw)_(\d+)", "unit{}"),  # MobileNet
+    (r"^block_(\d+)_", "unit{}"),  # MobileNetV2
+    (r"^expanded_conv_(\d+)", "unit{}"),  # MobileNetV3
+    (r"^expanded_conv_", "unit0"),
+    (r"^block(\d+)[a-z]?_", "block{}"),  # VGG, Xception, EfficientNet
+    (r"^(?:conv|pool)1(?:_|$)|^Conv1", "stem"),
+    (r"^(?:conv|pool)([2-9])_", "conv{}"),  # ResNet, DenseNet
+    (r"^top_|^[Cc]onv_1|^head_", "top"),
+    (r"^(?:normal|reduction)_", "cells"),  # NASNet: each cell reads the two before it, so no cuts
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """What there is to know about one block of a backbone.
+
+    Attributes:
+        name: The name that `unfreeze` and `BlockUnfreezer` take.
+        parameters: Number of weights, statistics included.
+        output_shape: Shape of the block's output, batch axis first; `None` where it depends on
+            the image size.
+        frozen: Whether training leaves the block as it is.
+    """
+
+    name: str
+    parameters: int
+    output_shape: tuple[int | None, ...]
+    frozen: bool
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """The layers between two neighbouring cut points."""
+
+    operations: tuple[Any, ...]
+    start: Any
+    end: Any
+
+    @property
+    def stage(self) -> str | None:
+        """The last stage that a layer's name speaks of: joins and norms end a stage."""
+        names = (stage_of(operation.name) for operation in reversed(self.operations))
+        return next((name for name in names if name is not None), None)
+
+    @property
+    def downsamples(self) -> bool:
+        """Whether the segment makes the feature map smaller, at any image size."""
+        return any(
+            max(_as_tuple(getattr(operation, "strides", 1))) > 1 for operation in self.operations
+        )
+
+
+def stage_of(layer_name: str) -> str | None:
+    """Returns the name of the stage that a layer's name speaks of, `None` if it speaks of none."""
+    for pattern, stage in _STAGE_NAMES:
+        match = re.search(pattern, layer_name)
+        if match:
+            if "{+1}" in stage:
+                return stage.replace("{+1}", str(int(match[1]) + 1))
+            return stage.format(*match.groups())
+    return None
+
+
+def split(model: keras.Model) -> dict[str, keras.Model]:
+    """Splits a model into blocks at the tensors through which everything passes.
+
+    A tensor is a cut point when it is the only one alive at its place of the topological order.
+    The stretches between cut points are put together by the stage that their layers' names speak
+    of, then, while there are more than 12, by resolution.
+
+    Args:
+        model: A functional model with one input and one output. The blocks share its layers.
+
+    Returns:
+        Block name to model, first block first. A model without a cut point is one block under its
+        own name.
+
+    Raises:
+        ValueError: If the model has several inputs or outputs.
+    """
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(
+            f"A backbone needs one input and one output. Received: model '{model.name}' with "
+            f"{len(model.inputs)} inputs and {len(model.outputs)} outputs. Build one with the "
+            "tensor that you want: keras.Model(model.inputs[0], model.outputs[0])."
+        )
+    groups = _named_groups(list(_segments(model)))
+    if len(groups) == 1:
+        groups = [(model.name, groups[0][1])]
+    return {name: keras.Model(group[0].start, group[-1].end, name=name) for name, group in groups}
+
+
+def _segments(model: keras.Model) -> Iterator[_Segment]:
+    # Keras offers the order of execution of a Function under this private name only: a public
+    # `layer.output` is ambiguous for a layer that was called twice, as every layer of a model is
+    # once a model of its inner tensors has been made.
+    nodes = [
+        node
+        for depth in sorted(model._nodes_by_depth, reverse=True)
+        for node in model._nodes_by_depth[depth]
+        if not node.is_input
+    ]
+    start, operations = model.inputs[0], []
+    last_use = {id(tensor): i for i, node in enumerate(nodes) for tensor in node.input_tensors}
+    last_use[id(model.outputs[0])] = len(nodes)
+    alive = {id(start)}
+    for i, node in enumerate(nodes):
+        operations.append(node.operation)
+        alive |= {id(tensor) for tensor in node.output_tensors}
+        alive = {tensor for tensor in alive if last_use.get(tensor, -1) > i}
+        end = node.output_tensors[0]
+        if alive == {id(end)}:
+            yield _Segment(tuple(operations), start, end)
+            start, operations = end, []
+
+
+def _named_groups(segments: Sequence[_Segment]) -> list[tuple[str, list[_Segment]]]:
+    if any(segment.stage for segment in segments):
+        groups = _by_stage(segments)
+    else:
+        groups = [(segment.operations[-1].name, [segment]) for segment in segments]
+    if len(groups) > MAX_BLOCKS or any(name.startswith("unit") for name, _ in groups):
+        groups = _by_resolution(groups)
+    return _without_weightless_groups(groups)
+
+
+def _by_stage(segments: Sequence[_Segment]) -> list[tuple[str, list[_Segment]]]:
+    groups: list[tuple[str, list[_Segment]]] = []
+    for segment in segments:
+        stage = segment.stage or (groups[-1][0] if groups else "stem")
+        if groups and groups[-1][0] == stage:
+            groups[-1][1].append(segment)
+        else:
+            groups.append((stage, [segment]))
+    return groups
+
+
+def _by_resolution(
+    groups: Sequence[tuple[str, list[_Segment]]],
+) -> list[tuple[str, list[_Segment]]]:
+    """Joins neighbours until a group opens a smaller feature map; `stem` and `top` stay."""
+    joined: list[tuple[str, list[_Segment]]] = []
+    stages = 0
+    for name, group in groups:
+        kept = name in ("stem", "top")
+        opens = any(segment.downsamples for segment in group)
+        if kept or opens or not joined or joined[-1][0] in ("stem", "top"):
+            stages += not kept
+            joined.append((name if kept else f"stage{stages}", list(group)))
+        else:
+            joined[-1][1].extend(group)
+    return joined
+
+
+def _without_weightless_groups(
+    groups: Sequence[tuple[str, list[_Segment]]],
+) -> list[tuple[str, list[_Segment]]]:
+    """Lets layers without weights (a pooling, an activation) join the block before them."""
+    kept: list[tuple[str, list[_Segment]]] = []
+    for name, group in groups:
+        weights = sum(
+            len(getattr(operation, "weights", ()))
+            for segment in group
+            for operation in segment.operations
+        )
+        if weights or not kept:
+            kept.append((name, group))
+        else:
+            kept[-1][1].extend(group)
+    return kept
+
+
+def _as_tuple(value: Any) -> tuple[int, ...]:
+    return tuple(value) if isinstance(value, (list, tuple)) else (int(value),)

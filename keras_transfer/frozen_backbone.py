@@ -1,0 +1,301 @@
+"""FrozenBackbone: a pretrained backbone as one layer, a chain of blocks to unfreeze."""
+
+import fnmatch
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Self
+
+import keras
+import numpy as np
+
+from keras_transfer import backbones, blocks
+from keras_transfer.preprocessing import PixelScaling, preprocessing_layer, warn_of_range
+
+_AFTER = "after:"
+
+_POOLINGS = {
+    "avg": keras.layers.GlobalAveragePooling2D,
+    "max": keras.layers.GlobalMaxPooling2D,
+    "flatten": keras.layers.Flatten,
+    None: keras.layers.Identity,
+}
+
+
+@keras.saving.register_keras_serializable(package="keras_transfer")
+class FrozenBackbone(keras.layers.Layer):
+    """A pretrained backbone as one layer: preprocessing, a chain of blocks, pooling.
+
+    All blocks are frozen at first. Every block runs in inference mode, frozen or not, so the
+    statistics of BatchNormalization never move and Dropout inside the backbone never drops.
+
+    Args:
+        source: The name of a model of `keras.applications`, `"efficientnet_lite0"`, or any
+            `keras.Model` with one image in and one tensor out (shared, not copied).
+        weights: `"imagenet"`, `None` for random weights, or the path of a weights file; ignored
+            for a model.
+        input_shape: `(height, width, 3)`; `None` for any size, where the architecture allows it.
+        pooling: `"avg"`, `"max"`, `"flatten"`, or `None` for the feature map. A source whose
+            output is a vector already is not pooled.
+        preprocessing: `"auto"` for what the source was trained with; one of `"raw"` (0..255),
+            `"unit"` (0..1), `"tf"` (-1..1), `"torch"`, `"caffe"`, `"lite"`; a Keras layer; or
+            `None` to pass pixels on as they are.
+        **kwargs: As for any Keras layer.
+
+    Input: Raw RGB images `(batch, height, width, 3)`, 0..255, uint8 or floating point. Or kept
+        activations, `{"after:<block>": tensor}` as `activations` returns them: the chain then
+        starts behind that block.
+    Output: Features `(batch, channels)`; `(batch, height, width, channels)` without pooling.
+
+    Raises:
+        ValueError: If the source, the pooling or the preprocessing is unknown, or if
+            `preprocessing="auto"` is asked of a model of which nothing is known.
+        OSError: If pretrained weights cannot be had.
+
+    Example:
+        >>> backbone = FrozenBackbone("vgg16", weights=None)
+        >>> [block.name for block in backbone.blocks]
+        ['block1', 'block2', 'block3', 'block4', 'block5']
+        >>> backbone.unfreeze("block5")
+        >>> backbone(numpy.zeros((2, 64, 64, 3), "uint8")).shape
+        TensorShape([2, 512])
+    """
+
+    def __init__(
+        self,
+        source: str | keras.Model = backbones.DEFAULT,
+        *,
+        weights: str | None = "imagenet",
+        input_shape: tuple[int | None, ...] | None = None,
+        pooling: str | None = "avg",
+        preprocessing: str | keras.Layer | None = "auto",
+        **kwargs: Any,
+    ) -> None:
+        if pooling not in _POOLINGS:
+            raise ValueError(
+                f"Unknown pooling {pooling!r}. Expected 'avg', 'max', 'flatten' or None."
+            )
+        super().__init__(autocast=False, **kwargs)
+        loaded = backbones.load(source, weights=weights, input_shape=input_shape)
+        self.pooling = pooling
+        self.preprocessing = preprocessing_layer(_mode(preprocessing, loaded))
+        self._source_config = _Opaque(keras.saving.serialize_keras_object(loaded.model))
+        self._chain = list(blocks.split(loaded.model).values())
+        self._pool = self._pooling_layer()
+        for block in self._chain:
+            block.trainable = False
+        self.built = True
+
+    def _pooling_layer(self) -> keras.Layer:
+        pools = len(self._chain[-1].output_shape) == 4
+        return _POOLINGS[self.pooling if pools else None](name="pooling")
+
+    @property
+    def blocks(self) -> tuple[blocks.Block, ...]:
+        """The blocks, first to last: name, parameter count, output shape, frozen or not."""
+        return tuple(
+            blocks.Block(block.name, block.count_params(), block.output_shape, not block.trainable)
+            for block in self._chain
+        )
+
+    @property
+    def border(self) -> str | None:
+        """The last link of the frozen part: a block, `"pooling"` when all are, `None` for none.
+
+        What lies up to the border gives the same activations in every epoch.
+        """
+        return self.border_without(())
+
+    def border_without(self, blocks: Collection[str]) -> str | None:
+        """Returns what `border` will be when these blocks, too, are not frozen."""
+        border = None
+        for link in self._links[1:]:
+            if link.trainable_weights or link.name in blocks:
+                return border
+            border = link.name
+        return border
+
+    @property
+    def link_names(self) -> tuple[str, ...]:
+        """The places at which activations can be kept: the blocks, then `"pooling"`."""
+        return tuple(link.name for link in self._links[1:])
+
+    def check_pixels(self, images: Any) -> None:
+        """Warns if a batch of images is not the raw 0..255 that the preprocessing takes."""
+        if isinstance(self.preprocessing, PixelScaling):
+            warn_of_range(images)
+
+    def digest(self, after: str) -> str:
+        """Returns a digest of the architecture and the weights up to a link."""
+        digest = hashlib.blake2b(digest_size=16)
+        for link in self._links[: self._index(after) + 1]:
+            digest.update(json.dumps(link.get_config(), sort_keys=True, default=str).encode())
+            for weight in link.weights:
+                digest.update(np.ascontiguousarray(weight.numpy()).reshape(-1).view(np.uint8))
+        return digest.hexdigest()
+
+    @property
+    def _links(self) -> list[keras.Layer]:
+        return [self.preprocessing, *self._chain, self._pool]
+
+    def unfreeze(self, which: str | int | Sequence[str]) -> None:
+        """Makes blocks trainable. A model that is compiled already must be compiled again.
+
+        Args:
+            which: A block's name, a glob (`"conv5*"`), a list of these, the number of blocks from
+                the top, or `"all"`.
+
+        Raises:
+            ValueError: If it matches no block.
+        """
+        self._set_trainable(which, True)
+
+    def freeze(self, which: str | int | Sequence[str] = "all") -> None:
+        """Makes blocks untrainable; `which` as for `unfreeze`."""
+        self._set_trainable(which, False)
+
+    def _set_trainable(self, which: str | int | Sequence[str], trainable: bool) -> None:
+        names = self.select(which)
+        for block in self._chain:
+            if block.name in names:
+                block.trainable = trainable
+
+    def block_weights(self, name: str) -> list[keras.Variable]:
+        """Returns the weights of a block that train while it is not frozen."""
+        block = self._chain[[block.name for block in self._chain].index(name)]
+        was_trainable, block.trainable = block.trainable, True
+        weights = block.trainable_weights
+        block.trainable = was_trainable
+        return weights
+
+    def select(self, which: str | int | Sequence[str]) -> tuple[str, ...]:
+        """Returns the names of the blocks that `which` stands for, first to last.
+
+        Args:
+            which: As for `unfreeze`.
+
+        Raises:
+            ValueError: If it, or an item of it, matches no block. The message lists the blocks.
+        """
+        names = [block.name for block in self._chain]
+        if isinstance(which, int) and not isinstance(which, bool) and 0 < which <= len(names):
+            return tuple(names[-which:])
+        patterns = [which] if isinstance(which, str) else which
+        if not isinstance(patterns, Sequence) or not patterns:
+            patterns = [which]
+        chosen: set[str] = set()
+        for pattern in patterns:
+            matches = (
+                names
+                if pattern == "all"
+                else fnmatch.filter(names, pattern)
+                if isinstance(pattern, str)
+                else []
+            )
+            if not matches:
+                raise ValueError(
+                    f"No block of backbone '{self.name}' matches {pattern!r}. Expected one of its "
+                    f"{len(names)} blocks ({', '.join(names)}), a glob, a list of these, a number "
+                    f"of blocks from the top (1 to {len(names)}), or 'all'."
+                )
+            chosen.update(matches)
+        return tuple(name for name in names if name in chosen)
+
+    def call(self, inputs: Any) -> Any:
+        """Runs the chain on images, or what is left of it on kept activations."""
+        return self._run(inputs, to=self._pool.name)
+
+    def activations(self, inputs: Any, *, after: str) -> dict[str, Any]:
+        """Runs the chain up to a link, and returns what `call` can go on from.
+
+        Args:
+            inputs: Images, or kept activations from further down the chain.
+            after: The name of a block, or `"pooling"` for the features.
+
+        Returns:
+            `{"after:<block>": tensor}`.
+
+        Raises:
+            ValueError: If there is no such link, or the inputs lie beyond it.
+        """
+        return {_AFTER + after: self._run(inputs, to=after)}
+
+    def _run(self, inputs: Any, to: str) -> Any:
+        start, x = self._entry(inputs)
+        stop = self._index(to)
+        if start > stop + 1:
+            raise ValueError(f"Activations {list(inputs)} lie beyond {to!r}: give earlier ones.")
+        for link in self._links[start : stop + 1]:
+            x = link(x, training=False)
+        return x
+
+    def _entry(self, inputs: Any) -> tuple[int, Any]:
+        """Where in the chain the inputs enter it, told by their structure."""
+        if not isinstance(inputs, Mapping):
+            return 0, inputs
+        if len(inputs) != 1 or not next(iter(inputs)).startswith(_AFTER):
+            raise ValueError(
+                "Expected images, or kept activations as a dict with the one key 'after:<block>'. "
+                f"Received: a dict with keys {list(inputs)}."
+            )
+        ((key, x),) = inputs.items()
+        return self._index(key.removeprefix(_AFTER)) + 1, x
+
+    def _index(self, name: str) -> int:
+        names = [link.name for link in self._links]
+        if name not in names[1:]:
+            raise ValueError(
+                f"Backbone '{self.name}' has no link {name!r}. Expected one of {names[1:]}."
+            )
+        return names.index(name)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """Returns the shape of the features for a shape of images or of kept activations."""
+        start, shape = self._entry(input_shape)
+        for link in self._links[start:]:
+            shape = link.compute_output_shape(shape)
+        return shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the whole architecture, so that loading needs no download."""
+        return {
+            **super().get_config(),
+            "source": self._source_config.value,
+            "pooling": self.pooling,
+            "preprocessing": keras.saving.serialize_keras_object(self.preprocessing),
+            "unfrozen": [block.name for block in self._chain if block.trainable],
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Makes the layer again, with the same blocks unfrozen."""
+        config = dict(config)
+        unfrozen = config.pop("unfrozen")
+        for key in ("source", "preprocessing"):
+            config[key] = keras.saving.deserialize_keras_object(config[key])
+        layer = cls(**config)
+        if unfrozen:
+            layer.unfreeze(unfrozen)
+        return layer
+
+
+class _Opaque:
+    """Keeps Keras from tracking what is inside."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _mode(
+    preprocessing: str | keras.Layer | None, source: backbones.Source
+) -> str | keras.Layer | None:
+    if not (isinstance(preprocessing, str) and preprocessing == "auto"):
+        return preprocessing
+    if source.preprocessing is None:
+        raise ValueError(
+            f"preprocessing='auto': nothing is known of the pixels that model "
+            f"'{source.model.name}' was trained on. Say it: preprocessing='unit' for 0..1, 'tf' "
+            "for -1..1, 'torch' or 'caffe' for ImageNet means, a Keras layer, or None if it takes "
+            "raw 0..255."
+        )
+    return source.preprocessing

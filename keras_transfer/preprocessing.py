@@ -1,0 +1,134 @@
+"""Pixel ranges: from raw 0..255 RGB to what a backbone was trained on, as one layer."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@keras.saving.register_keras_serializable(package="keras_transfer")
+class PixelScaling(keras.layers.Layer):
+    """Maps raw pixels to the range that a backbone was trained on: `pixel * scale + offset`.
+
+    Args:
+        scale: One factor, or one for each channel.
+        offset: One offset, or one for each channel, added after scaling.
+        bgr: Whether the channels are turned from RGB to BGR first. Scale and offset are then in
+            BGR order.
+        **kwargs: As for any Keras layer.
+
+    Input: RGB images `(batch, height, width, 3)`, 0..255, uint8 or floating point.
+    Output: The same shape in the layer's compute dtype.
+
+    Example:
+        >>> PixelScaling(1 / 127.5, -1)(numpy.full((1, 2, 2, 3), 255, "uint8"))[0, 0, 0]
+        [1., 1., 1.]
+    """
+
+    def __init__(
+        self,
+        scale: float | Sequence[float] = 1.0,
+        offset: float | Sequence[float] = 0.0,
+        *,
+        bgr: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(autocast=False, **kwargs)  # float16 would round the pixels
+        self.scale = scale
+        self.offset = offset
+        self.bgr = bgr
+
+    def call(self, inputs: Any) -> Any:
+        """Scales a batch of images."""
+        x = ops.cast(inputs, "float32")
+        if self.bgr:
+            x = ops.flip(x, axis=-1)
+        x = x * ops.cast(self.scale, "float32") + ops.cast(self.offset, "float32")
+        return ops.cast(x, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Returns the shape of the input."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that make the same layer."""
+        config = {"scale": self.scale, "offset": self.offset, "bgr": self.bgr}
+        return {**super().get_config(), **config}
+
+
+def warn_of_range(images: Any) -> None:
+    """Warns if pixels look scaled already, where 0..255 is meant.
+
+    Args:
+        images: A batch of images, `(batch, height, width, 3)`.
+
+    Warns:
+        UserWarning: If they are floating point and none is above 1.
+    """
+    pixels = np.asarray(images)
+    if np.issubdtype(pixels.dtype, np.floating) and pixels.size and pixels.max() <= 1:
+        warnings.warn(
+            f"Expected raw pixels, 0..255. Received: {pixels.min():.3g}..{pixels.max():.3g}. The "
+            "backbone scales pixels itself: leave out the rescaling, or undo it with "
+            "dataset.map(lambda image, label: (image * 255, label)), or pass preprocessing=None "
+            "if the backbone takes them as they are.",
+            stacklevel=3,
+        )
+
+
+@dataclass(frozen=True)
+class _Mode:
+    """One way of scaling pixels, with the literature's name for it."""
+
+    scale: float | tuple[float, ...] = 1.0
+    offset: float | tuple[float, ...] = 0.0
+    bgr: bool = False
+
+
+MODES: Mapping[str, _Mode] = {
+    "raw": _Mode(),  # 0..255; the model scales by itself
+    "unit": _Mode(scale=1 / 255),  # 0..1; TF-Hub's convention
+    "tf": _Mode(scale=1 / 127.5, offset=-1.0),  # -1..1; Inception, MobileNet, ResNetV2
+    "torch": _Mode(
+        scale=tuple(1 / (255 * std) for std in _IMAGENET_STD),
+        offset=tuple(-mean / std for mean, std in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)),
+    ),
+    "caffe": _Mode(offset=(-103.939, -116.779, -123.68), bgr=True),  # VGG, ResNet
+    "lite": _Mode(scale=1 / 128, offset=-127 / 128),  # EfficientNet-Lite
+}
+
+
+def preprocessing_layer(preprocessing: str | keras.Layer | None) -> keras.Layer:
+    """Returns the layer that a mode's name, a layer or `None` stands for.
+
+    Args:
+        preprocessing: A name of `MODES`, any Keras layer, or `None` for pixels passed on as they
+            are.
+
+    Raises:
+        ValueError: If the name is unknown.
+        TypeError: If it is neither a name nor a layer.
+    """
+    if preprocessing is None:
+        return keras.layers.Rescaling(1.0, name="preprocessing")  # a cast, and no promise
+    if isinstance(preprocessing, keras.Layer):
+        return preprocessing
+    if not isinstance(preprocessing, str):
+        raise TypeError(
+            "`preprocessing` must be 'auto', the name of a mode, a Keras layer or None. "
+            f"Received: {preprocessing!r} of type {type(preprocessing).__name__}."
+        )
+    if preprocessing not in MODES:
+        raise ValueError(
+            f"Unknown preprocessing {preprocessing!r}. Expected 'auto', None, a Keras layer or one "
+            f"of {', '.join(map(repr, MODES))}."
+        )
+    mode = MODES[preprocessing]
+    return PixelScaling(mode.scale, mode.offset, bgr=mode.bgr, name="preprocessing")

@@ -1,0 +1,266 @@
+"""TransferModel: a frozen backbone and a head, whose epochs cost only what they train."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import keras
+from keras import ops
+
+from keras_transfer import backbones
+from keras_transfer.feature_cache import FeatureCache
+from keras_transfer.fit_data import Keeper, Part, split
+from keras_transfer.frozen_backbone import FrozenBackbone
+from keras_transfer.one_training import OneTraining
+
+
+@keras.saving.register_keras_serializable(package="keras_transfer")
+class TransferModel(keras.Model):
+    """An image classifier: a `FrozenBackbone` under a small head.
+
+    It is an ordinary Keras model. Its `fit` differs in one thing: what the frozen part of the
+    backbone makes of each image is computed once, and the epochs train on that.
+
+    Args:
+        backbone: A `FrozenBackbone`, or a source for one.
+        classes: The class names, or their number, two or more. Two classes give one sigmoid unit
+            for the probability of the second, more give softmax.
+        hidden: Units of the hidden layer (ReLU); 0 for none.
+        dropout: Rate before the last layer, 0 to 1.
+        head: A layer or model to take the place of hidden layer, dropout and last layer. Its
+            output must have one unit for two classes, else one for each class.
+        augmentation: A layer or a list of layers for raw pixels, run in training only. Under
+            augmentation, each epoch sees other images, so nothing is kept.
+        feature_cache: `"auto"` to keep activations for the time of each `fit`; a `FeatureCache` to
+            share them between models; `None` to run the whole model on images in every epoch.
+        **kwargs: As for any Keras model.
+
+    Input: Raw RGB images `(batch, height, width, 3)`, 0..255, uint8 or floating point; or kept
+        activations as `FeatureCache.dataset` gives them.
+    Output: Probabilities, float32: `(batch, 1)` for two classes, else `(batch, classes)`.
+
+    Raises:
+        ValueError: If there are fewer than two classes, names occur twice, or the output of `head`
+            does not fit them.
+
+    Example:
+        >>> model = TransferModel("efficientnet_lite0", classes=["cat", "dog"])
+        >>> model.compile()
+        >>> model.fit(data.train, validation_data=data.valid, epochs=10)
+        >>> model.export("serving/1")
+    """
+
+    def __init__(
+        self,
+        backbone: str | keras.Model | FrozenBackbone = backbones.DEFAULT,
+        classes: int | Sequence[str] = 2,
+        *,
+        hidden: int = 128,
+        dropout: float = 0.3,
+        head: keras.Layer | None = None,
+        augmentation: keras.Layer | Sequence[keras.Layer] | None = None,
+        feature_cache: str | FeatureCache | None = "auto",
+        **kwargs: Any,
+    ) -> None:
+        names = _class_names(classes)
+        if not (feature_cache in ("auto", None) or isinstance(feature_cache, FeatureCache)):
+            raise ValueError(
+                "`feature_cache` must be 'auto', None or a FeatureCache. Received: "
+                f"{feature_cache!r}."
+            )
+        super().__init__(**kwargs)
+        self.class_names = names
+        self.hidden = hidden
+        self.dropout = dropout
+        self.own_head = head is not None
+        self.feature_cache = feature_cache
+        self.backbone = (
+            backbone if isinstance(backbone, FrozenBackbone) else FrozenBackbone(backbone)
+        )
+        self.head = head if head is not None else _head(self.units, hidden, dropout)
+        self.augmentation = _one_layer(augmentation)
+
+    @property
+    def units(self) -> int:
+        """Units of the last layer: 1 for two classes."""
+        return 1 if len(self.class_names) == 2 else len(self.class_names)
+
+    def build(self, input_shape: Any) -> None:
+        """Builds the head for images, or kept activations, of a shape."""
+        features = self.backbone.compute_output_shape(input_shape)
+        if not self.head.built:
+            self.head.build(features)
+        output = self.head.compute_output_shape(features)
+        if output[-1] != self.units:
+            raise ValueError(
+                f"The head gives {output[-1]} units. Expected {self.units} for the "
+                f"{len(self.class_names)} classes {', '.join(self.class_names)}."
+            )
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Classifies images, or kept activations."""
+        x = inputs
+        if self.augmentation is not None and not isinstance(inputs, Mapping):
+            x = self.augmentation(ops.cast(x, "float32"), training=training)
+        return self.head(self.backbone(x), training=training)
+
+    def compile(
+        self, optimizer: Any = "adam", loss: Any = None, metrics: Any = None, **kwargs: Any
+    ) -> None:
+        """Compiles; what is left out follows from the classes.
+
+        Args:
+            optimizer: As for any Keras model; Adam at 1e-3 unless given.
+            loss: Unless given, binary cross-entropy for two classes, sparse categorical
+                cross-entropy for more.
+            metrics: Accuracy unless given.
+            **kwargs: As for any Keras model.
+        """
+        if loss is None:
+            loss = "binary_crossentropy" if self.units == 1 else "sparse_categorical_crossentropy"
+        super().compile(
+            optimizer, loss, metrics=["accuracy"] if metrics is None else metrics, **kwargs
+        )
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model as it was."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built and self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int = 1,
+    ) -> keras.callbacks.History:
+        """Trains as `keras.Model.fit` does, on activations kept at the border of what is frozen.
+
+        Arguments, callbacks and the returned History are those of `keras.Model.fit`. Where a
+        `BlockUnfreezer` moves the border, the next activations are computed from the nearest ones
+        that are kept, or from the images. What can't be kept trains end to end, and one line says
+        why.
+
+        Raises:
+            ValueError: As `keras.Model.fit`; if the head does not fit the classes; or if kept
+                activations are given that lie beyond a block that trains.
+        """
+        self._assert_compile_called("fit")
+        train, valid = split(x, y, sample_weight, validation_split, validation_data)
+        train = replace(train, augmented=self.augmentation is not None)
+        if not self.built:
+            self.build(train.batch_shape())
+        one = OneTraining(
+            callbacks,
+            add_history=True,
+            add_progbar=verbose != 0,
+            verbose=verbose,
+            epochs=epochs,
+            steps=steps_per_epoch or train.batches(batch_size or 32),
+            model=self,
+        )
+        keeper = Keeper(
+            self.backbone, self.feature_cache, will_train=one.will_train, verbose=verbose != 0
+        )
+        with one:
+            for start, stop in one.phases(initial_epoch, epochs):
+                kept, kept_valid = keeper.at_border(train), keeper.at_border(valid)
+                super().fit(
+                    kept.x,
+                    kept.y,
+                    batch_size=batch_size,
+                    epochs=stop,
+                    verbose=verbose,
+                    callbacks=one,
+                    validation_data=kept_valid.as_tuple(),
+                    shuffle=shuffle and not train.is_dataset,
+                    class_weight=class_weight,
+                    sample_weight=kept.sample_weight,
+                    initial_epoch=start,
+                    steps_per_epoch=steps_per_epoch,
+                    validation_steps=validation_steps,
+                    validation_batch_size=validation_batch_size,
+                    validation_freq=validation_freq,
+                )
+        return self.history
+
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates as `keras.Model.evaluate` does; warns of pixels that are not 0..255."""
+        if not kwargs.get("_use_cached_eval_dataset"):  # Keras' own call from within `fit`
+            Keeper(self.backbone, None, verbose=False).check_pixels(Part(x))
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that make the same model, the whole architecture included."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "backbone": serialize(self.backbone),
+            "classes": list(self.class_names),
+            "hidden": self.hidden,
+            "dropout": self.dropout,
+            "head": serialize(self.head) if self.own_head else None,
+            "augmentation": serialize(self.augmentation),
+            "feature_cache": None if self.feature_cache is None else "auto",
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        """Makes the model again."""
+        config = dict(config)
+        for key in ("backbone", "head", "augmentation"):
+            config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
+        return cls(**config)
+
+
+def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(classes, int) and not isinstance(classes, bool):
+        names = tuple(str(i) for i in range(classes))
+    elif isinstance(classes, str):
+        raise ValueError(
+            f"`classes` must be a number or a list of names. Received: {classes!r}. Did you mean "
+            f"[{classes!r}, ...]?"
+        )
+    else:
+        names = tuple(map(str, classes))
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(
+            "`classes` must be two or more class names, each different, or their number. Received: "
+            f"{classes!r}."
+        )
+    return names
+
+
+def _head(units: int, hidden: int, dropout: float) -> keras.Sequential:
+    if hidden < 0 or not 0 <= dropout < 1:
+        raise ValueError(
+            "`hidden` must be 0 or more units and `dropout` a rate from 0 up to, not including, 1. "
+            f"Received: hidden={hidden!r}, dropout={dropout!r}."
+        )
+    activation = "sigmoid" if units == 1 else "softmax"
+    layers = [
+        keras.layers.Dense(hidden, activation="relu", name="hidden") if hidden else None,
+        keras.layers.Dropout(dropout, name="dropout") if dropout else None,
+        # Probabilities in float32 also under mixed precision, as Keras' guide asks.
+        keras.layers.Dense(units, activation=activation, dtype="float32", name="classes"),
+    ]
+    return keras.Sequential([layer for layer in layers if layer is not None], name="head")
+
+
+def _one_layer(layers: keras.Layer | Sequence[keras.Layer] | None) -> keras.Layer | None:
+    if layers is None or isinstance(layers, keras.Layer):
+        return layers
+    return keras.Sequential(list(layers), name="augmentation")
