@@ -1,5 +1,6 @@
 """TransferModel: a frozen backbone and a head, whose epochs cost only what they train."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -79,6 +80,7 @@ class TransferModel(keras.Model):
         )
         self.head = head if head is not None else _head(self.units, hidden, dropout)
         self.augmentation = _one_layer(augmentation)
+        self._image_shape: tuple[int | None, ...] | None = None
 
     @property
     def units(self) -> int:
@@ -87,6 +89,8 @@ class TransferModel(keras.Model):
 
     def build(self, input_shape: Any) -> None:
         """Builds the head for images, or kept activations, of a shape."""
+        if not isinstance(input_shape, Mapping):
+            self._image_shape = tuple(input_shape)
         features = self.backbone.compute_output_shape(input_shape)
         if not self.head.built:
             self.head.build(features)
@@ -202,6 +206,31 @@ class TransferModel(keras.Model):
         if not kwargs.get("_use_cached_eval_dataset"):  # Keras' own call from within `fit`
             Keeper(self.backbone, None, verbose=False).check_pixels(Part(x))
         return super().evaluate(x, y, *args, **kwargs)
+
+    def export(
+        self,
+        filepath: str | os.PathLike[str],
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Exports as `keras.Model.export` does; the artifact takes raw pixels, 0..255, float32.
+
+        Args:
+            filepath: Where to write it.
+            format: As for any Keras model.
+            verbose: As for any Keras model.
+            input_signature: As for any Keras model; images of the size trained on unless given.
+            **kwargs: As for any Keras model.
+
+        Raises:
+            ValueError: If the model has not been built.
+        """
+        if input_signature is None and self.built:
+            shape = self._image_shape or (None, None, None, 3)
+            input_signature = [keras.InputSpec(shape=(None, *shape[1:]), dtype="float32")]
+        super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make the same model, the whole architecture included."""

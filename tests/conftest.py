@@ -1,0 +1,73 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_transfer import FrozenBackbone
+
+SIZE = 24
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras():
+    """Lets no test see the names, seeds or policy that another one left."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+def tiny_network() -> keras.Model:
+    """Four blocks with BatchNormalization and Dropout, random but the same each time."""
+    keras.utils.set_random_seed(7)
+    x = inputs = keras.Input((None, None, 3))
+    for i, channels in enumerate((4, 6, 8, 10), 1):
+        x = keras.layers.Conv2D(
+            channels, 3, strides=2 if i < 4 else 1, padding="same", name=f"block{i}_conv"
+        )(x)
+        x = keras.layers.BatchNormalization(name=f"block{i}_bn")(x)
+        x = keras.layers.Activation("tanh", name=f"block{i}_tanh")(x)
+        x = keras.layers.Dropout(0.5, name=f"block{i}_drop")(x)
+    return keras.Model(inputs, x, name="tiny")
+
+
+def tiny_backbone(**kwargs) -> FrozenBackbone:
+    return FrozenBackbone(tiny_network(), preprocessing="tf", **kwargs)
+
+
+def images(count: int = 48, size: int = SIZE, seed: int = 0) -> np.ndarray:
+    """Images whose brightness goes with their place, so that labels can be learned."""
+    generator = np.random.default_rng(seed)
+    noise = generator.integers(0, 120, (count, size, size, 3))
+    return (noise + 120 * (np.arange(count) % 2)[:, None, None, None]).astype("uint8")
+
+
+def labels(count: int = 48, classes: int = 2) -> np.ndarray:
+    return (np.arange(count) % classes).astype("int32")
+
+
+def dataset(count: int = 48, *, classes: int = 2, shuffle: bool = True, batch: int = 8):
+    data = tf.data.Dataset.from_tensor_slices((images(count), labels(count, classes)))
+    if shuffle:
+        data = data.shuffle(count, seed=3)
+    return data.batch(batch)
+
+
+def snapshot(layer) -> list[np.ndarray]:
+    return [weight.numpy().copy() for weight in layer.weights]
+
+
+def identical(before: list[np.ndarray], layer) -> bool:
+    return all(np.array_equal(a, b.numpy()) for a, b in zip(before, layer.weights, strict=True))
+
+
+def relative_difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:
+    """The largest difference of two lists of weights, relative to each weight's largest value."""
+    return max(
+        float(np.abs(x - y).max() / max(np.abs(y).max(), 1e-8)) for x, y in zip(a, b, strict=True)
+    )

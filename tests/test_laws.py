@@ -1,0 +1,269 @@
+"""The laws that the package stands for. Each fails if its law is broken."""
+
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from conftest import (
+    SIZE,
+    dataset,
+    identical,
+    images,
+    labels,
+    relative_difference,
+    snapshot,
+    tiny_backbone,
+)
+from keras_transfer import BlockUnfreezer, FrozenBackbone, TransferModel
+
+
+def sequential(backbone: FrozenBackbone, size: int = SIZE) -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((size, size, 3)),
+            backbone,
+            keras.layers.Dense(4, activation="tanh"),
+            keras.layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+
+
+def transfer(backbone: FrozenBackbone, cache: str | None = "auto") -> TransferModel:
+    return TransferModel(backbone, 2, hidden=16, dropout=0, feature_cache=cache)
+
+
+MODELS = {
+    "sequential": sequential,
+    "kept": transfer,
+    "end_to_end": lambda backbone: transfer(backbone, None),
+}
+BACKBONES = {
+    "tiny": (tiny_backbone, "block4", ("block1", "block2", "block3")),
+    "vgg16": (lambda: FrozenBackbone("vgg16", weights=None), "block5", ("block1", "block4")),
+    "mobilenet": (lambda: FrozenBackbone("mobilenet", weights=None), "stage5", ("stem", "stage4")),
+}
+HEAVY = [pytest.param(name, marks=pytest.mark.slow) for name in ("vgg16", "mobilenet")]
+
+
+def sub_model(backbone: FrozenBackbone, block: str) -> keras.Model:
+    return next(layer for layer in backbone._chain if layer.name == block)
+
+
+def statistics(backbone: FrozenBackbone) -> list[np.ndarray]:
+    return [w.numpy().copy() for w in backbone.weights if "moving_" in w.path]
+
+
+class Watch(keras.callbacks.Callback):
+    """Notes at the end of each epoch whether a layer is as it was at the begin of training."""
+
+    def __init__(self, layer: keras.Layer) -> None:
+        super().__init__()
+        self.layer = layer
+        self.unchanged: list[bool] = []
+
+    def on_train_begin(self, logs=None):
+        self.before = snapshot(self.layer)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.unchanged.append(identical(self.before, self.layer))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("name", ["tiny", *HEAVY])
+def test_law_1_frozen_is_frozen_in_every_weight_and_statistic(name, kind):
+    make, block, frozen = BACKBONES[name]
+    backbone = make()
+    model = MODELS[kind](backbone)
+    model.compile(keras.optimizers.Adam(1e-2), "binary_crossentropy")
+    before = {other: snapshot(sub_model(backbone, other)) for other in frozen}
+    moments = statistics(backbone)
+
+    data = dataset(16) if name == "tiny" else large_dataset()
+    model.fit(data, epochs=3, verbose=0, callbacks=[BlockUnfreezer({1: block})])
+
+    for other, weights in before.items():
+        assert identical(weights, sub_model(backbone, other)), f"{other} moved"
+    for old, new in zip(moments, statistics(backbone), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("name", ["tiny", *HEAVY])
+def test_law_2_unfrozen_moves_in_the_same_fit_and_not_before(name, kind):
+    make, block, _ = BACKBONES[name]
+    backbone = make()
+    model = MODELS[kind](backbone)
+    model.compile(keras.optimizers.Adam(1e-2), "binary_crossentropy")
+    watch = Watch(sub_model(backbone, block))
+    data = dataset(16) if name == "tiny" else large_dataset()
+    model.fit(data, epochs=3, verbose=0, callbacks=[watch, BlockUnfreezer({2: block})])
+    assert watch.unchanged == [True, True, False]
+
+
+def large_dataset() -> tf.data.Dataset:
+    rows = (images(8, 32), labels(8))
+    return tf.data.Dataset.from_tensor_slices(rows).batch(4)
+
+
+def test_statistics_move_in_plain_keras_where_ours_do_not():
+    """What law 1 guards against happens: the guide's recipe moves statistics (keras#20285)."""
+    base = keras.applications.MobileNet(
+        include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg"
+    )
+    inputs = keras.Input((32, 32, 3))
+    plain = keras.Model(inputs, keras.layers.Dense(1)(base(inputs, training=False)))
+    plain.compile("sgd", "mse")
+    before = snapshot(base)
+    plain.fit(large_dataset(), verbose=0)
+    moved = [
+        not np.array_equal(a, b.numpy())
+        for a, b in zip(before, base.weights, strict=True)
+        if "moving_" in b.path
+    ]
+    assert any(moved)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_law_3_the_state_of_what_trained_is_kept_bit_by_bit_across_a_transition(kind):
+    backbone = tiny_backbone()
+    model = MODELS[kind](backbone)
+    model.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy")
+    seen = {}
+
+    class Compare(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            rest = self.model.optimizer.group("rest")
+            seen[epoch] = [v.numpy().copy() for v in rest.variables]
+
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 0 and len(seen) == 2:
+                rest = self.model.optimizer.group("rest")
+                seen["after"] = [v.numpy().copy() for v in rest.variables]
+                seen["late"] = int(self.model.optimizer.group("block4").iterations)
+
+    model.fit(
+        dataset(16), epochs=4, verbose=0, callbacks=[BlockUnfreezer({2: "block4"}), Compare()]
+    )
+    assert len(seen["after"]) > 4
+    for before, after in zip(seen[1], seen["after"], strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert seen["late"] == 0
+    assert int(model.optimizer.group("block4").iterations) == 4
+    assert int(model.optimizer.group("rest").iterations) == 8
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_law_4_fast_equals_plain_over_all_phases(classes, shuffle):
+    weights, histories = [], []
+    for cache in ("auto", None):
+        keras.utils.set_random_seed(1)
+        model = TransferModel(tiny_backbone(), classes, hidden=8, dropout=0, feature_cache=cache)
+        model.compile(keras.optimizers.Adam(1e-3))
+        history = model.fit(
+            dataset(40, classes=classes, shuffle=shuffle),
+            validation_data=dataset(16, classes=classes, shuffle=False),
+            epochs=10,
+            verbose=0,
+            callbacks=[BlockUnfreezer({4: "block4", 7: 2}, learning_rate=5e-4)],
+        )
+        weights.append(snapshot(model))
+        histories.append(history.history)
+    assert relative_difference(*weights) <= 1e-5
+    for name in histories[1]:
+        np.testing.assert_allclose(histories[0][name], histories[1][name], rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vgg16", "mobilenet", "efficientnet_lite0"])
+def test_law_4_holds_for_real_architectures_after_50_steps(name):
+    weights = []
+    for cache in ("auto", None):
+        keras.utils.set_random_seed(1)
+        backbone = FrozenBackbone(
+            name, weights=None if name != "efficientnet_lite0" else "imagenet"
+        )
+        model = TransferModel(backbone, 2, hidden=8, dropout=0, feature_cache=cache)
+        model.compile(keras.optimizers.SGD(1e-2))
+        data = tf.data.Dataset.from_tensor_slices((images(20, 32), labels(20)))
+        data = data.shuffle(20, seed=5).batch(4)
+        top = [block.name for block in backbone.blocks][-1]
+        model.fit(data, epochs=10, verbose=0, callbacks=[BlockUnfreezer({5: top})])
+        weights.append(snapshot(model))
+    assert relative_difference(*weights) <= 1e-5
+
+
+def test_law_4_holds_for_arrays():
+    weights = []
+    for cache in ("auto", None):
+        keras.utils.set_random_seed(1)
+        model = transfer(tiny_backbone(), cache)
+        model.compile(keras.optimizers.Adam(1e-3))
+        model.fit(
+            images(40),
+            labels(40),
+            batch_size=8,
+            epochs=10,
+            verbose=0,
+            shuffle=False,
+            validation_split=0.2,
+            sample_weight=np.linspace(0, 1, 40),
+            callbacks=[BlockUnfreezer({5: "block4"})],
+        )
+        weights.append(snapshot(model))
+    assert relative_difference(*weights) <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", ["avg", "flatten"])
+def test_law_6_what_trained_is_what_ships(tmp_path, pooling):
+    backbone = FrozenBackbone("vgg16", weights=None, pooling=pooling, input_shape=(32, 32, 3))
+    model = TransferModel(
+        backbone, ["cat", "dog"], hidden=8, augmentation=keras.layers.RandomFlip()
+    )
+    model.compile()
+    pixels = images(8, 32)
+    model.fit(pixels, labels(8), epochs=1, verbose=0)
+    model.export(tmp_path / "served", verbose=False)
+    np.save(tmp_path / "pixels.npy", pixels)
+    script = """
+        import sys
+        import numpy, tensorflow
+        served = tensorflow.saved_model.load("served").signatures["serving_default"]
+        pixels = numpy.load("pixels.npy")
+        (scores,) = served(tensorflow.cast(pixels, "float32")).values()
+        assert "keras_transfer" not in sys.modules and "keras" not in sys.modules
+        numpy.save("scores.npy", scores.numpy())
+    """
+    subprocess.run([sys.executable, "-I", "-c", textwrap.dedent(script)], cwd=tmp_path, check=True)
+    expected = model.predict(pixels, verbose=0)
+    assert expected.std() > 0
+    np.testing.assert_allclose(np.load(tmp_path / "scores.npy"), expected, atol=1e-5)
+
+
+def test_law_7_a_pixel_range_that_does_not_fit_is_named():
+    model = transfer(tiny_backbone())
+    model.compile()
+    with pytest.warns(UserWarning, match=r"Expected raw pixels, 0\.\.255.*image \* 255"):
+        model.fit(images(8) / 255, labels(8), verbose=0)
+    with pytest.warns(UserWarning, match=r"Expected raw pixels, 0\.\.255"):
+        model.evaluate(images(8).astype("float32") / 255, labels(8), verbose=0)
+
+
+def test_law_7_augmentation_is_never_frozen_into_a_cache(capsys):
+    model = TransferModel(tiny_backbone(), 2, augmentation=[keras.layers.RandomFlip()])
+    model.compile()
+    model.fit(dataset(8), epochs=1, verbose=2)
+    assert "under augmentation each epoch sees other images" in capsys.readouterr().out
+
+    flip = keras.layers.RandomFlip()
+    model = transfer(tiny_backbone())
+    model.compile()
+    random = dataset(8).map(lambda x, y: (flip(x, training=True), y))
+    model.fit(random, epochs=1, verbose=2)
+    assert "it is random" in capsys.readouterr().out

@@ -1,0 +1,130 @@
+"""What a search leaves behind: a table, pictures, the exported model, a summary."""
+
+import csv
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import binomtest
+
+from keras_transfer import ImageFolder, TransferModel
+from keras_transfer.plots import save_figure, search_figure
+from trials import Outcome, Trials
+
+
+@dataclass(frozen=True)
+class TestScore:
+    """How the winner did on images that nothing before has seen.
+
+    Attributes:
+        correct: Images classified rightly.
+        images: All images.
+        low: Lower end of the 95 % interval (Wilson) of the accuracy, 0..1.
+        high: Upper end of it.
+    """
+
+    correct: int
+    images: int
+    low: float
+    high: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images classified rightly, 0..1."""
+        return self.correct / self.images
+
+    def __str__(self) -> str:
+        interval = f"95 % interval {self.low:.2%} to {self.high:.2%}"
+        return f"{self.accuracy:.2%} of {self.images} images ({interval})"
+
+
+def test(model: TransferModel, data: ImageFolder) -> TestScore:
+    """Uses the test split, once."""
+    probabilities = model.predict(data.test, verbose=0)
+    if probabilities.shape[1] == 1:
+        predicted = (probabilities[:, 0] > 0.5).astype(int)
+    else:
+        predicted = probabilities.argmax(axis=1)
+    correct, images = int(np.sum(predicted == data.labels["test"])), len(predicted)
+    interval = binomtest(correct, images).proportion_ci(method="wilson")
+    return TestScore(correct, images, interval.low, interval.high)
+
+
+def leaderboard(trials: Trials) -> list[Outcome]:
+    """The trials, best first, failed ones last."""
+    return sorted(trials.outcomes, key=lambda o: (o.score is None, -(o.score or 0), o.trial))
+
+
+def print_leaderboard(trials: Trials, rows: int = 10) -> None:
+    """Prints the best trials as a table."""
+    ranked = leaderboard(trials)
+    names = list(ranked[0].hyperparameters)
+    table = Table("trial", "val_accuracy", "epoch", *names, "seconds")
+    for outcome in ranked[:rows]:
+        table.add_row(*map(_cell, _row(outcome, names)))
+    Console().print(table)
+
+
+def write_leaderboard(trials: Trials, path: Path) -> None:
+    """Writes all trials as CSV, best first."""
+    ranked = leaderboard(trials)
+    names = list(ranked[0].hyperparameters)
+    unfinished = path.with_suffix(".unfinished")
+    with unfinished.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["trial", "val_accuracy", "epoch", *names, "seconds", "failure"])
+        for outcome in ranked:
+            writer.writerow([*_row(outcome, names), outcome.failure])
+    unfinished.replace(path)
+
+
+def _row(outcome: Outcome, names: list[str]) -> list[Any]:
+    values = [outcome.hyperparameters.get(name) for name in names]
+    return [outcome.trial, outcome.score, outcome.epoch, *values, round(outcome.seconds, 1)]
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def draw_search(trials: Trials, path: Path) -> None:
+    """Draws each trial's score against its number and its hyperparameters."""
+    scored = [o for o in trials.outcomes if o.score is not None]
+    rows = [
+        {"trial": o.trial, "score": o.score, "hyperparameters": o.hyperparameters} for o in scored
+    ]
+    save_figure(search_figure(rows, score_name="val_accuracy"), path)
+
+
+def export(model: TransferModel, folder: Path) -> None:
+    """Exports the model as a SavedModel for raw 0..255 pixels, whole or not at all."""
+    folder.parent.mkdir(exist_ok=True)
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.export(unfinished, verbose=False)
+    unfinished.rename(folder)
+
+
+def write_summary(
+    path: Path, trials: Trials, score: TestScore | None, facts: dict[str, Any]
+) -> None:
+    """Writes what was searched and found, as JSON."""
+    best = trials.best
+    summary = {
+        **facts,
+        "best": asdict(best) if best else None,
+        "test": {**asdict(score), "accuracy": score.accuracy} if score else None,
+        "failed_trials": len(trials.failures),
+        "trials": len(trials.outcomes),
+        "versions": {name: version(name) for name in ("keras", "tensorflow", "keras-tuner")},
+    }
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(summary, indent=2) + "\n")
+    unfinished.replace(path)

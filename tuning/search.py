@@ -1,0 +1,207 @@
+#!/usr/bin/env python
+"""Searches head width, dropout and learning rates of a transfer-learned image classifier.
+
+    python tuning/search.py                       # the demo data, the embedded backbone
+    python tuning/search.py photos/ --backbone vgg16 --trials 20 --output runs/photos
+
+Every trial trains on activations that the frozen part of the backbone gave once. The test split is
+used once, for the winner. The output folder then holds leaderboard.csv, search.png, history.png,
+best.keras, export/1 (a SavedModel that takes raw 0..255 pixels) and summary.json.
+"""
+
+import argparse
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_transfer import FrozenBackbone, ImageFolder
+    from trials import Trials
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a search.
+
+    Args:
+        arguments: Of the command line; those of this process unless given.
+
+    Returns:
+        The exit code: 0; 1 if no trial succeeded; 2 for input that the user can put right.
+    """
+    started = time.monotonic()
+    args = _parse(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.showwarning = _show_warning
+    try:
+        output = _output_folder(args)
+        directory = _directory(args)
+        backbone = _backbone(args)
+        data = _images(args, directory)
+    except (ValueError, ImportError, OSError) as error:
+        print(f"search.py: error: {error}", file=sys.stderr)
+        return 2
+    trials = _search(args, backbone, data, output)
+    if trials.best is None:
+        print(f"search.py: all trials failed: {trials.failures[-1].failure}", file=sys.stderr)
+        return 1
+    _report(args, data, trials, started)
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="search.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add(
+        "directory", nargs="?", type=Path, help="class folders of images; the demo data if left out"
+    )
+    add("--backbone", default="efficientnet_lite0", help="or a name of keras.applications")
+    add("--weights", default="imagenet", help="'imagenet', 'none' or a file (default: imagenet)")
+    add("--trials", type=_from(1), default=12, metavar="N", help="default: 12")
+    add("--tuner", choices=("bayesian", "hyperband", "random", "grid"), default="bayesian")
+    add("--epochs", type=_from(1), default=30, metavar="N", help="of a trial (default: 30)")
+    add(
+        "--unfreeze",
+        type=_from(0),
+        default=1,
+        metavar="N",
+        help=("top blocks to fine-tune in the last third of the epochs, 0 for none (default: 1)"),
+    )
+    add("--image-size", type=_from(1), default=224, metavar="PIXELS", help="default: 224")
+    add("--batch-size", type=_from(1), default=32, metavar="IMAGES", help="default: 32")
+    add("--seed", type=_from(0), default=0, metavar="N", help="default: 0")
+    add("--output", type=Path, metavar="FOLDER", help="a new folder (default: runs/<data>-<time>)")
+    return parser.parse_args(arguments)
+
+
+def _from(lowest: int) -> Any:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {lowest} on")
+        return int(text)
+
+    return number
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"search.py: warning: {message}", file=sys.stderr)
+
+
+def _directory(args: argparse.Namespace) -> Path:
+    if args.directory is None:
+        from demo_data import elpv_folder
+
+        return elpv_folder()
+    if not args.directory.is_dir():
+        raise ValueError(
+            f"{str(args.directory)!r} is no folder. Expected one that holds a folder of images for "
+            "each class."
+        )
+    return args.directory
+
+
+def _output_folder(args: argparse.Namespace) -> Path:
+    name = args.directory.resolve().name if args.directory else "elpv"
+    output = args.output or Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise ValueError(f"--output {output} is there already. Name a new or an empty folder.")
+    existed = output.exists()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / ".writable").touch()
+        (output / ".writable").unlink()
+    except OSError as error:
+        raise OSError(f"--output {output} cannot be written: {error}. Name another.") from error
+    if not existed:
+        output.rmdir()  # until there is something to put into it
+    return output
+
+
+def _backbone(args: argparse.Namespace) -> "FrozenBackbone":
+    from keras_transfer import FrozenBackbone
+
+    weights = None if args.weights == "none" else args.weights
+    backbone = FrozenBackbone(args.backbone, weights=weights)
+    if args.unfreeze:
+        backbone.select(args.unfreeze)
+    try:
+        backbone.compute_output_shape((None, args.image_size, args.image_size, 3))
+    except Exception as error:
+        raise ValueError(
+            f"--image-size {args.image_size} does not fit backbone {args.backbone}: {error}"
+        ) from error
+    return backbone
+
+
+def _images(args: argparse.Namespace, directory: Path) -> "ImageFolder":
+    from keras_transfer import image_folder
+
+    print(f"Reading {directory}", flush=True)
+    data = image_folder(
+        directory, image_size=args.image_size, batch_size=args.batch_size, seed=args.seed
+    )
+    print(data)
+    return data
+
+
+def _search(
+    args: argparse.Namespace, backbone: "FrozenBackbone", data: "ImageFolder", output: Path
+) -> "Trials":
+    from hypermodel import TransferHyperModel
+    from trials import Trials
+
+    output.mkdir(parents=True, exist_ok=True)
+    trials = Trials(
+        args.tuner,
+        TransferHyperModel(backbone, data.class_names, unfreeze=args.unfreeze, epochs=args.epochs),
+        count=args.trials,
+        epochs=args.epochs,
+        seed=args.seed,
+        output=output,
+    )
+    trials.run(data.train, data.valid)
+    return trials
+
+
+def _report(
+    args: argparse.Namespace, data: "ImageFolder", trials: "Trials", started: float
+) -> None:
+    import keras
+    import results
+
+    output, best = trials.output, trials.best
+    results.print_leaderboard(trials)
+    results.write_leaderboard(trials, output / "leaderboard.csv")
+    results.draw_search(trials, output / "search.png")
+    model = keras.saving.load_model(output / "best.keras")
+    results.export(model, output / "export" / "1")
+    score = results.test(model, data) if data.test is not None else None
+    seconds = time.monotonic() - started
+    facts = {
+        **{
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in vars(args).items()
+        },
+        "classes": data.class_names,
+        "images": data.counts,
+        "seconds": round(seconds, 1),
+    }
+    results.write_summary(output / "summary.json", trials, score, facts)
+    print(f"Best: trial {best.trial}, val_accuracy {best.score:.4f} in epoch {best.epoch}.")
+    print(f"Test: {score}, used once." if score else "There is no test split.")
+    if args.directory is None:
+        from demo_data import PUBLISHED
+
+        told = ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in PUBLISHED.items())
+        print(f"Published on this data, on another split: {told}.")
+    print(f"{seconds / 60:.1f} minutes. Written to {output}.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
