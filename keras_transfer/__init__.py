@@ -2,6 +2,7 @@
 
 from keras_transfer.block_unfreezer import BlockUnfreezer as BlockUnfreezer
 from keras_transfer.feature_cache import FeatureCache as FeatureCache
+from keras_transfer.flips import Flips as Flips
 from keras_transfer.frozen_backbone import FrozenBackbone as FrozenBackbone
 from keras_transfer.history_plotter import HistoryPlotter as HistoryPlotter
 from keras_transfer.history_plotter import plot_history as plot_history

@@ -70,7 +70,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
         super().set_model(model)
         self.transitions = []
         self._backbone = _only_backbone(model)
-        self._blocks = {phase: self._backbone.select(phase.which) for phase in self._phases}
+        self._blocks = [self._backbone.select(phase.which) for phase in self._phases]
         self._adopt_optimizer()
 
     def _adopt_optimizer(self) -> None:
@@ -88,7 +88,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
     @property
     def blocks(self) -> set[str]:
         """All blocks of the schedule."""
-        return {block for blocks in self._blocks.values() for block in blocks}
+        return {block for blocks in self._blocks for block in blocks}
 
     def next_start(self, epoch: int) -> int | None:
         """Returns the first epoch after `epoch` at which a phase begins, or `None`."""
@@ -97,17 +97,17 @@ class BlockUnfreezer(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Brings the blocks into the state that belongs to the epoch."""
-        begun = [phase for phase in self._phases if phase.at_epoch <= epoch]
-        wanted = {block for phase in begun for block in self._blocks[phase]}
+        begun = sum(phase.at_epoch <= epoch for phase in self._phases)
+        wanted = {block for blocks in self._blocks[:begun] for block in blocks}
         before = {block.name for block in self._backbone.blocks if not block.frozen}
         if before & self.blocks != wanted:
             self._backbone.freeze(sorted(self.blocks))
             if wanted:
                 self._backbone.unfreeze(sorted(wanted))
             _retrace(self.model)
-        if self._optimizer.phase != len(begun):
-            self._optimizer.phase = len(begun)
-            self._set_learning_rate(bool(begun))
+        if self._optimizer.phase != begun:
+            self._optimizer.phase = begun
+            self._set_learning_rate(begun > 0)
         new = tuple(b.name for b in self._backbone.blocks if b.name in wanted - before)
         if new:
             self._tell(epoch, new)

@@ -57,7 +57,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
                 "Expected an optimizer that steps all variables alike, such as Adam. Received: "
                 f"{type(optimizer).__name__}, which holds several already."
             )
-        config = keras.optimizers.serialize(optimizer)
+        config = keras.saving.serialize_keras_object(optimizer)
         super().__init__(learning_rate=_learning_rate(config), name=name)
         self.loss_scale_factor = optimizer.loss_scale_factor
         self._template = _Opaque(config)
@@ -131,7 +131,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         if group not in self._inner:
             config = {**self._template.value["config"], "learning_rate": 0.0}
             config["name"] = f"{config['name']}_{group}"
-            copy = keras.optimizers.deserialize({**self._template.value, "config": config})
+            copy = _deserialized({**self._template.value, "config": config})
             self._groups.value[group] = self._follow(copy, group)
         for variable in variables:
             self._group_of[self._var_key(variable)] = group
@@ -252,7 +252,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
         """Makes the optimizer again; `build` finds the groups."""
         config = dict(config)
-        config["optimizer"] = keras.optimizers.deserialize(config["optimizer"], custom_objects)
+        config["optimizer"] = _deserialized(config["optimizer"], custom_objects)
         return cls(**config)
 
 
@@ -275,6 +275,11 @@ class _Opaque:
 
     def __init__(self, value: Any) -> None:
         self.value = value
+
+
+def _deserialized(config: dict[str, Any], custom_objects: Any = None) -> Any:
+    # Not `keras.optimizers.deserialize`, whose table of names lacks Lamb in Keras 3.15.1.
+    return keras.saving.deserialize_keras_object(config, custom_objects)
 
 
 def _learning_rate(config: dict[str, Any]) -> Any:

@@ -1,9 +1,10 @@
 """FeatureCache: what a frozen part of a backbone makes of the data, computed once."""
 
 import hashlib
+import random
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import psutil
 import tensorflow as tf
 
 from keras_transfer import pipelines
+from keras_transfer.flips import Flips
 from keras_transfer.frozen_backbone import FrozenBackbone
 
 # Keras' CPU kernels run fastest on small batches: more fits into the processor's cache.
@@ -27,20 +29,31 @@ class Rows:
     activations: np.ndarray
     rest: tuple[np.ndarray, ...]
 
-    def batches(self, after: str, indices: tf.data.Dataset) -> tf.data.Dataset:
-        """Returns batches of `({"after:<block>": activations}, labels, ...)`.
 
-        Args:
-            after: The block that the activations come from.
-            indices: Batches of row numbers.
-        """
-        kept = tuple(map(tf.constant, (self.activations, *self.rest)))
+def batches(views: Sequence[Rows], after: str, indices: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns batches of kept rows, each row from one of its views.
 
-        def batch(index: tf.Tensor) -> tuple[Any, ...]:
-            activations, *rest = (tf.gather(column, index) for column in kept)
-            return {f"after:{after}": activations}, *rest
+    Args:
+        views: The rows of each view; more than one are drawn among, anew in each epoch.
+        after: The block that the activations come from.
+        indices: Batches of row numbers.
+    """
+    kept = [tf.constant(rows.activations) for rows in views]
+    rest = [tf.constant(column) for column in views[0].rest]
 
-        return indices.map(batch).prefetch(tf.data.AUTOTUNE)
+    def batch(index: tf.Tensor, seed: tf.Tensor | None = None) -> tuple[Any, ...]:
+        seen = [tf.gather(activations, index) for activations in kept]
+        if seed is not None:
+            shape = tf.shape(index)
+            drawn = tf.random.stateless_uniform(shape, [seed, 0], maxval=len(kept), dtype=tf.int32)
+            seen = [Flips.choose(seen, drawn)]
+        return {f"after:{after}": seen[0]}, *(tf.gather(column, index) for column in rest)
+
+    if len(kept) > 1:
+        seed = random.randrange(2**31)  # Keras' set_random_seed reaches this generator too
+        seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+        indices = tf.data.Dataset.zip(indices, seeds)
+    return indices.map(batch).prefetch(tf.data.AUTOTUNE)
 
 
 class FeatureCache:
@@ -91,15 +104,21 @@ class FeatureCache:
         """
         pipeline = pipelines.inspect(data)
         rows = self.rows(backbone, pipeline, after)
-        return rows.batches(after, pipeline.order.indices(len(rows.activations)))
+        return batches([rows], after, pipeline.order.indices(len(rows.activations)))
 
     def array(self, backbone: FrozenBackbone, images: Any, *, after: str = "pooling") -> Any:
         """Returns the activations of an array of images `(n, height, width, 3)`, row for row."""
         images = np.asarray(images)
         order = pipelines.Order(_CPU_BATCH)
-        batches = tf.data.Dataset.from_tensor_slices((images,)).batch(_CPU_BATCH)
-        pipeline = pipelines.Pipeline(batches, ordered=True, order=order, identity=_digest(images))
+        data = tf.data.Dataset.from_tensor_slices((images,)).batch(_CPU_BATCH)
+        pipeline = pipelines.Pipeline(
+            data, _CPU_BATCH, ordered=True, order=order, identity=_digest(images)
+        )
         return self.rows(backbone, pipeline, after).activations
+
+    def __len__(self) -> int:
+        """How many sets of activations are kept."""
+        return len(self._entries)
 
     def clear(self) -> None:
         """Forgets all that is kept."""
@@ -107,10 +126,28 @@ class FeatureCache:
         self._shadows.clear()
         self._alive.clear()
 
-    def rows(self, backbone: FrozenBackbone, pipeline: pipelines.Pipeline, after: str) -> Rows:
-        """Returns the kept rows of a pipeline, computed now if there are none."""
+    def rows(
+        self,
+        backbone: FrozenBackbone,
+        pipeline: pipelines.Pipeline,
+        after: str,
+        *,
+        flips: Flips | None = None,
+        view: int = 0,
+    ) -> Rows:
+        """Returns the kept rows of a pipeline, computed now if there are none.
+
+        Args:
+            backbone: What makes the activations.
+            pipeline: The data.
+            after: A block's name, or `"pooling"`.
+            flips: What the images go through before, `None` for nothing.
+            view: Which of its views.
+        """
         _check_frozen(backbone, after)
-        data = self._data_key(pipeline)
+        data = (self._data_key(pipeline), view)
+        if view:
+            pipeline = replace(pipeline, transform=lambda images: flips.view(images, view))
         key = (data, after, backbone.digest(after))
         if key not in self._entries:
             self._entries[key] = self._from_below(backbone, data, after) or self._from_images(
@@ -144,10 +181,11 @@ class FeatureCache:
                 x, *others = batch if isinstance(batch, tuple) else (batch,)
                 if not rest:
                     backbone.check_pixels(x)
+                x = pipeline.transform(x) if pipeline.transform else x
                 rest.append([np.asarray(column) for column in others])
                 yield from _chunks(x)
 
-        size = int(pipeline.dataset.cardinality()) * pipeline.order.batch_size
+        size = int(pipeline.dataset.cardinality()) * pipeline.batch_size
         activations = self._run(backbone, images(), after, size)
         columns = tuple(np.concatenate(column) for column in zip(*rest, strict=True))
         rows = Rows(activations, columns)
@@ -156,7 +194,7 @@ class FeatureCache:
         # A shadow that is read whenever the pipeline is: a pass over a seeded shuffle has the order
         # of the same pass over another with that seed. Without a seed, or if somebody else reads
         # the pipeline too, any order is as good as another.
-        shadow = self._shadows.setdefault(data, pipeline.order.indices(len(activations)))
+        shadow = self._shadows.setdefault(data[0], pipeline.order.indices(len(activations)))
         return _unshuffled(rows, np.concatenate([batch.numpy() for batch in shadow]))
 
     def _run(

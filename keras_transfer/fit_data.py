@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer.feature_cache import FeatureCache
+from keras_transfer.feature_cache import FeatureCache, batches
+from keras_transfer.flips import Flips
 from keras_transfer.frozen_backbone import FrozenBackbone
 from keras_transfer.pipelines import NotKeepable, Pipeline, inspect
 
@@ -23,13 +24,13 @@ class Part:
         x: A dataset of batches, a `keras.utils.PyDataset`, or an array of images.
         y: Labels of an array, `(n,)` or `(n, 1)` or one-hot.
         sample_weight: Weights of an array, `(n,)`.
-        augmented: Whether something random happens to the images before the backbone.
+        augmentation: What happens to the images before the backbone, if anything.
     """
 
     x: Any
     y: Any = None
     sample_weight: Any = None
-    augmented: bool = False
+    augmentation: keras.Layer | None = None
 
     @property
     def is_array(self) -> bool:
@@ -159,30 +160,36 @@ class Keeper:
         border = self._backbone.border
         if border is None:
             raise NotKeepable("no block is frozen")
-        if part.augmented:
+        if not (part.augmentation is None or isinstance(part.augmentation, Flips)):
             raise NotKeepable("under augmentation each epoch sees other images")
         if not (part.is_dataset or part.is_array):
             raise NotKeepable(f"a {type(part.x).__name__} may give other images in each epoch")
+        if part.is_array and part.augmentation is not None:
+            raise NotKeepable("the views of arrays are not kept; give a tf.data.Dataset")
         keep = self._kept_dataset if part.is_dataset else self._kept_array
         lowest = self._backbone.border_without(self._will_train)
         if lowest not in (None, border):
             with contextlib.suppress(NotKeepable):  # it may be too much; the border may not
-                keep(part.x, lowest)
-        return replace(part, x=keep(part.x, border))
+                keep(part, lowest)
+        return replace(part, x=keep(part, border))
 
-    def _kept_array(self, images: Any, border: str) -> dict[str, np.ndarray]:
-        return {f"after:{border}": self._cache.array(self._backbone, images, after=border)}
+    def _kept_array(self, part: Part, border: str) -> dict[str, np.ndarray]:
+        return {f"after:{border}": self._cache.array(self._backbone, part.x, after=border)}
 
-    def _kept_dataset(self, dataset: tf.data.Dataset, border: str) -> tf.data.Dataset:
+    def _kept_dataset(self, part: Part, border: str) -> tf.data.Dataset:
         # One inspection and one set of row numbers for all phases of a fit: the images of another
         # phase have the same places, and the orders of a shuffle go on.
-        if id(dataset) not in self._pipelines:
-            self._pipelines[id(dataset)] = inspect(dataset)
-        pipeline = self._pipelines[id(dataset)]
-        rows = self._cache.rows(self._backbone, pipeline, border)
-        if id(dataset) not in self._indices:
-            self._indices[id(dataset)] = pipeline.order.indices(len(rows.activations))
-        return rows.batches(border, self._indices[id(dataset)])
+        key, flips = id(part.x), part.augmentation
+        if key not in self._pipelines:
+            self._pipelines[key] = inspect(part.x)
+        pipeline = self._pipelines[key]
+        views = [
+            self._cache.rows(self._backbone, pipeline, border, flips=flips, view=view)
+            for view in range(flips.views if flips is not None else 1)
+        ]
+        if key not in self._indices:
+            self._indices[key] = pipeline.order.indices(len(views[0].activations))
+        return batches(views, border, self._indices[key])
 
     def _tell(self, reason: str) -> None:
         if self._verbose and reason not in self._told:

@@ -1,7 +1,7 @@
 """What a tf.data pipeline does to its rows: whether they are always the same, and in what order."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,20 +47,35 @@ class Order:
 
 
 @dataclass(frozen=True)
+class Given:
+    """Row numbers that a dataset brings along, in step with its own order."""
+
+    index_batches: tf.data.Dataset
+
+    def indices(self, rows: int) -> tf.data.Dataset:
+        """Returns batches of row numbers in the order in which the pipeline would give the rows."""
+        return self.index_batches
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """A pipeline whose rows are the same in every epoch.
 
     Attributes:
         dataset: The pipeline; to be read once.
+        batch_size: Rows in a batch, at most.
         ordered: Whether it gives its rows in their own order, so that no shuffle is to be undone.
         order: How batches are made from the rows.
         identity: What stands for the content: a digest, or the dataset itself.
+        transform: What is done to the images of each batch, if anything.
     """
 
     dataset: tf.data.Dataset
+    batch_size: int
     ordered: bool
-    order: Order
+    order: Order | Given
     identity: Any
+    transform: Callable[[Any], Any] | None = None
 
 
 def inspect(dataset: tf.data.Dataset) -> Pipeline:
@@ -81,9 +96,9 @@ def inspect(dataset: tf.data.Dataset) -> Pipeline:
         raise NotKeepable(f"the number of batches is {kind}")
     if hasattr(dataset, "identity"):
         ordered = dataset.ordered
-        buffer_size = 0 if dataset.shuffle_seed is None else None
-        order = Order(_batch_size(ordered), buffer_size=buffer_size, seed=dataset.shuffle_seed)
-        return Pipeline(ordered, ordered=True, order=order, identity=dataset.identity)
+        order = Given(dataset.index_batches)
+        size = _batch_size(ordered)
+        return Pipeline(ordered, size, ordered=True, order=order, identity=dataset.identity)
     return _inspect_graph(dataset)
 
 
@@ -95,6 +110,9 @@ def _inspect_graph(dataset: tf.data.Dataset) -> Pipeline:
     batch, shuffle = None, None
     for stage in _stages(dataset):
         kind = type(stage).__name__
+        if hasattr(stage, "identity"):
+            ordered, order = stage.shuffle_seed is None, Given(stage.index_batches)
+            return Pipeline(dataset, _batch_size(stage.ordered), ordered, order, dataset)
         if kind in _BATCHES and batch is None:
             batch = stage
         elif kind == "_ShuffleDataset" and shuffle is None:
@@ -108,7 +126,8 @@ def _inspect_graph(dataset: tf.data.Dataset) -> Pipeline:
     if shuffle is not None and bool(batch._drop_remainder):
         raise NotKeepable("it shuffles and drops the last rows, other ones in each epoch")
     order = Order(int(batch._batch_size), bool(batch._drop_remainder), **_shuffle(shuffle))
-    return Pipeline(dataset, ordered=shuffle is None, order=order, identity=dataset)
+    size, ordered = order.batch_size, shuffle is None
+    return Pipeline(dataset, size, ordered=ordered, order=order, identity=dataset)
 
 
 def _shuffle(stage: Any) -> dict[str, Any]:
@@ -130,6 +149,8 @@ def _stages(dataset: Any) -> Iterator[Any]:
     whatever made it, so there is nothing to look for behind one.
     """
     yield dataset
+    if hasattr(dataset, "identity"):  # from `image_folder`: nothing random below
+        return
     for function in dataset._functions():
         _refuse_random(function)
     if type(dataset).__name__ == "RandomDataset":

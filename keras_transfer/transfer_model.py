@@ -30,8 +30,9 @@ class TransferModel(keras.Model):
         dropout: Rate before the last layer, 0 to 1.
         head: A layer or model to take the place of hidden layer, dropout and last layer. Its
             output must have one unit for two classes, else one for each class.
-        augmentation: A layer or a list of layers for raw pixels, run in training only. Under
-            augmentation, each epoch sees other images, so nothing is kept.
+        augmentation: A layer or a list of layers for raw pixels, run in training only. The views
+            that `Flips` makes are kept, all of them. Under any other augmentation each epoch sees
+            other images, so nothing is kept.
         feature_cache: `"auto"` to keep activations for the time of each `fit`; a `FeatureCache` to
             share them between models; `None` to run the whole model on images in every epoch.
         **kwargs: As for any Keras model.
@@ -92,12 +93,10 @@ class TransferModel(keras.Model):
         if not isinstance(input_shape, Mapping):
             self._image_shape = tuple(input_shape)
         features = self.backbone.compute_output_shape(input_shape)
-        if not self.head.built:
-            self.head.build(features)
-        output = self.head.compute_output_shape(features)
-        if output[-1] != self.units:
+        given = self.head(keras.Input(features[1:], dtype=self.compute_dtype)).shape[-1]
+        if given != self.units:
             raise ValueError(
-                f"The head gives {output[-1]} units. Expected {self.units} for the "
+                f"The head gives {given} units. Expected {self.units} for the "
                 f"{len(self.class_names)} classes {', '.join(self.class_names)}."
             )
 
@@ -164,7 +163,7 @@ class TransferModel(keras.Model):
         """
         self._assert_compile_called("fit")
         train, valid = split(x, y, sample_weight, validation_split, validation_data)
-        train = replace(train, augmented=self.augmentation is not None)
+        train = replace(train, augmentation=self.augmentation)
         if not self.built:
             self.build(train.batch_shape())
         one = OneTraining(

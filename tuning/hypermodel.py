@@ -9,12 +9,13 @@ import keras_tuner
 from keras_transfer import (
     BlockUnfreezer,
     FeatureCache,
+    Flips,
     FrozenBackbone,
     HistoryPlotter,
     TransferModel,
 )
 
-OBJECTIVE = "val_accuracy"
+OBJECTIVE = "val_loss"
 
 
 class TransferHyperModel(keras_tuner.HyperModel):
@@ -28,15 +29,23 @@ class TransferHyperModel(keras_tuner.HyperModel):
         class_names: The classes.
         unfreeze: Top blocks that are fine-tuned in the last third of the epochs; 0 for none.
         epochs: Epochs of a trial.
+        flips: The kind of `Flips` to train under, `None` for none.
     """
 
     def __init__(
-        self, backbone: FrozenBackbone, class_names: Sequence[str], *, unfreeze: int, epochs: int
+        self,
+        backbone: FrozenBackbone,
+        class_names: Sequence[str],
+        *,
+        unfreeze: int,
+        epochs: int,
+        flips: str | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.class_names = class_names
         self.unfreeze = unfreeze
+        self.flips = flips
         self.first_epoch = max(1, epochs - max(1, epochs // 3))
         self.cache = FeatureCache()
         self.model: keras.Model | None = None
@@ -52,11 +61,12 @@ class TransferHyperModel(keras_tuner.HyperModel):
             self.class_names,
             hidden=hp.Int("hidden", 32, 512, step=2, sampling="log", default=128),
             dropout=hp.Float("dropout", 0.0, 0.7, step=0.1, default=0.3),
+            augmentation=Flips(self.flips) if self.flips else None,
             feature_cache=self.cache,
         )
         rate = hp.Float("learning_rate", 1e-4, 1e-2, sampling="log", default=1e-3)
         if self.unfreeze:
-            hp.Float("fine_tuning_rate", 1e-6, 1e-3, sampling="log", default=1e-4)
+            hp.Float("fine_tuning_learning_rate", 1e-6, 1e-3, sampling="log", default=1e-4)
         model.compile(keras.optimizers.Adam(rate))
         return model
 
@@ -73,7 +83,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         mine = [self.plotter, self._keep_best(kwargs["epochs"])]
         if self.unfreeze:
             schedule = {self.first_epoch: self.unfreeze}
-            mine.append(BlockUnfreezer(schedule, learning_rate=hp.get("fine_tuning_rate")))
+            mine.append(BlockUnfreezer(schedule, learning_rate=hp.get("fine_tuning_learning_rate")))
         others = [c for c in callbacks if c not in checkpoints]
         history = model.fit(*args, callbacks=[*others, *mine], **kwargs)
         if "tuner/trial_id" in hp.values or "tuner/epochs" in hp.values:  # Hyperband goes on

@@ -59,14 +59,14 @@ def test(model: TransferModel, data: ImageFolder) -> TestScore:
 
 def leaderboard(trials: Trials) -> list[Outcome]:
     """The trials, best first, failed ones last."""
-    return sorted(trials.outcomes, key=lambda o: (o.score is None, -(o.score or 0), o.trial))
+    return sorted(trials.outcomes, key=lambda o: (o.score is None, o.score or 0, o.trial))
 
 
 def print_leaderboard(trials: Trials, rows: int = 10) -> None:
     """Prints the best trials as a table."""
     ranked = leaderboard(trials)
     names = list(ranked[0].hyperparameters)
-    table = Table("trial", "val_accuracy", "epoch", *names, "seconds")
+    table = Table("trial", "val_loss", "val_accuracy", "epoch", *names, "seconds")
     for outcome in ranked[:rows]:
         table.add_row(*map(_cell, _row(outcome, names)))
     Console().print(table)
@@ -79,7 +79,7 @@ def write_leaderboard(trials: Trials, path: Path) -> None:
     unfinished = path.with_suffix(".unfinished")
     with unfinished.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["trial", "val_accuracy", "epoch", *names, "seconds", "failure"])
+        writer.writerow(["trial", "val_loss", "val_accuracy", "epoch", *names, "seconds", "failure"])
         for outcome in ranked:
             writer.writerow([*_row(outcome, names), outcome.failure])
     unfinished.replace(path)
@@ -87,7 +87,8 @@ def write_leaderboard(trials: Trials, path: Path) -> None:
 
 def _row(outcome: Outcome, names: list[str]) -> list[Any]:
     values = [outcome.hyperparameters.get(name) for name in names]
-    return [outcome.trial, outcome.score, outcome.epoch, *values, round(outcome.seconds, 1)]
+    facts = [outcome.trial, outcome.score, outcome.accuracy, outcome.epoch]
+    return [*facts, *values, round(outcome.seconds, 1)]
 
 
 def _cell(value: Any) -> str:
@@ -96,11 +97,11 @@ def _cell(value: Any) -> str:
 
 def draw_search(trials: Trials, path: Path) -> None:
     """Draws each trial's score against its number and its hyperparameters."""
-    scored = [o for o in trials.outcomes if o.score is not None]
     rows = [
-        {"trial": o.trial, "score": o.score, "hyperparameters": o.hyperparameters} for o in scored
+        {"trial": o.trial, "score": o.score, "hyperparameters": o.hyperparameters}
+        for o in trials.outcomes
     ]
-    save_figure(search_figure(rows, score_name="val_accuracy"), path)
+    save_figure(search_figure(rows, score_name="val_loss"), path)
 
 
 def export(model: TransferModel, folder: Path) -> None:

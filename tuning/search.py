@@ -75,9 +75,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--image-size", type=_from(1), default=224, metavar="PIXELS", help="default: 224")
     add("--batch-size", type=_from(1), default=32, metavar="IMAGES", help="default: 32")
+    flips = "views of an image that mean the same (default: none; for the demo data mirror)"
+    add("--flips", choices=("none", "mirror", "flips", "dihedral"), help=flips)
     add("--seed", type=_from(0), default=0, metavar="N", help="default: 0")
     add("--output", type=Path, metavar="FOLDER", help="a new folder (default: runs/<data>-<time>)")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.flips is None:  # a solar cell is as good left to right; a letter is not
+        args.flips = "none" if args.directory else "mirror"
+    return args
 
 
 def _from(lowest: int) -> Any:
@@ -159,7 +164,13 @@ def _search(
     output.mkdir(parents=True, exist_ok=True)
     trials = Trials(
         args.tuner,
-        TransferHyperModel(backbone, data.class_names, unfreeze=args.unfreeze, epochs=args.epochs),
+        TransferHyperModel(
+            backbone,
+            data.class_names,
+            unfreeze=args.unfreeze,
+            epochs=args.epochs,
+            flips=None if args.flips == "none" else args.flips,
+        ),
         count=args.trials,
         epochs=args.epochs,
         seed=args.seed,
@@ -193,7 +204,7 @@ def _report(
         "seconds": round(seconds, 1),
     }
     results.write_summary(output / "summary.json", trials, score, facts)
-    print(f"Best: trial {best.trial}, val_accuracy {best.score:.4f} in epoch {best.epoch}.")
+    print(f"Best: trial {best.trial}, {best} in epoch {best.epoch}.")
     print(f"Test: {score}, used once." if score else "There is no test split.")
     if args.directory is None:
         from demo_data import PUBLISHED

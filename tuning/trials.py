@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import keras_tuner
+import numpy as np
 import tensorflow as tf
 
 from hypermodel import OBJECTIVE, TransferHyperModel
@@ -27,7 +28,8 @@ class Outcome:
 
     Attributes:
         trial: Its number, from 1.
-        score: Best validation accuracy, 0..1; `None` if it failed.
+        score: Lowest validation loss; `None` if it failed.
+        accuracy: Validation accuracy in that epoch, 0..1; `None` if it failed.
         epoch: The epoch of that, from 1; `None` if it failed.
         seconds: How long it took.
         hyperparameters: Name to value.
@@ -36,10 +38,14 @@ class Outcome:
 
     trial: int
     score: float | None
+    accuracy: float | None
     epoch: int | None
     seconds: float
     hyperparameters: dict[str, Any]
     failure: str = ""
+
+    def __str__(self) -> str:
+        return f"val_loss {self.score:.4f}, val_accuracy {self.accuracy:.4f}"
 
 
 class Trials:
@@ -82,7 +88,7 @@ class Trials:
         length = {"max_epochs": self.epochs} if name == "hyperband" else {"max_trials": self.count}
         tuner = _reporting(_TUNERS[name], self)(
             self.hypermodel,
-            objective=keras_tuner.Objective(OBJECTIVE, "max"),
+            objective=keras_tuner.Objective(OBJECTIVE, "min"),
             seed=self.seed + 1,  # KerasTuner takes 0 for no seed
             directory=str(self.output),
             project_name="trials",
@@ -112,10 +118,13 @@ class Trials:
     def end(self, trial: Any) -> None:
         """Called when a trial has ended: notes it, keeps the best model, prints a line."""
         failed = trial.status != "COMPLETED"
+        plotter = self.hypermodel.plotter
+        row = -1 if failed else int(np.nanargmin(plotter.history[OBJECTIVE]))
         outcome = Outcome(
             trial=len(self.outcomes) + 1,
-            score=None if failed else float(trial.score),
-            epoch=None if failed else int(trial.best_step) + 1,
+            score=None if failed else float(plotter.history[OBJECTIVE][row]),
+            accuracy=None if failed else float(plotter.history["val_accuracy"][row]),
+            epoch=None if failed else plotter.epochs[row] + 1,
             seconds=time.monotonic() - self._began,
             hyperparameters={
                 name: value
@@ -125,7 +134,7 @@ class Trials:
             failure=(trial.message or "").strip().rpartition("\n")[2] if failed else "",
         )
         self.outcomes.append(outcome)
-        if outcome.score is not None and (self.best is None or outcome.score > self.best.score):
+        if outcome.score is not None and (self.best is None or outcome.score < self.best.score):
             self.best = outcome
             self._keep_best()
         if failed and len(self.failures) == 1:

@@ -1,0 +1,102 @@
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import keras_transfer
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "keras_transfer").glob("*.py"))
+
+# From the top of the package to its ground: a module imports from those below it only.
+LAYERS = (
+    "transfer_model",
+    "one_training",
+    "block_unfreezer",
+    "history_plotter",
+    "blockwise_optimizer",
+    "schedule",
+    "fit_data",
+    "feature_cache",
+    "pipelines",
+    "flips",
+    "frozen_backbone",
+    "backbones",
+    "efficientnet_lite",
+    "preprocessing",
+    "blocks",
+    "image_folder",
+    "image_files",
+    "plots",
+)
+
+
+def test_every_module_has_its_place_in_the_layers():
+    assert {path.stem for path in MODULES} - {"__init__"} == set(LAYERS)
+
+
+@pytest.mark.parametrize("module", LAYERS)
+def test_imports_point_downward_only(module):
+    tree = ast.parse((ROOT / "keras_transfer" / f"{module}.py").read_text())
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("keras_transfer"):
+            parts = node.module.split(".")
+            imported |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+    above = set(LAYERS[: LAYERS.index(module) + 1])
+    assert not imported & above
+
+
+def test_init_only_re_exports_each_name_written_out():
+    tree = ast.parse((ROOT / "keras_transfer" / "__init__.py").read_text())
+    for node in tree.body[1:]:
+        if isinstance(node, ast.ImportFrom):
+            assert all(alias.name == alias.asname for alias in node.names)
+        else:
+            assert ast.unparse(node).startswith("__version__")
+
+
+def test_every_public_thing_has_a_docstring():
+    for name in dir(keras_transfer):
+        if not name.startswith("_") and callable(getattr(keras_transfer, name)):
+            assert getattr(keras_transfer, name).__doc__, name
+
+
+@pytest.mark.parametrize("heavy", ["tensorflow_hub", "keras_tuner", "matplotlib"])
+def test_import_leaves_heavy_packages_alone(heavy):
+    # Keras itself imports matplotlib where it is installed.
+    code = (
+        "import sys, keras; before = set(sys.modules); import keras_transfer;"
+        f"sys.exit({heavy!r} in set(sys.modules) - before)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
+
+
+@pytest.mark.slow
+def test_import_adds_little_to_that_of_keras():
+    code = (
+        "import time, keras; start = time.perf_counter(); import keras_transfer;"
+        "print(time.perf_counter() - start)"
+    )
+    seconds = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+        for _ in range(3)
+    ]
+    assert min(seconds) < 0.3  # the machine may be busy, so the best of three
+
+
+def test_one_source_of_the_version():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", keras_transfer.__version__)
+    assert 'path = "keras_transfer/__init__.py"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_top_level_holds_only_what_was_agreed():
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\n")
+    agreed = {"LICENSE", "README.md", "keras_transfer", "pyproject.toml", "tests", "tuning"}
+    top = {line.split("/")[0] for line in listed if line}
+    assert top <= agreed | {".ci", ".gitignore"}
