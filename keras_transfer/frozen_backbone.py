@@ -3,6 +3,7 @@
 import fnmatch
 import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
@@ -129,7 +130,7 @@ class FrozenBackbone(keras.layers.Layer):
         """Returns a digest of the architecture and the weights up to a link."""
         digest = hashlib.blake2b(digest_size=16)
         for link in self._links[: self._index(after) + 1]:
-            digest.update(json.dumps(link.get_config(), sort_keys=True, default=str).encode())
+            digest.update(type(link).__name__.encode() + _nameless(link.get_config()).encode())
             for weight in link.weights:
                 digest.update(np.ascontiguousarray(weight.numpy()).reshape(-1).view(np.uint8))
         return digest.hexdigest()
@@ -277,6 +278,14 @@ class FrozenBackbone(keras.layers.Layer):
         if unfrozen:
             layer.unfreeze(unfrozen)
         return layer
+
+
+def _nameless(config: dict[str, Any]) -> str:
+    """A config as text, with numbers for names: Keras gives each new layer another name."""
+    text = json.dumps(config, sort_keys=True, default=str)
+    names = dict.fromkeys(re.findall(r'"name": "([^"]*)"', text))
+    number = {name: str(i) for i, name in enumerate(names)}
+    return re.sub(r'"([^"]*)"', lambda match: number.get(match[1], match[0]), text)
 
 
 class _Opaque:

@@ -23,27 +23,40 @@ class Order:
     """How a pipeline makes batches of rows.
 
     Attributes:
-        batch_size: Rows a batch; the last may be shorter.
+        batch_size: Rows in a batch; the last may be shorter.
         drop_remainder: Whether a shorter last batch is left out.
-        buffer_size: Rows in the shuffle buffer, 0 for no shuffle, `None` for all rows.
-        seed: Seed of the shuffle, `None` for another order each time.
+        buffer_size: Rows in the shuffle buffer, 0 for no shuffle.
+        seeds: TensorFlow's two seeds of the shuffle; two zeros for another order each time.
         reshuffle: Whether each epoch has another order.
     """
 
     batch_size: int
     drop_remainder: bool = False
-    buffer_size: int | None = 0
-    seed: int | None = None
+    buffer_size: int = 0
+    seeds: tuple[int, int] = (0, 0)
     reshuffle: bool = True
 
     def indices(self, rows: int) -> tf.data.Dataset:
         """Returns batches of row numbers in the order in which the pipeline would give the rows."""
         indices = tf.data.Dataset.range(rows)
-        if self.buffer_size != 0:
-            indices = indices.shuffle(
-                self.buffer_size or rows, seed=self.seed, reshuffle_each_iteration=self.reshuffle
-            )
+        if self.buffer_size:
+            indices = self._shuffled(indices)
         return indices.batch(self.batch_size, drop_remainder=self.drop_remainder)
+
+    def _shuffled(self, indices: tf.data.Dataset) -> tf.data.Dataset:
+        # `Dataset.shuffle` would mix in the global seed of now; that of then is in `seeds`.
+        variant = tf.raw_ops.ShuffleDatasetV3(
+            input_dataset=tf.data.experimental.to_variant(indices),
+            buffer_size=self.buffer_size,
+            seed=self.seeds[0],
+            seed2=self.seeds[1],
+            seed_generator=tf.raw_ops.DummySeedGenerator(),
+            output_types=[tf.int64],
+            output_shapes=[tf.TensorShape([])],
+            reshuffle_each_iteration=self.reshuffle,
+        )
+        shuffled = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.int64))
+        return shuffled.apply(tf.data.experimental.assert_cardinality(indices.cardinality()))
 
 
 @dataclass(frozen=True)
@@ -133,10 +146,9 @@ def _inspect_graph(dataset: tf.data.Dataset) -> Pipeline:
 def _shuffle(stage: Any) -> dict[str, Any]:
     if stage is None:
         return {}
-    unseeded = int(stage._seed) == int(stage._seed2) == 0
     return {
         "buffer_size": int(stage._buffer_size),
-        "seed": None if unseeded else int(stage._seed2),
+        "seeds": (int(stage._seed), int(stage._seed2)),
         "reshuffle": bool(stage._reshuffle_each_iteration),
     }
 

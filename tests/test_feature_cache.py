@@ -1,0 +1,173 @@
+import keras
+import numpy as np
+import psutil
+import pytest
+import tensorflow as tf
+from conftest import SIZE, dataset, images, labels, tiny_backbone
+
+from keras_transfer import FeatureCache, TransferModel
+from keras_transfer.pipelines import NotKeepable, inspect
+
+
+def rows(data) -> tuple[np.ndarray, ...]:
+    return tuple(np.concatenate(column) for column in zip(*data.as_numpy_iterator(), strict=True))
+
+
+def activations(data) -> tuple[np.ndarray, np.ndarray]:
+    batches = [(next(iter(x.values())), y) for x, y in data.as_numpy_iterator()]
+    return tuple(np.concatenate(column) for column in zip(*batches, strict=True))
+
+
+@pytest.mark.parametrize("after", ["block2", "block4", "pooling"])
+def test_a_plain_keras_head_trains_on_what_it_gives(after):
+    backbone = tiny_backbone()
+    kept = FeatureCache().dataset(backbone, dataset(16, shuffle=False), after=after)
+    x, y = activations(kept)
+    expected = backbone.activations(images(16), after=after)[f"after:{after}"]
+    np.testing.assert_allclose(x, expected, atol=1e-6)
+    np.testing.assert_array_equal(y, labels(16))
+
+
+@pytest.mark.parametrize("reshuffle", [True, False])
+def test_the_order_in_each_epoch_is_that_of_the_pipeline(reshuffle):
+    def numbered():
+        data = tf.data.Dataset.from_tensor_slices((images(20), np.arange(20)))
+        data = data.shuffle(7, seed=5, reshuffle_each_iteration=reshuffle)
+        return data.batch(6).prefetch(1)
+
+    plain, data = numbered(), numbered()
+    kept = FeatureCache().dataset(tiny_backbone(), data)  # which sets another global seed
+    for _ in range(3):
+        np.testing.assert_array_equal(activations(kept)[1], rows(plain)[1])
+
+
+def test_activations_stay_with_their_labels_when_there_is_no_seed():
+    backbone = tiny_backbone()
+    data = tf.data.Dataset.from_tensor_slices((images(20), np.arange(20))).shuffle(20).batch(6)
+    next(iter(data))
+    x, y = activations(FeatureCache().dataset(backbone, data))
+    np.testing.assert_allclose(x, backbone(images(20)).numpy()[y], atol=1e-6)
+    assert sorted(y) == list(range(20))
+
+
+def test_a_batch_at_the_end_is_short_as_in_the_pipeline():
+    kept = FeatureCache().dataset(tiny_backbone(), dataset(20, batch=8))
+    assert [len(y) for _, y in kept] == [8, 8, 4]
+    assert len(kept) == 3
+
+
+def test_what_lies_above_is_computed_from_what_is_kept_below():
+    cache, backbone, data = FeatureCache(), tiny_backbone(), dataset(16, shuffle=False)
+    low = cache.dataset(backbone, data, after="block2")
+    read = []
+    backbone.activations = lambda inputs, after, run=backbone.activations: (
+        read.append(list(inputs) if isinstance(inputs, dict) else "images"),
+        run(inputs, after=after),
+    )[1]
+    high = cache.dataset(backbone, data, after="pooling")
+    assert read == [["after:block2"]]
+    np.testing.assert_allclose(activations(high)[0], backbone(images(16)), atol=1e-5)
+    assert len(low) == len(high)
+
+
+def test_arrays_are_known_by_their_content():
+    cache, backbone = FeatureCache(), tiny_backbone()
+    cache.array(backbone, images(8))
+    cache.array(backbone, images(8).copy())
+    assert len(cache) == 1
+    cache.array(backbone, images(8, seed=1))
+    assert len(cache) == 2
+    cache.clear()
+    assert len(cache) == 0
+
+
+def test_another_preprocessing_or_pooling_is_not_mistaken_for_the_same():
+    cache, data = FeatureCache(), dataset(8)
+    cache.dataset(tiny_backbone(), data)
+    cache.dataset(tiny_backbone(pooling="max"), data)
+    assert len(cache) == 2
+
+
+def test_a_border_above_what_is_frozen_is_refused():
+    backbone = tiny_backbone()
+    backbone.unfreeze("block3")
+    with pytest.raises(ValueError, match="is frozen up to 'block2' only"):
+        FeatureCache().dataset(backbone, dataset(8), after="pooling")
+    with pytest.raises(ValueError, match="has no link 'block9'"):
+        FeatureCache().dataset(backbone, dataset(8), after="block9")
+
+
+def test_what_is_too_much_for_the_memory_is_not_kept(monkeypatch, capsys):
+    memory = psutil.virtual_memory()._replace(available=1000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    with pytest.raises(NotKeepable, match="more than a quarter of the 0.0 GB of free memory"):
+        FeatureCache().dataset(tiny_backbone(), dataset(64))
+    model = TransferModel(tiny_backbone(), 2)
+    model.compile()
+    model.fit(dataset(64), verbose=2)
+    assert "Training end to end, with nothing kept: 64 activations" in capsys.readouterr().out
+
+
+FLIP = keras.layers.RandomFlip()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (lambda d: d.map(lambda x, y: (FLIP(x, training=True), y)), "it is random"),
+        (lambda d: d.map(lambda x, y: (tf.image.random_flip_left_right(x), y)), "it is random"),
+        (
+            lambda d: d.map(lambda x, y: (x + tf.cast(tf.random.uniform([]), x.dtype), y)),
+            "it is random",
+        ),
+        (
+            lambda d: d.map(lambda x, y: (tf.numpy_function(lambda a: a, [x], tf.uint8), y)),
+            "it calls Python code",
+        ),
+        (lambda d: d.shuffle(4), "shuffles whole batches"),
+        (lambda d: d.repeat(), "infinite"),
+        (lambda d: d.filter(lambda x, y: True), "unknown"),
+        (lambda d: d.repeat(2), "regroups rows"),
+        (lambda d: d.unbatch().shuffle(8).batch(3, drop_remainder=True), "unknown|drops the last"),
+    ],
+)
+def test_pipelines_that_give_other_rows_each_time_are_found_out(data, reason):
+    with pytest.raises(NotKeepable, match=reason):
+        inspect(data(dataset(8, shuffle=False)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda d: d.map(lambda x, y: (tf.cast(x, "float32"), y), num_parallel_calls=2),
+        lambda d: d.map(lambda x, y: (FLIP(x, training=True), y)).cache(),
+        lambda d: d.cache().prefetch(2),
+        lambda d: d.map(lambda x, y: (FLIP(x, training=False), y)),
+        lambda d: d.map(lambda x, y: (tf.image.resize(x, (8, 8)), y)).with_options(
+            tf.data.Options()
+        ),
+    ],
+)
+def test_pipelines_that_give_the_same_rows_each_time_are_kept(data):
+    pipeline = inspect(data(dataset(8, shuffle=False, batch=3)))
+    assert pipeline.batch_size == 3
+
+
+def test_the_way_that_keras_reads_image_folders_is_kept(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            keras.utils.save_img(tmp_path / name / f"{i}.png", images(1, seed=i)[0])
+    data = keras.utils.image_dataset_from_directory(
+        tmp_path, image_size=(SIZE, SIZE), batch_size=4, seed=1, verbose=False
+    )
+    kept = FeatureCache().dataset(tiny_backbone(), data)
+    assert sorted(activations(kept)[1]) == [0] * 5 + [1] * 5
+
+
+def test_tensorflow_still_has_the_names_that_we_look_through():
+    data = dataset(8).map(lambda x, y: (x, y))
+    assert [type(source).__name__ for source in data._inputs()] == ["_BatchDataset"]
+    assert data._functions()[0].function.graph.as_graph_def().node
+    shuffled = tf.data.Dataset.range(3).shuffle(2, seed=4)
+    assert (int(shuffled._buffer_size), int(shuffled._seed2)) == (2, 4)

@@ -1,0 +1,316 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SIZE, dataset, identical, images, labels, snapshot, tiny_backbone, tiny_network
+
+from keras_transfer import BlockUnfreezer, FeatureCache, FrozenBackbone, TransferModel
+
+
+def model_of(classes=2, **kwargs) -> TransferModel:
+    model = TransferModel(tiny_backbone(), classes, hidden=8, **kwargs)
+    model.compile()
+    return model
+
+
+@pytest.mark.parametrize(("classes", "units", "activation"), [(2, 1, "sigmoid"), (3, 3, "softmax")])
+def test_loss_metrics_and_last_layer_follow_from_the_classes(classes, units, activation):
+    model = model_of(classes)
+    history = model.fit(dataset(classes=classes), epochs=1, verbose=0).history
+    assert set(history) == {"loss", "accuracy"}
+    scores = model.predict(images(5), verbose=0)
+    assert scores.shape == (5, units)
+    assert model.head.layers[-1].activation.__name__ == activation
+    if units > 1:
+        np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("form", ["integers", "floats", "column"])
+def test_labels_may_be_integers_floats_or_a_column(classes, form):
+    y = labels(24, classes)
+    y = {"integers": y, "floats": y.astype("float32"), "column": y[:, None]}[form]
+    keras.utils.set_random_seed(1)
+    model = model_of(classes)
+    loss = model.fit(images(24), y, epochs=2, verbose=0, shuffle=False).history["loss"]
+    keras.utils.set_random_seed(1)
+    plain = model_of(classes)
+    expected = plain.fit(images(24), labels(24, classes), epochs=2, verbose=0, shuffle=False)
+    np.testing.assert_allclose(loss, expected.history["loss"], rtol=1e-6)
+
+
+def test_it_learns_what_can_be_learned():
+    keras.utils.set_random_seed(0)
+    model = model_of(["dark", "bright"], dropout=0.1)
+    model.compile(keras.optimizers.Adam(1e-2))
+    model.fit(dataset(), epochs=15, verbose=0)
+    assert model.evaluate(dataset(shuffle=False), verbose=0, return_dict=True)["accuracy"] > 0.9
+
+
+def test_given_loss_optimizer_and_metrics_are_used():
+    model = TransferModel(tiny_backbone(), 2)
+    model.compile("sgd", loss="mse", metrics=["mae"])
+    assert set(model.fit(dataset(8), verbose=0).history) == {"loss", "mae"}
+    assert isinstance(model.optimizer, keras.optimizers.SGD)
+
+
+def test_an_own_head_takes_the_place_of_the_default_one():
+    head = keras.Sequential([keras.layers.Dense(5), keras.layers.Dense(3, activation="softmax")])
+    model = TransferModel(tiny_backbone(), 3, head=head)
+    model.compile()
+    model.fit(dataset(8, classes=3), verbose=0)
+    assert model.head is head
+
+
+def test_a_head_that_does_not_fit_the_classes_is_refused():
+    model = TransferModel(tiny_backbone(), ["a", "b", "c"], head=keras.layers.Dense(2))
+    model.compile()
+    with pytest.raises(ValueError, match="The head gives 2 units. Expected 3 .* classes a, b, c"):
+        model.fit(dataset(8, classes=3), verbose=0)
+
+
+def test_the_backbone_runs_once_for_each_image(monkeypatch):
+    rows = []
+    run = FrozenBackbone.activations
+
+    def counting(self, inputs, *, after):
+        outputs = run(self, inputs, after=after)
+        tf.py_function(lambda x: rows.append(len(x)), [tf.nest.flatten(inputs)[0]], [])
+        return outputs
+
+    monkeypatch.setattr(FrozenBackbone, "activations", counting)
+    model = model_of()
+    model.fit(dataset(40), validation_data=dataset(16, shuffle=False), epochs=5, verbose=0)
+    assert sum(rows) == 56
+
+
+def test_what_lies_below_later_phases_is_computed_once_too():
+    cache = FeatureCache()
+    model = model_of(feature_cache=cache)
+    model.fit(dataset(16), epochs=4, verbose=0, callbacks=[BlockUnfreezer({1: 1, 2: 2})])
+    kept = sorted(key[1] for key in cache._entries)
+    assert kept == ["block2", "block3", "pooling"]
+
+
+def test_models_share_what_a_cache_holds_while_the_weights_are_the_same():
+    cache, data = FeatureCache(), dataset(16)
+    for _ in range(2):
+        model_of(feature_cache=cache).fit(data, verbose=0)
+    assert len(cache) == 1
+    changed = tiny_backbone()
+    changed.set_weights([weight + 0.01 for weight in changed.get_weights()])
+    model = TransferModel(changed, 2, feature_cache=cache)
+    model.compile()
+    model.fit(data, verbose=0)
+    assert len(cache) == 2
+
+
+def test_a_prediction_on_images_in_the_middle_of_a_fit_sees_one_ordinary_model(tmp_path):
+    pixels, seen = images(4), []
+
+    class Predict(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(self.model.predict(pixels, verbose=0))
+            self.model.evaluate(dataset(8), verbose=0)
+
+    model = model_of()
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    model.fit(dataset(16), epochs=2, verbose=0, callbacks=[Predict(), checkpoint])
+    for epoch, scores in enumerate(seen, 1):
+        loaded = keras.saving.load_model(tmp_path / f"{epoch}.keras")
+        np.testing.assert_allclose(loaded.predict(pixels, verbose=0), scores, atol=1e-6)
+
+
+def test_several_phases_are_one_training_to_callbacks_and_history():
+    calls = []
+
+    class Count(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            calls.append("begin")
+
+        def on_train_end(self, logs=None):
+            calls.append("end")
+
+        def on_epoch_begin(self, epoch, logs=None):
+            calls.append(epoch)
+
+    model = model_of()
+    history = model.fit(
+        dataset(16), validation_data=dataset(8), epochs=4, verbose=0,
+        callbacks=[BlockUnfreezer({1: "block4", 3: "block3"}), Count()],
+    )
+    assert calls == ["begin", 0, 1, 2, 3, "end"]
+    assert history is model.history
+    assert history.epoch == [0, 1, 2, 3]
+    assert all(len(values) == 4 for values in history.history.values())
+
+
+def test_early_stopping_ends_all_phases_and_restores_the_best():
+    model = model_of()
+    stop = keras.callbacks.EarlyStopping("loss", patience=1, min_delta=10, restore_best_weights=True)
+    history = model.fit(
+        dataset(16), epochs=9, verbose=0, callbacks=[stop, BlockUnfreezer({5: "block4"})]
+    )
+    assert len(history.epoch) == 2
+
+
+def test_augmentation_runs_in_training_only():
+    class Black(keras.layers.Layer):
+        def call(self, images, training=False):
+            return images * 0 if training else images
+
+    model = TransferModel(tiny_backbone(), 2, augmentation=[Black()])
+    pixels = images(4).astype("float32")
+    np.testing.assert_array_equal(model(pixels), model(pixels, training=False))
+    dark = model.head(model.backbone(pixels * 0), training=False)
+    model.head.get_layer("dropout").rate = 0.0
+    np.testing.assert_allclose(model(pixels, training=True), dark, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda: dataset(8).repeat(),
+        lambda: dataset(8).unbatch().filter(lambda x, y: True).batch(4),
+        lambda: tf.data.Dataset.from_generator(
+            lambda: iter([(images(4), labels(4))]),
+            output_signature=(
+                tf.TensorSpec((None, SIZE, SIZE, 3), "uint8"), tf.TensorSpec((None,), "int32")
+            ),
+        ),
+    ],
+)
+def test_what_cannot_be_kept_trains_end_to_end_and_one_line_says_why(data, capsys):
+    model = model_of()
+    model.fit(data(), epochs=1, steps_per_epoch=1, verbose=2)
+    out = capsys.readouterr().out
+    assert out.count("Training end to end, with nothing kept: the number of batches is") == 1
+
+
+def test_a_pydataset_trains_end_to_end(capsys):
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return images(4, seed=index), labels(4)
+
+    model = model_of()
+    model.fit(Batches(), epochs=2, verbose=2)
+    assert "a Batches may give other images in each epoch" in capsys.readouterr().out
+
+
+def test_class_weights_and_sample_weights_mean_what_they_always_mean():
+    results = []
+    for cache in ("auto", None):
+        keras.utils.set_random_seed(1)
+        model = model_of(dropout=0, feature_cache=cache)
+        weighted = dataset(16).map(lambda x, y: (x, y, tf.cast(y, "float32") + 0.5))
+        model.fit(weighted, epochs=2, verbose=0)
+        model.fit(dataset(16), epochs=2, verbose=0, class_weight={0: 1.0, 1: 3.0})
+        results.append(snapshot(model.head))
+    for kept, plain in zip(*results, strict=True):
+        np.testing.assert_allclose(kept, plain, rtol=1e-4, atol=1e-7)
+
+
+def test_kept_activations_may_be_given_but_not_beyond_a_block_that_trains():
+    backbone, cache = tiny_backbone(), FeatureCache()
+    kept = cache.dataset(backbone, dataset(16), after="pooling")
+    model = TransferModel(backbone, 2)
+    model.compile()
+    model.fit(kept, epochs=1, verbose=0)
+    with pytest.raises(ValueError, match="'after:pooling', which blocks below it would change"):
+        model.fit(kept, epochs=2, verbose=0, callbacks=[BlockUnfreezer({1: "block4"})])
+
+
+def test_training_resumes_in_the_phase_where_it_was_interrupted(tmp_path):
+    def run(stop_at=None):
+        keras.utils.set_random_seed(1)
+        model = model_of(dropout=0)
+        callbacks = [
+            keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False),
+            BlockUnfreezer({2: "block4"}, learning_rate=1e-4),
+        ]
+        if stop_at is not None:
+            callbacks.append(Interrupt(stop_at))
+        model.fit(dataset(16, shuffle=False), epochs=4, verbose=0, callbacks=callbacks)
+        return model
+
+    class Interrupt(keras.callbacks.Callback):
+        def __init__(self, epoch):
+            super().__init__()
+            self.epoch = epoch
+
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == self.epoch:
+                raise KeyboardInterrupt
+
+    for stop_at in (1, 3):
+        with pytest.raises(KeyboardInterrupt):
+            run(stop_at)
+    resumed = snapshot(run())
+    keras.backend.clear_session()
+    (tmp_path / "backup").rename(tmp_path / "old")
+    whole = run()
+    assert identical(resumed, whole)
+
+
+def test_the_whole_model_is_in_its_file(tmp_path):
+    model = TransferModel(
+        tiny_backbone(pooling="max"), ["cat", "dog", "owl"], hidden=7, dropout=0.2,
+        augmentation=[keras.layers.RandomFlip(), keras.layers.RandomRotation(0.1)],
+    )
+    model.compile()
+    model.fit(dataset(8, classes=3), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.class_names == ("cat", "dog", "owl")
+    assert [type(layer).__name__ for layer in loaded.augmentation.layers] == [
+        "RandomFlip", "RandomRotation",
+    ]
+    np.testing.assert_allclose(
+        loaded.predict(images(4), verbose=0), model.predict(images(4), verbose=0), atol=1e-6
+    )
+    assert identical(snapshot(model), loaded)
+    loaded.fit(dataset(8, classes=3), verbose=0)
+
+
+def test_a_loaded_model_can_be_exported_at_once(tmp_path):
+    model = model_of()
+    model.fit(dataset(8), verbose=0)
+    model.save(tmp_path / "model.keras")
+    keras.saving.load_model(tmp_path / "model.keras").export(tmp_path / "served", verbose=False)
+    served = tf.saved_model.load(tmp_path / "served").signatures["serving_default"]
+    (scores,) = served(tf.cast(images(4), "float32")).values()
+    np.testing.assert_allclose(scores, model.predict(images(4), verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"classes": 1}, "two or more class names"),
+        ({"classes": ["a", "a"]}, "two or more class names, each different"),
+        ({"classes": "cat"}, r"Did you mean \['cat', \.\.\.\]"),
+        ({"dropout": 1.5}, "dropout=1.5"),
+        ({"hidden": -1}, "hidden=-1"),
+        ({"feature_cache": "ram"}, "'auto', None or a FeatureCache. Received: 'ram'"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TransferModel(tiny_backbone(), **arguments)
+
+
+def test_a_plain_model_as_backbone_asks_for_its_pixel_range():
+    with pytest.raises(ValueError, match="nothing is known of the pixels that model 'tiny'"):
+        TransferModel(tiny_network(), 2)
+
+
+def test_fit_before_compile_says_so():
+    with pytest.raises(ValueError, match="compile"):
+        TransferModel(tiny_backbone(), 2).fit(dataset(8))
+
+
+def test_a_validation_split_of_a_dataset_is_refused():
+    with pytest.raises(ValueError, match="`validation_split` needs arrays"):
+        model_of().fit(dataset(8), validation_split=0.2)
