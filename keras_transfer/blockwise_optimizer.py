@@ -236,7 +236,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
 
     def _current_positions(self) -> dict[str, list[int]]:
         if self._model.value is None:
-            return dict(self._positions)
+            return {group: list(places) for group, places in self._positions.items()}
         positions: dict[str, list[int]] = {}
         for place, variable in enumerate(self._model.value.trainable_weights):
             group = self._group_of.get(self._var_key(variable), REST)

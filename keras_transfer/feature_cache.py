@@ -146,7 +146,7 @@ class FeatureCache:
         """
         _check_frozen(backbone, after)
         data = (self._data_key(pipeline), view)
-        if view:
+        if flips is not None and view:
             pipeline = replace(pipeline, transform=lambda images: flips.view(images, view))
         key = (data, after, backbone.digest(after))
         if key not in self._entries:
@@ -267,5 +267,5 @@ def _progress(verbose: bool) -> Any:
 def _digest(array: np.ndarray) -> str:
     """Returns a digest of an array's shape, type and content."""
     digest = hashlib.blake2b(f"{array.shape}{array.dtype}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

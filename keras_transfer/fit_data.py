@@ -126,7 +126,9 @@ class Keeper:
         verbose: bool = True,
     ) -> None:
         self._backbone = backbone
-        self._cache = FeatureCache(verbose=verbose) if feature_cache == "auto" else feature_cache
+        shared = feature_cache if isinstance(feature_cache, FeatureCache) else None
+        self._cache = shared or FeatureCache(verbose=verbose)
+        self._keeps = feature_cache is not None
         self._will_train = will_train
         self._verbose = verbose
         self._told: set[str] = set()
@@ -140,7 +142,7 @@ class Keeper:
         if part.is_kept:
             _check_kept(self._backbone, part)
             return part
-        if self._cache is None:
+        if not self._keeps:
             self.check_pixels(part)
             return part
         try:

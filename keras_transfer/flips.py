@@ -34,7 +34,9 @@ class Flips(keras.layers.Layer):
 
     def __init__(self, kind: str = "mirror", *, seed: int | None = None, **kwargs: Any) -> None:
         if kind not in KINDS:
-            raise ValueError(f"Unknown kind {kind!r}. Expected one of {', '.join(map(repr, KINDS))}.")
+            raise ValueError(
+                f"Unknown kind {kind!r}. Expected one of {', '.join(map(repr, KINDS))}."
+            )
         super().__init__(autocast=False, **kwargs)
         self.kind = kind
         self.seed = seed

@@ -82,14 +82,14 @@ class FrozenBackbone(keras.layers.Layer):
         self.preprocessing = preprocessing_layer(_mode(preprocessing, loaded))
         self._source_config = _Opaque(keras.saving.serialize_keras_object(loaded.model))
         self._chain = list(blocks.split(loaded.model).values())
-        self._pool = self._pooling_layer()
+        self._pool = self._pooling_layer("pooling")
         for block in self._chain:
             block.trainable = False
         self.built = True
 
-    def _pooling_layer(self) -> keras.Layer:
+    def _pooling_layer(self, name: str | None = None) -> keras.Layer:
         pools = len(self._chain[-1].output_shape) == 4
-        return _POOLINGS[self.pooling if pools else None](name="pooling")
+        return _POOLINGS[self.pooling if pools else None](name=name)
 
     @property
     def blocks(self) -> tuple[blocks.Block, ...]:
@@ -132,7 +132,7 @@ class FrozenBackbone(keras.layers.Layer):
         for link in self._links[: self._index(after) + 1]:
             digest.update(type(link).__name__.encode() + _nameless(link.get_config()).encode())
             for weight in link.weights:
-                digest.update(np.ascontiguousarray(weight.numpy()).reshape(-1).view(np.uint8))
+                digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
         return digest.hexdigest()
 
     @property
@@ -161,13 +161,39 @@ class FrozenBackbone(keras.layers.Layer):
             if block.name in names:
                 block.trainable = trainable
 
+    def block(self, name: str) -> keras.Model:
+        """Returns a block as a model of its own, which shares the layers."""
+        (name,) = self.select([name])
+        return self._chain[self.link_names.index(name)]
+
     def block_weights(self, name: str) -> list[keras.Variable]:
         """Returns the weights of a block that train while it is not frozen."""
-        block = self._chain[[block.name for block in self._chain].index(name)]
+        block = self.block(name)
         was_trainable, block.trainable = block.trainable, True
         weights = block.trainable_weights
         block.trainable = was_trainable
         return weights
+
+    def pool(self, feature_map: Any) -> Any:
+        """Pools the output of the last block, as `call` does."""
+        return self._pooling_layer()(feature_map)
+
+    def up_to(self, after: str) -> Self:
+        """Returns the chain up to a link as a backbone of its own, which shares the layers.
+
+        Args:
+            after: The last block of it, unpooled; or `"pooling"` for the whole.
+        """
+        if after == self._pool.name:
+            return self
+        first = self._chain[0]
+        x = images = keras.Input(first.input_shape[1:])
+        for block in self._chain[: self._index(after)]:
+            x = block(x)
+        lower = keras.Model(images, x, name=first.name)
+        return type(self)(
+            lower, pooling=None, preprocessing=self.preprocessing, name=f"{self.name}_up_to_{after}"
+        )
 
     def select(self, which: str | int | Sequence[str]) -> tuple[str, ...]:
         """Returns the names of the blocks that `which` stands for, first to last.
@@ -181,18 +207,10 @@ class FrozenBackbone(keras.layers.Layer):
         names = [block.name for block in self._chain]
         if isinstance(which, int) and not isinstance(which, bool) and 0 < which <= len(names):
             return tuple(names[-which:])
-        patterns = [which] if isinstance(which, str) else which
-        if not isinstance(patterns, Sequence) or not patterns:
-            patterns = [which]
+        listed = isinstance(which, Sequence) and not isinstance(which, str) and len(which) > 0
         chosen: set[str] = set()
-        for pattern in patterns:
-            matches = (
-                names
-                if pattern == "all"
-                else fnmatch.filter(names, pattern)
-                if isinstance(pattern, str)
-                else []
-            )
+        for pattern in which if listed else [which]:  # type: ignore[union-attr]
+            matches = _matches(pattern, names)
             if not matches:
                 raise ValueError(
                     f"No block of backbone '{self.name}' matches {pattern!r}. Expected one of its "
@@ -278,6 +296,12 @@ class FrozenBackbone(keras.layers.Layer):
         if unfrozen:
             layer.unfreeze(unfrozen)
         return layer
+
+
+def _matches(pattern: Any, names: Sequence[str]) -> Sequence[str]:
+    if not isinstance(pattern, str):
+        return ()
+    return names if pattern == "all" else fnmatch.filter(names, pattern)
 
 
 def _nameless(config: dict[str, Any]) -> str:

@@ -124,8 +124,8 @@ def _inspect_graph(dataset: tf.data.Dataset) -> Pipeline:
     for stage in _stages(dataset):
         kind = type(stage).__name__
         if hasattr(stage, "identity"):
-            ordered, order = stage.shuffle_seed is None, Given(stage.index_batches)
-            return Pipeline(dataset, _batch_size(stage.ordered), ordered, order, dataset)
+            given, ordered = Given(stage.index_batches), stage.shuffle_seed is None
+            return Pipeline(dataset, _batch_size(stage.ordered), ordered, given, dataset)
         if kind in _BATCHES and batch is None:
             batch = stage
         elif kind == "_ShuffleDataset" and shuffle is None:

@@ -255,7 +255,7 @@ class TransferModel(keras.Model):
 
 
 def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
-    if isinstance(classes, int) and not isinstance(classes, bool):
+    if isinstance(classes, int):
         names = tuple(str(i) for i in range(classes))
     elif isinstance(classes, str):
         raise ValueError(

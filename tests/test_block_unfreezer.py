@@ -179,7 +179,7 @@ def test_an_impossible_schedule_is_refused_at_construction(schedule, error, mess
 
 
 def test_a_learning_rate_must_be_positive():
-    with pytest.raises(ValueError, match="must be positive. Received: 0"):
+    with pytest.raises(ValueError, match=r"must be positive\. Received: 0"):
         BlockUnfreezer({1: "block4"}, learning_rate=0)
 
 

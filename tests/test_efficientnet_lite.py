@@ -13,6 +13,7 @@ import pytest
 
 from keras_transfer import efficientnet_lite
 from keras_transfer.efficientnet_lite import EfficientNetLite0
+from keras_transfer.torch_file import read_torch_file
 
 # keras.Variable to numpy, in TensorFlow's own __array__ under numpy 2.
 pytestmark = pytest.mark.filterwarnings(
@@ -182,7 +183,7 @@ def test_arguments_that_do_not_fit_are_refused(arguments, message):
 
 
 def pretrained_tensors():
-    return efficientnet_lite._read_torch_file(efficientnet_lite._weights_path())
+    return read_torch_file(efficientnet_lite._weights_path())
 
 
 def test_the_file_has_296_tensors():
@@ -213,7 +214,7 @@ def test_a_tensor_of_another_shape_is_an_error():
 
 def test_tensors_are_strided_views(path):
     state = {"turned": Tensor(), "part": Tensor(size=(2,), stride=(3,), offset=1)}
-    read = efficientnet_lite._read_torch_file(write_torch_file(path, OrderedDict(state)))
+    read = read_torch_file(write_torch_file(path, OrderedDict(state)))
     np.testing.assert_array_equal(read["turned"], [[0, 2, 4], [1, 3, 5]])
     np.testing.assert_array_equal(read["part"], [1, 4])
     assert not read["part"].flags.writeable
@@ -244,7 +245,7 @@ def test_nothing_in_the_file_runs(path, tmp_path, place, call):
     name = r"posix\.system|nt\.system|__builtin__\.(eval|exec|getattr)"
     write_torch_file(path, **parts)
     with pytest.raises(ValueError, match=rf"{path.name}: it asks for the global ({name})\. "):
-        efficientnet_lite._read_torch_file(path)
+        read_torch_file(path)
     assert not victim.exists()
 
 
@@ -274,7 +275,7 @@ def test_the_crafted_pickles_would_run_elsewhere(tmp_path):
 def test_a_view_beyond_its_storage_is_refused(path, view):
     write_torch_file(path, {"fine": Tensor(), "weight": Tensor(**view)})
     with pytest.raises(ValueError, match="its tensor 'weight' lies outside its storage"):
-        efficientnet_lite._read_torch_file(path)
+        read_torch_file(path)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +292,7 @@ def test_a_view_beyond_its_storage_is_refused(path, view):
 def test_an_unknown_persistent_id_is_refused(path, pid):
     write_torch_file(path, {"weight": Tensor(storage=pid)})
     with pytest.raises(ValueError, match="it has the persistent id"):
-        efficientnet_lite._read_torch_file(path)
+        read_torch_file(path)
 
 
 @pytest.mark.parametrize(
@@ -309,14 +310,14 @@ def test_an_unknown_persistent_id_is_refused(path, pid):
 def test_a_file_of_another_kind_is_refused(path, parts, message):
     write_torch_file(path, **({"state": {"weight": Tensor()}} | parts))
     with pytest.raises(ValueError, match=message):
-        efficientnet_lite._read_torch_file(path)
+        read_torch_file(path)
 
 
 def test_one_storage_with_two_lengths_is_refused(path):
     other = Tensor(storage=(*STORAGE[:4], 600, None))
     write_torch_file(path, {"a": Tensor(), "b": other})
     with pytest.raises(ValueError, match="lists 1 storages, and its tensors name 2"):
-        efficientnet_lite._read_torch_file(path)
+        read_torch_file(path)
 
 
 def test_a_truncated_file_is_refused_wherever_it_ends(path):
@@ -324,7 +325,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(path):
     for end in range(len(whole)):
         path.write_bytes(whole[:end])
         with pytest.raises(ValueError, match=f"Refused to read .*{path.name}"):
-            efficientnet_lite._read_torch_file(path)
+            read_torch_file(path)
 
 
 def test_a_truncated_package_is_refused(path, monkeypatch):

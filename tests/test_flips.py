@@ -46,7 +46,10 @@ def test_kept_views_are_drawn_anew_in_each_epoch_and_belong_to_their_images():
             return features[:, :1]
 
     model = TransferModel(
-        backbone, 2, head=Head(dtype="float32"), augmentation=Flips("mirror"),
+        backbone,
+        2,
+        head=Head(dtype="float32"),
+        augmentation=Flips("mirror"),
     )
     model.compile("sgd", "mse", metrics=[], run_eagerly=True)
     with pytest.warns(UserWarning, match="does not have any trainable weights"):
@@ -88,9 +91,9 @@ def test_arrays_train_the_plain_way_and_are_told_so(capsys):
 
 
 def test_quarter_turns_of_oblong_images_and_unknown_kinds_are_refused():
-    with pytest.raises(ValueError, match="must be square. Received: images of 4 x 6"):
+    with pytest.raises(ValueError, match=r"must be square\. Received: images of 4 x 6"):
         Flips("dihedral")(np.zeros((1, 4, 6, 3)), training=True)
-    with pytest.raises(ValueError, match="Unknown kind 'turns'. Expected one of 'mirror'"):
+    with pytest.raises(ValueError, match=r"Unknown kind 'turns'\. Expected one of 'mirror'"):
         Flips("turns")
 
 

@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-
 from conftest import (
     SIZE,
     dataset,
@@ -19,6 +18,7 @@ from conftest import (
     snapshot,
     tiny_backbone,
 )
+
 from keras_transfer import BlockUnfreezer, FrozenBackbone, TransferModel
 
 

@@ -26,6 +26,7 @@ LAYERS = (
     "frozen_backbone",
     "backbones",
     "efficientnet_lite",
+    "torch_file",
     "preprocessing",
     "blocks",
     "image_folder",

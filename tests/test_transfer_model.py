@@ -65,7 +65,7 @@ def test_an_own_head_takes_the_place_of_the_default_one():
 def test_a_head_that_does_not_fit_the_classes_is_refused():
     model = TransferModel(tiny_backbone(), ["a", "b", "c"], head=keras.layers.Dense(2))
     model.compile()
-    with pytest.raises(ValueError, match="The head gives 2 units. Expected 3 .* classes a, b, c"):
+    with pytest.raises(ValueError, match=r"The head gives 2 units\. Expected 3 .* classes a, b, c"):
         model.fit(dataset(8, classes=3), verbose=0)
 
 
@@ -136,7 +136,10 @@ def test_several_phases_are_one_training_to_callbacks_and_history():
 
     model = model_of()
     history = model.fit(
-        dataset(16), validation_data=dataset(8), epochs=4, verbose=0,
+        dataset(16),
+        validation_data=dataset(8),
+        epochs=4,
+        verbose=0,
         callbacks=[BlockUnfreezer({1: "block4", 3: "block3"}), Count()],
     )
     assert calls == ["begin", 0, 1, 2, 3, "end"]
@@ -147,7 +150,9 @@ def test_several_phases_are_one_training_to_callbacks_and_history():
 
 def test_early_stopping_ends_all_phases_and_restores_the_best():
     model = model_of()
-    stop = keras.callbacks.EarlyStopping("loss", patience=1, min_delta=10, restore_best_weights=True)
+    stop = keras.callbacks.EarlyStopping(
+        "loss", patience=1, min_delta=10, restore_best_weights=True
+    )
     history = model.fit(
         dataset(16), epochs=9, verbose=0, callbacks=[stop, BlockUnfreezer({5: "block4"})]
     )
@@ -175,7 +180,8 @@ def test_augmentation_runs_in_training_only():
         lambda: tf.data.Dataset.from_generator(
             lambda: iter([(images(4), labels(4))]),
             output_signature=(
-                tf.TensorSpec((None, SIZE, SIZE, 3), "uint8"), tf.TensorSpec((None,), "int32")
+                tf.TensorSpec((None, SIZE, SIZE, 3), "uint8"),
+                tf.TensorSpec((None,), "int32"),
             ),
         ),
     ],
@@ -257,7 +263,10 @@ def test_training_resumes_in_the_phase_where_it_was_interrupted(tmp_path):
 
 def test_the_whole_model_is_in_its_file(tmp_path):
     model = TransferModel(
-        tiny_backbone(pooling="max"), ["cat", "dog", "owl"], hidden=7, dropout=0.2,
+        tiny_backbone(pooling="max"),
+        ["cat", "dog", "owl"],
+        hidden=7,
+        dropout=0.2,
         augmentation=[keras.layers.RandomFlip(), keras.layers.RandomRotation(0.1)],
     )
     model.compile()
@@ -266,7 +275,8 @@ def test_the_whole_model_is_in_its_file(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.class_names == ("cat", "dog", "owl")
     assert [type(layer).__name__ for layer in loaded.augmentation.layers] == [
-        "RandomFlip", "RandomRotation",
+        "RandomFlip",
+        "RandomRotation",
     ]
     np.testing.assert_allclose(
         loaded.predict(images(4), verbose=0), model.predict(images(4), verbose=0), atol=1e-6

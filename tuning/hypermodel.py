@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 import keras_tuner
+from ensemble import Member, average
 
 from keras_transfer import (
     BlockUnfreezer,
@@ -44,11 +45,11 @@ class TransferHyperModel(keras_tuner.HyperModel):
         super().__init__()
         self.backbone = backbone
         self.class_names = class_names
-        self.unfreeze = unfreeze
+        self.blocks = backbone.select(unfreeze) if unfreeze else ()
         self.flips = flips
         self.first_epoch = max(1, epochs - max(1, epochs // 3))
         self.cache = FeatureCache()
-        self.model: keras.Model | None = None
+        self.model: Any = None
         self.plotter = HistoryPlotter(monitor=OBJECTIVE)
         self._weights = backbone.get_weights()
 
@@ -65,7 +66,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
             feature_cache=self.cache,
         )
         rate = hp.Float("learning_rate", 1e-4, 1e-2, sampling="log", default=1e-3)
-        if self.unfreeze:
+        if self.blocks:
             hp.Float("fine_tuning_learning_rate", 1e-6, 1e-3, sampling="log", default=1e-4)
         model.compile(keras.optimizers.Adam(rate))
         return model
@@ -81,8 +82,8 @@ class TransferHyperModel(keras_tuner.HyperModel):
         checkpoints = [c for c in callbacks if type(c).__name__ == "SaveBestEpoch"]
         self.model, self.plotter = model, HistoryPlotter(monitor=OBJECTIVE)
         mine = [self.plotter, self._keep_best(kwargs["epochs"])]
-        if self.unfreeze:
-            schedule = {self.first_epoch: self.unfreeze}
+        if self.blocks:
+            schedule = {self.first_epoch: self.blocks}
             mine.append(BlockUnfreezer(schedule, learning_rate=hp.get("fine_tuning_learning_rate")))
         others = [c for c in callbacks if c not in checkpoints]
         history = model.fit(*args, callbacks=[*others, *mine], **kwargs)
@@ -90,6 +91,12 @@ class TransferHyperModel(keras_tuner.HyperModel):
             for checkpoint in checkpoints:
                 model.save_weights(checkpoint.filepath)
         return history
+
+    def average(self, members: Sequence[Member]) -> TransferModel:
+        """Returns the average of what several trials have trained, as one model."""
+        self.backbone.freeze()
+        self.backbone.set_weights(self._weights)
+        return average(self.backbone, members, self.class_names, self.blocks)
 
     @staticmethod
     def _keep_best(epochs: int) -> keras.callbacks.Callback:

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,10 +14,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
+from trials import Outcome, Trials
 
 from keras_transfer import ImageFolder, TransferModel
 from keras_transfer.plots import save_figure, search_figure
-from trials import Outcome, Trials
+
+_FACTS = ("trial", "val_loss", "val_accuracy", "epoch")
 
 
 @dataclass(frozen=True)
@@ -57,29 +60,53 @@ def test(model: TransferModel, data: ImageFolder) -> TestScore:
     return TestScore(correct, images, interval.low, interval.high)
 
 
-def leaderboard(trials: Trials) -> list[Outcome]:
-    """The trials, best first, failed ones last."""
-    return sorted(trials.outcomes, key=lambda o: (o.score is None, o.score or 0, o.trial))
+def average_of_best(trials: Trials, data: ImageFolder, count: int) -> tuple[Any, list[int]]:
+    """Returns the average of the best trials if that has a lower validation loss than the winner.
+
+    Args:
+        trials: The trials.
+        data: The validation split decides.
+        count: How many trials to average.
+
+    Returns:
+        The model, and the numbers of the trials in it.
+    """
+    winner = keras.saving.load_model(trials.output / "best.keras")
+    best = [outcome.trial for outcome in trials.ranked if outcome.score is not None][:count]
+    hypermodel = trials.hypermodel
+    if len(best) < 2 or hypermodel.backbone.border_without(hypermodel.blocks) is None:
+        return winner, best[:1]
+    model = hypermodel.average([trials.members[trial] for trial in best])
+    losses = [m.evaluate(data.valid, verbose=0, return_dict=True)["loss"] for m in (model, winner)]
+    print(
+        f"Validation loss: {losses[0]:.4f} averaged over {len(best)}, {losses[1]:.4f} the winner."
+    )
+    if losses[0] > losses[1]:
+        return winner, best[:1]
+    trials.keep(model)
+    return model, best
 
 
 def print_leaderboard(trials: Trials, rows: int = 10) -> None:
     """Prints the best trials as a table."""
-    ranked = leaderboard(trials)
+    ranked = trials.ranked
     names = list(ranked[0].hyperparameters)
-    table = Table("trial", "val_loss", "val_accuracy", "epoch", *names, "seconds")
+    table = Table(*_FACTS, *names, "seconds")
     for outcome in ranked[:rows]:
         table.add_row(*map(_cell, _row(outcome, names)))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 def write_leaderboard(trials: Trials, path: Path) -> None:
     """Writes all trials as CSV, best first."""
-    ranked = leaderboard(trials)
+    ranked = trials.ranked
     names = list(ranked[0].hyperparameters)
     unfinished = path.with_suffix(".unfinished")
     with unfinished.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["trial", "val_loss", "val_accuracy", "epoch", *names, "seconds", "failure"])
+        writer.writerow(
+            ["trial", "val_loss", "val_accuracy", "epoch", *names, "seconds", "failure"]
+        )
         for outcome in ranked:
             writer.writerow([*_row(outcome, names), outcome.failure])
     unfinished.replace(path)

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_transfer import FrozenBackbone, ImageFolder
     from trials import Trials
+
+    from keras_transfer import FrozenBackbone, ImageFolder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,6 +78,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--batch-size", type=_from(1), default=32, metavar="IMAGES", help="default: 32")
     flips = "views of an image that mean the same (default: none; for the demo data mirror)"
     add("--flips", choices=("none", "mirror", "flips", "dihedral"), help=flips)
+    average = "average up to so many best trials, if that validates better (default: 5)"
+    add("--average", type=_from(1), default=5, metavar="N", help=average)
     add("--seed", type=_from(0), default=0, metavar="N", help="default: 0")
     add("--output", type=Path, metavar="FOLDER", help="a new folder (default: runs/<data>-<time>)")
     args = parser.parse_args(arguments)
@@ -183,14 +186,13 @@ def _search(
 def _report(
     args: argparse.Namespace, data: "ImageFolder", trials: "Trials", started: float
 ) -> None:
-    import keras
     import results
 
-    output, best = trials.output, trials.best
+    output, best = trials.output, trials.ranked[0]
     results.print_leaderboard(trials)
     results.write_leaderboard(trials, output / "leaderboard.csv")
     results.draw_search(trials, output / "search.png")
-    model = keras.saving.load_model(output / "best.keras")
+    model, members = results.average_of_best(trials, data, args.average)
     results.export(model, output / "export" / "1")
     score = results.test(model, data) if data.test is not None else None
     seconds = time.monotonic() - started
@@ -201,11 +203,13 @@ def _report(
         },
         "classes": data.class_names,
         "images": data.counts,
+        "average_of": members,
         "seconds": round(seconds, 1),
     }
     results.write_summary(output / "summary.json", trials, score, facts)
     print(f"Best: trial {best.trial}, {best} in epoch {best.epoch}.")
-    print(f"Test: {score}, used once." if score else "There is no test split.")
+    model_is = f"average of trials {members}" if len(members) > 1 else f"trial {members[0]}"
+    print(f"Test ({model_is}): {score}, used once." if score else "There is no test split.")
     if args.directory is None:
         from demo_data import PUBLISHED
 

