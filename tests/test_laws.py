@@ -19,7 +19,13 @@ from conftest import (
     tiny_backbone,
 )
 
-from keras_transfer import BlockUnfreezer, FrozenBackbone, TransferModel
+from keras_transfer import (
+    BlockUnfreezer,
+    FeatureCache,
+    FrozenBackbone,
+    TransferModel,
+    image_folder,
+)
 
 
 def sequential(backbone: FrozenBackbone, size: int = SIZE) -> keras.Model:
@@ -219,6 +225,44 @@ def test_law_4_holds_for_arrays():
     assert relative_difference(*weights) <= 1e-5
 
 
+class Interrupt(keras.callbacks.Callback):
+    """Ends a run as a user or a power cut would, at the begin of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_law_5_resumed_equals_uninterrupted(kind, tmp_path):
+    def run(folder: str, *callbacks: keras.callbacks.Callback):
+        keras.utils.set_random_seed(1)
+        model = MODELS[kind](tiny_backbone())
+        model.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy")
+        model.build((None, SIZE, SIZE, 3))
+        backup = keras.callbacks.BackupAndRestore(tmp_path / folder, delete_checkpoint=False)
+        unfreezer = BlockUnfreezer({2: "block4"}, learning_rate=1e-4)
+        data = dataset(16, shuffle=False)
+        model.fit(data, epochs=5, verbose=0, callbacks=[*callbacks, unfreezer, backup])
+        return model
+
+    for epoch in (1, 2, 4):  # in the first phase, between the two, in the second
+        with pytest.raises(KeyboardInterrupt):
+            run("interrupted", Interrupt(epoch))
+    resumed, whole = run("interrupted"), run("whole")
+    assert identical(snapshot(resumed), whole)
+    for group in ("rest", "block4"):
+        pairs = zip(*(m.optimizer.group(group).variables for m in (resumed, whole)), strict=True)
+        for ours, theirs in pairs:
+            np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    assert resumed.optimizer.phase == whole.optimizer.phase == 1
+    assert float(resumed.optimizer.learning_rate) == float(whole.optimizer.learning_rate)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["avg", "flatten"])
 def test_law_6_what_trained_is_what_ships(tmp_path, pooling):
@@ -267,3 +311,22 @@ def test_law_7_augmentation_is_never_frozen_into_a_cache(capsys):
     random = dataset(8).map(lambda x, y: (flip(x, training=True), y))
     model.fit(random, epochs=1, verbose=2)
     assert "it is random" in capsys.readouterr().out
+
+
+def test_law_7_activations_of_other_weights_are_never_served():
+    cache, data, backbone = FeatureCache(), dataset(8, shuffle=False), tiny_backbone()
+    before = next(iter(cache.dataset(backbone, data)))[0]["after:pooling"]
+    backbone.set_weights([weight + 0.01 for weight in backbone.get_weights()])
+    after = next(iter(cache.dataset(backbone, data)))[0]["after:pooling"]
+    assert not np.allclose(before, after)
+    np.testing.assert_allclose(after, backbone(images(8)), atol=1e-6)
+
+
+def test_law_7_unknown_blocks_and_empty_classes_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"matches 'blok4'.*block1, block2, block3, block4"):
+        tiny_backbone().unfreeze("blok4")
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+    keras.utils.save_img(tmp_path / "cat" / "1.png", images(1)[0])
+    with pytest.raises(ValueError, match="Class 'dog' is empty"):
+        image_folder(tmp_path)

@@ -229,38 +229,6 @@ def test_kept_activations_may_be_given_but_not_beyond_a_block_that_trains():
         model.fit(kept, epochs=2, verbose=0, callbacks=[BlockUnfreezer({1: "block4"})])
 
 
-def test_training_resumes_in_the_phase_where_it_was_interrupted(tmp_path):
-    def run(stop_at=None):
-        keras.utils.set_random_seed(1)
-        model = model_of(dropout=0)
-        callbacks = [
-            keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False),
-            BlockUnfreezer({2: "block4"}, learning_rate=1e-4),
-        ]
-        if stop_at is not None:
-            callbacks.append(Interrupt(stop_at))
-        model.fit(dataset(16, shuffle=False), epochs=4, verbose=0, callbacks=callbacks)
-        return model
-
-    class Interrupt(keras.callbacks.Callback):
-        def __init__(self, epoch):
-            super().__init__()
-            self.epoch = epoch
-
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == self.epoch:
-                raise KeyboardInterrupt
-
-    for stop_at in (1, 3):
-        with pytest.raises(KeyboardInterrupt):
-            run(stop_at)
-    resumed = snapshot(run())
-    keras.backend.clear_session()
-    (tmp_path / "backup").rename(tmp_path / "old")
-    whole = run()
-    assert identical(resumed, whole)
-
-
 def test_the_whole_model_is_in_its_file(tmp_path):
     model = TransferModel(
         tiny_backbone(pooling="max"),
