@@ -126,8 +126,8 @@ class Keeper:
         verbose: bool = True,
     ) -> None:
         self._backbone = backbone
-        shared = feature_cache if isinstance(feature_cache, FeatureCache) else None
-        self._cache = shared or FeatureCache(verbose=verbose)
+        shared = isinstance(feature_cache, FeatureCache)
+        self._cache = feature_cache if shared else FeatureCache(verbose=verbose)
         self._keeps = feature_cache is not None
         self._will_train = will_train
         self._verbose = verbose
