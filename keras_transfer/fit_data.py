@@ -126,8 +126,9 @@ class Keeper:
         verbose: bool = True,
     ) -> None:
         self._backbone = backbone
-        shared = isinstance(feature_cache, FeatureCache)
-        self._cache = feature_cache if shared else FeatureCache(verbose=verbose)
+        self._cache = FeatureCache(verbose=verbose)
+        if isinstance(feature_cache, FeatureCache):
+            self._cache = feature_cache
         self._keeps = feature_cache is not None
         self._will_train = will_train
         self._verbose = verbose

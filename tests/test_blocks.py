@@ -68,6 +68,7 @@ def residual(x, name: str):
         ("conv4_block23_out", "conv4"),
         ("conv5_block16_concat", "conv5"),  # DenseNet
         ("pool2_conv", "conv2"),  # a transition belongs to the stage that it ends
+        ("convnext_tiny_stem", "stem"),
         ("convnext_tiny_stage_2_block_8_identity", "stage_2"),
         ("convnext_tiny_downsampling_block_0", "stage_1"),
         ("mixed7", "mixed7"),  # InceptionV3
@@ -224,6 +225,12 @@ def test_a_nested_model_is_taken_as_one_layer():
     inner = chain_of(conv("x"), conv("y"))
     chain = assert_is_the_same_function(chain_of(conv("a"), inner, conv("b")))
     assert list(chain) == ["a", "custom", "b"]
+
+
+def test_a_chain_of_blocks_is_split_into_the_same_blocks_again():
+    names = ["stem", "conv2", "block35", "stage_1", "stage3", "mixed_5b", "cells", "top"]
+    inner = [keras.Sequential([conv(f"{name}_inside")], name=name) for name in names]
+    assert list(assert_is_the_same_function(chain_of(*inner))) == names
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -324,6 +324,33 @@ class TestActivations:
         expected = backbone(images(4))
         np.testing.assert_allclose(model.predict(kept, verbose=0), expected, rtol=1e-5, atol=1e-6)
 
+    @pytest.mark.parametrize("after", [*NAMES, "pooling"])
+    def test_up_to_is_a_backbone_whose_features_are_what_is_kept(self, after):
+        backbone = tiny_backbone()
+        lower = backbone.up_to(after)
+        expected = backbone.activations(images(4), after=after)[f"after:{after}"]
+        np.testing.assert_array_equal(lower(images(4)), expected)
+        assert lower.blocks == backbone.blocks[: len(lower.blocks)]
+        assert {id(w) for w in lower.weights} <= {id(w) for w in backbone.weights}
+
+    def test_up_to_leaves_blocks_unfrozen_that_were(self):
+        backbone = tiny_backbone()
+        backbone.unfreeze(["block1", "block4"])
+        backbone.up_to("block2")
+        assert [block.frozen for block in backbone.blocks] == [False, True, True, False]
+
+    def test_block_is_a_model_that_takes_the_chain_one_link_further(self):
+        backbone = tiny_backbone()
+        before = backbone.activations(images(4), after="block2")["after:block2"]
+        after = backbone.activations(images(4), after="block3")["after:block3"]
+        block = backbone.block("block3")
+        np.testing.assert_array_equal(block(before, training=False), after)
+
+    def test_pool_takes_the_last_feature_map_to_the_features(self):
+        backbone = tiny_backbone(pooling="max")
+        kept = backbone.activations(images(4), after="block4")["after:block4"]
+        np.testing.assert_array_equal(backbone.pool(kept), backbone(images(4)))
+
     def test_going_back_is_refused(self):
         backbone = tiny_backbone()
         kept = backbone.activations(images(1), after="block3")
@@ -638,6 +665,16 @@ class TestMixedPrecision:
         found = np.asarray(keras.ops.cast(found, "float32"))
         assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
         assert not np.array_equal(found, expected)
+
+    def test_pixels_reach_the_preprocessing_unrounded(self, policy, tolerance):
+        keras.config.set_dtype_policy(policy)
+        network = small_network(layers.Activation("linear", name="nothing"))
+        backbone = FrozenBackbone(network, preprocessing="caffe", pooling=None)
+        resized = images(4).astype("float32") * 0.97  # not whole numbers any more
+        found = np.asarray(keras.ops.cast(backbone(resized), "float32"))
+        exact = resized[..., ::-1] - np.float32([103.939, 116.779, 123.68])
+        digits = {"mixed_float16": 11, "mixed_bfloat16": 8}[policy]
+        assert (np.abs(found - exact) <= np.abs(exact) * 2.0**-digits + 1e-4).all()
 
     @pytest.mark.slow
     def test_so_are_those_of_a_published_architecture(self, policy, tolerance):

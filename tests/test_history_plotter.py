@@ -346,9 +346,13 @@ def test_a_later_failure_to_draw_is_a_warning_and_the_old_picture_stays(tmp_path
         raise OSError("disk full")
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", fail_midway)
-    plotter.on_epoch_end(1, {"loss": 0.4})
-    with pytest.warns(UserWarning, match="disk full.*training goes on"):
+
+    def finish():
+        plotter.on_epoch_end(1, {"loss": 0.4})
         plotter.on_train_end()
+
+    with pytest.warns(UserWarning, match="disk full.*training goes on"):
+        finish()
     assert (tmp_path / "h.png").read_bytes() == old
     assert sorted(path.name for path in tmp_path.iterdir()) == ["h.csv", "h.png"]
     assert len(table(tmp_path / "h.csv")) == 3
