@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import re
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +88,7 @@ def _functional(model: keras.Model, input_shape: tuple[int | None, ...] | None) 
         )
     if not own_graph:
         image = keras.Input(input_shape or (None, None, 3))
-        return keras.Model(image, model(image, training=False), name=model.name)
+        return keras.Model(image, model(image), name=model.name)
     if isinstance(model, keras.Sequential):
         return keras.Model(model.inputs, model.outputs, name=model.name)
     return model
@@ -101,7 +102,10 @@ def _load_application(
     if input_shape is None and family != "nasnet":  # NASNet's graph needs a size of its own
         input_shape = (None, None, 3)
     try:
-        model = application(include_top=False, weights=weights, input_shape=input_shape)
+        with warnings.catch_warnings():
+            # The MobileNets warn of an open size, yet without a top their weights fit every size.
+            warnings.filterwarnings("ignore", "`input_shape` is undefined", UserWarning)
+            model = application(include_top=False, weights=weights, input_shape=input_shape)
     except Exception as error:
         if "URL fetch failure" not in str(error):
             raise

@@ -1,5 +1,6 @@
 """A functional model as a chain of blocks, each with one tensor in and one tensor out."""
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ import keras
 
 MAX_BLOCKS = 12
 
+_RESERVED = ("pooling",)  # FrozenBackbone's name for the link behind the last block
+
 # How published architectures name the layers of a stage. Each pattern is searched in a layer's
 # name; `{}` is its first group. Layers that match none belong to the stage that they follow.
 _STAGE_NAMES = (
-    (r"(?:^|_)stem_|^stem$", "stem"),
+    (r"(?:^|_)stem(?:_|$)", "stem"),
     (r"(?:^|_)stage_(\d+)_", "stage_{}"),  # ConvNeXt
     (r"(?:^|_)downsampling_block_(\d+)", "stage_{+1}"),  # opens the next ConvNeXt stage
     (r"^stack(\d+)_", "stack{}"),  # KerasHub ResNets
@@ -65,11 +68,15 @@ class _Segment:
         return next((name for name in names if name is not None), None)
 
     @property
+    def nested(self) -> str | None:
+        """The name of a model that the segment ends with: a stage to whoever nested it."""
+        last = self.operations[-1]
+        return last.name if isinstance(last, keras.Model) else None
+
+    @property
     def downsamples(self) -> bool:
         """Whether the segment makes the feature map smaller, at any image size."""
-        return any(
-            max(_as_tuple(getattr(operation, "strides", 1))) > 1 for operation in self.operations
-        )
+        return any(max(_as_tuple(_strides(operation))) > 1 for operation in self.operations)
 
 
 def stage_of(layer_name: str) -> str | None:
@@ -86,7 +93,8 @@ def stage_of(layer_name: str) -> str | None:
 def split(model: keras.Model) -> dict[str, keras.Model]:
     """Splits a model into blocks at the tensors through which everything passes.
 
-    A tensor is a cut point when it is the only one alive at its place of the topological order.
+    A tensor is a cut point when it is the only one alive at its place of the topological order,
+    and no layer is called on both sides of it: every layer belongs to one block.
     The stretches between cut points are put together by the stage that their layers' names speak
     of, then, while there are more than 12, by resolution.
 
@@ -109,7 +117,10 @@ def split(model: keras.Model) -> dict[str, keras.Model]:
     groups = _named_groups(list(_segments(model)))
     if len(groups) == 1:
         groups = [(model.name, groups[0][1])]
-    return {name: keras.Model(group[0].start, group[-1].end, name=name) for name, group in groups}
+    return {
+        name: keras.Model(group[0].start, group[-1].end, name=name)
+        for name, group in _with_unique_names(groups)
+    }
 
 
 def _segments(model: keras.Model) -> Iterator[_Segment]:
@@ -125,13 +136,16 @@ def _segments(model: keras.Model) -> Iterator[_Segment]:
     start, operations = model.inputs[0], []
     last_use = {id(tensor): i for i, node in enumerate(nodes) for tensor in node.input_tensors}
     last_use[id(model.outputs[0])] = len(nodes)
+    last_call = {id(node.operation): i for i, node in enumerate(nodes)}
+    open_until = 0
     alive = {id(start)}
     for i, node in enumerate(nodes):
         operations.append(node.operation)
         alive |= {id(tensor) for tensor in node.output_tensors}
         alive = {tensor for tensor in alive if last_use.get(tensor, -1) > i}
         end = node.output_tensors[0]
-        if alive == {id(end)}:
+        open_until = max(open_until, last_call[id(node.operation)])
+        if alive == {id(end)} and open_until == i:
             yield _Segment(tuple(operations), start, end)
             start, operations = end, []
 
@@ -149,7 +163,7 @@ def _named_groups(segments: Sequence[_Segment]) -> list[tuple[str, list[_Segment
 def _by_stage(segments: Sequence[_Segment]) -> list[tuple[str, list[_Segment]]]:
     groups: list[tuple[str, list[_Segment]]] = []
     for segment in segments:
-        stage = segment.stage or (groups[-1][0] if groups else "stem")
+        stage = segment.stage or segment.nested or (groups[-1][0] if groups else "stem")
         if groups and groups[-1][0] == stage:
             groups[-1][1].append(segment)
         else:
@@ -177,19 +191,43 @@ def _by_resolution(
 def _without_weightless_groups(
     groups: Sequence[tuple[str, list[_Segment]]],
 ) -> list[tuple[str, list[_Segment]]]:
-    """Lets layers without weights (a pooling, an activation) join the block before them."""
+    """Lets layers without weights join the block before them, the first ones the block behind."""
     kept: list[tuple[str, list[_Segment]]] = []
+    has_weights = False
     for name, group in groups:
         weights = sum(
             len(getattr(operation, "weights", ()))
             for segment in group
             for operation in segment.operations
         )
-        if weights or not kept:
-            kept.append((name, group))
+        if not kept or (weights and has_weights):
+            kept.append((name, list(group)))
+        elif weights:
+            kept[-1] = (name, [*kept[-1][1], *group])
         else:
             kept[-1][1].extend(group)
+        has_weights = has_weights or weights > 0
     return kept
+
+
+def _with_unique_names(
+    groups: Sequence[tuple[str, list[_Segment]]],
+) -> Iterator[tuple[str, list[_Segment]]]:
+    """Numbers the names that come back: a stage that was left and is entered again."""
+    taken = set(_RESERVED)
+    for name, group in groups:
+        unique = name
+        for number in itertools.count(2):
+            if unique not in taken:
+                break
+            unique = f"{name}_{number}"
+        taken.add(unique)
+        yield unique, group
+
+
+def _strides(operation: Any) -> Any:
+    # Of keras.ops.max_pool and average_pool, `strides=None` means the size of the window.
+    return getattr(operation, "strides", 1) or getattr(operation, "pool_size", 1)
 
 
 def _as_tuple(value: Any) -> tuple[int, ...]:

@@ -157,9 +157,11 @@ class FrozenBackbone(keras.layers.Layer):
 
     def _set_trainable(self, which: str | int | Sequence[str], trainable: bool) -> None:
         names = self.select(which)
-        for block in self._chain:
-            if block.name in names:
-                block.trainable = trainable
+        flags = [trainable if block.name in names else block.trainable for block in self._chain]
+        if trainable:
+            self.trainable = True  # or `backbone.trainable = False` would hide what is unfrozen
+        for block, flag in zip(self._chain, flags, strict=True):
+            block.trainable = flag
 
     def block(self, name: str) -> keras.Model:
         """Returns a block as a model of its own, which shares the layers."""
@@ -191,9 +193,13 @@ class FrozenBackbone(keras.layers.Layer):
         for block in self._chain[: self._index(after)]:
             x = block(x)
         lower = keras.Model(images, x, name=first.name)
-        return type(self)(
+        unfrozen = [block.name for block in self._chain if block.trainable]
+        backbone = type(self)(
             lower, pooling=None, preprocessing=self.preprocessing, name=f"{self.name}_up_to_{after}"
         )
+        if unfrozen:  # the new one has frozen what it shares with this one
+            self.unfreeze(unfrozen)
+        return backbone
 
     def select(self, which: str | int | Sequence[str]) -> tuple[str, ...]:
         """Returns the names of the blocks that `which` stands for, first to last.
@@ -261,12 +267,12 @@ class FrozenBackbone(keras.layers.Layer):
         return self._index(key.removeprefix(_AFTER)) + 1, x
 
     def _index(self, name: str) -> int:
-        names = [link.name for link in self._links]
-        if name not in names[1:]:
+        names = self.link_names
+        if name not in names:
             raise ValueError(
-                f"Backbone '{self.name}' has no link {name!r}. Expected one of {names[1:]}."
+                f"Backbone '{self.name}' has no link {name!r}. Expected one of {list(names)}."
             )
-        return names.index(name)
+        return names.index(name) + 1
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """Returns the shape of the features for a shape of images or of kept activations."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +12,16 @@ import keras
 import numpy as np
 
 from keras_transfer.plots import (
-    Logs,
     Mark,
     Mode,
-    compare_figure,
     figure_path,
     history_figure,
     lower_is_better,
     monitored_log,
     save_figure,
-    written_whole,
 )
+from keras_transfer.trained_blocks import TrainedBlocks, describe_change, trained_blocks
+from keras_transfer.whole_files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -203,240 +199,3 @@ def _plain(value: Any) -> Any:
         return np.asarray(value).tolist()
     except Exception:  # an object of some other callback, which is none of our business
         return value
-
-
-def write_csv(history: Logs, epochs: Sequence[int], path: Path) -> None:
-    r"""Writes a history as a table, whole or not at all.
-
-    Args:
-        history: Values by name of the log, one an epoch; None leaves its cell empty.
-        epochs: The epochs; the first column, named `epoch`.
-        path: The file, which is replaced.
-
-    Raises:
-        OSError: If the file cannot be written.
-
-    Example:
-        >>> write_csv({"loss": [0.5, 0.4]}, [0, 1], Path("history.csv"))
-        >>> Path("history.csv").read_text()
-        'epoch,loss\n0,0.5\n1,0.4\n'
-    """
-    columns = {"epoch": epochs, **{key: v for key, v in history.items() if key != "epoch"}}
-    with (
-        written_whole(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-
-
-# --- what trains ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class TrainedBlocks:
-    """The blocks of one backbone, and which of them train.
-
-    Attributes:
-        backbone: Name of the layer.
-        blocks: Names of all its blocks, from the input to the top.
-        trained: Names of those that are not frozen.
-    """
-
-    backbone: str
-    blocks: tuple[str, ...]
-    trained: frozenset[str]
-
-
-def trained_blocks(model: Any) -> tuple[TrainedBlocks, ...]:
-    """Which blocks train, for each backbone in a model.
-
-    Args:
-        model: A Keras model, or None. A backbone is any layer in it, at any depth, whose `blocks`
-            have a `name` and are `frozen` or not.
-
-    Returns:
-        One entry a backbone, in the order in which the model holds them.
-
-    Example:
-        >>> trained_blocks(model)
-        (TrainedBlocks(backbone='vgg16', blocks=('block4', 'block5'), trained=frozenset()),)
-    """
-    return tuple(
-        TrainedBlocks(
-            backbone=layer.name,
-            blocks=tuple(block.name for block in layer.blocks),
-            trained=frozenset(block.name for block in layer.blocks if not block.frozen),
-        )
-        for layer in _layers_of(model)
-        if _has_blocks(layer)
-    )
-
-
-def _layers_of(model: Any) -> Sequence[Any]:
-    # Keras' public `layers` are those of one level; only the private walk also finds a backbone
-    # that is an attribute of a subclassed model's layer.
-    return model._flatten_layers(include_self=False) if model is not None else ()
-
-
-def _has_blocks(layer: Any) -> bool:
-    blocks = getattr(layer, "blocks", None)  # other layers' `blocks` may be anything
-    return (
-        isinstance(blocks, Sequence)
-        and len(blocks) > 0
-        and all(hasattr(block, "name") and hasattr(block, "frozen") for block in blocks)
-    )
-
-
-def describe_change(before: Sequence[TrainedBlocks], after: Sequence[TrainedBlocks]) -> str:
-    """Says in a few words which blocks were unfrozen or frozen.
-
-    Args:
-        before: What trained in one epoch.
-        after: What trained in the next.
-
-    Returns:
-        Such as `"block4, block5 unfrozen"`, with the backbone's name in front if there are
-        several; empty if nothing changed.
-
-    Example:
-        >>> blocks = ("block4", "block5")
-        >>> describe_change(
-        ...     [TrainedBlocks("vgg16", blocks, frozenset())],
-        ...     [TrainedBlocks("vgg16", blocks, frozenset({"block5"}))],
-        ... )
-        'block5 unfrozen'
-    """
-    parts = []
-    for old, new in zip(before, after, strict=False):
-        changes = [
-            f"{_abbreviated(new.blocks, names)} {what}"
-            for names, what in (
-                (new.trained - old.trained, "unfrozen"),
-                (old.trained - new.trained, "frozen"),
-            )
-            if names
-        ]
-        if changes:
-            prefix = f"{new.backbone}: " if len(after) > 1 else ""
-            parts.append(prefix + ", ".join(changes))
-    return "; ".join(parts)
-
-
-def _abbreviated(blocks: Sequence[str], chosen: frozenset[str]) -> str:
-    """Names of the chosen blocks; of more than two in a row, the first and the last."""
-    runs = [list(run) for is_in, run in groupby(blocks, chosen.__contains__) if is_in]
-    return ", ".join(f"{run[0]} … {run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs)
-
-
-# --- histories of finished fits ------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Run:
-    history: Logs
-    epochs: Sequence[int]
-    marks: Sequence[Mark] = ()
-
-
-def plot_history(
-    histories: Any,
-    path: str | Path | None = None,
-    *,
-    monitor: str = "val_loss",
-    mode: Mode = "auto",
-    validation_freq: int | Sequence[int] = 1,
-) -> Figure:
-    """Draws one finished fit, or several in the same panels.
-
-    Args:
-        histories: What `fit` returned, its `history`, or a `HistoryPlotter`; or a mapping from
-            the names of several runs to these.
-        path: Where to save the figure, ending with `.png`, `.svg` or `.pdf`. Default None: it is
-            not saved.
-        monitor: The log that decides which epoch is the best. Default `"val_loss"`, which means
-            `"loss"` where nothing was validated.
-        mode: Whether its best value is the `"min"` or the `"max"`; `"auto"` goes by its name.
-            Default `"auto"`.
-        validation_freq: As it was given to `fit`, because Keras' history does not tell which
-            epochs were validated. Default 1.
-
-    Returns:
-        A matplotlib figure that no pyplot knows of.
-
-    Raises:
-        TypeError: If `histories` is or holds something else.
-        ValueError: If there is nothing to draw, `monitor` is unknown, or the numbers of values
-            and of epochs do not go together.
-
-    Example:
-        >>> history_a = model.fit(train, validation_data=valid, epochs=10)
-        >>> history_b = tuned.fit(train, validation_data=valid, epochs=20)
-        >>> plot_history({"feature extraction": history_a, "fine-tuning": history_b}, "both.png")
-    """
-    if _is_several(histories):
-        runs = {name: _run_of(one, validation_freq, name) for name, one in histories.items()}
-        figure = compare_figure(
-            {name: run.history for name, run in runs.items()},
-            epochs={name: run.epochs for name, run in runs.items()},
-            monitor=monitor,
-            mode=mode,
-        )
-    else:
-        run = _run_of(histories, validation_freq, "histories")
-        figure = history_figure(
-            run.history, run.epochs, monitor=monitor, mode=mode, marks=run.marks
-        )
-    if path is not None:
-        save_figure(figure, path)
-    return figure
-
-
-def _is_several(histories: Any) -> bool:
-    """Whether these are runs by name, and not one run's values by name of the log."""
-    return isinstance(histories, Mapping) and not any(
-        isinstance(one, Sequence) for one in histories.values()
-    )
-
-
-def _run_of(one: Any, validation_freq: int | Sequence[int], name: str) -> _Run:
-    """The numbers of one fit, None where its validation did not run."""
-    if isinstance(one, HistoryPlotter):
-        return _Run(one.history, one.epochs, one.marks)
-    if isinstance(one, keras.callbacks.History):
-        history, epochs = one.history, one.epoch
-    elif isinstance(one, Mapping) and all(isinstance(v, Sequence) for v in one.values()):
-        history, epochs = one, list(range(max(map(len, one.values()), default=0)))
-    else:
-        raise TypeError(
-            f"{name} is of type {type(one).__name__}. Expected what fit returned, its history "
-            "dict, or a HistoryPlotter; several of them as a dict by name."
-        )
-    return _Run(
-        {key: _aligned(key, v, epochs, validation_freq) for key, v in history.items()}, epochs
-    )
-
-
-def _aligned(
-    key: str, values: Sequence[Any], epochs: Sequence[int], validation_freq: int | Sequence[int]
-) -> Sequence[Any]:
-    """The values at their epochs, where Keras' history only holds those that were validated."""
-    if len(values) == len(epochs):
-        return values
-    validated = [epoch for epoch in epochs if _is_validated(epoch, validation_freq)]
-    if not key.startswith("val_") or len(validated) != len(values):
-        raise ValueError(
-            f"The log {key!r} has {len(values)} values for {len(epochs)} epochs, "
-            f"{len(validated)} of them validated with validation_freq={validation_freq!r}. Pass "
-            "validation_freq as it was given to fit, or draw a HistoryPlotter, which knows."
-        )
-    at = dict(zip(validated, values, strict=True))
-    return [at.get(epoch) for epoch in epochs]
-
-
-def _is_validated(epoch: int, validation_freq: int | Sequence[int]) -> bool:
-    """Keras' own rule (`Trainer._should_eval`), which counts epochs from 1."""
-    if isinstance(validation_freq, int):
-        return (epoch + 1) % validation_freq == 0
-    return epoch + 1 in validation_freq

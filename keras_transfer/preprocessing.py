@@ -70,10 +70,13 @@ def warn_of_range(images: Any) -> None:
         images: A batch of images, `(batch, height, width, 3)`.
 
     Warns:
-        UserWarning: If they are floating point and none is above 1.
+        UserWarning: If they are floating point, and none is above 1 or they spread around 0.
     """
     pixels = np.asarray(images)
-    if np.issubdtype(pixels.dtype, np.floating) and pixels.size and pixels.max() <= 1:
+    if not np.issubdtype(pixels.dtype, np.floating) or not pixels.size:
+        return
+    # A resize by cubic interpolation overshoots below 0, by less than a quarter of the range.
+    if pixels.max() <= 1 or pixels.min() < -pixels.max() / 4:
         warnings.warn(
             f"Expected raw pixels, 0..255. Received: {pixels.min():.3g}..{pixels.max():.3g}. The "
             "backbone scales pixels itself: leave out the rescaling, or undo it with "

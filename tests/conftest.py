@@ -16,7 +16,6 @@ SIZE = 24
 @pytest.fixture(autouse=True)
 def _fresh_keras():
     """Lets no test see the names, seeds or policy that another one left."""
-    keras.backend.clear_session()
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")

@@ -13,14 +13,10 @@ import numpy as np
 import pytest
 
 from keras_transfer import history_plotter
-from keras_transfer.history_plotter import (
-    HistoryPlotter,
-    TrainedBlocks,
-    describe_change,
-    plot_history,
-    trained_blocks,
-)
+from keras_transfer.history_plotter import HistoryPlotter
+from keras_transfer.plot_history import plot_history
 from keras_transfer.plots import Mark
+from keras_transfer.trained_blocks import TrainedBlocks, describe_change, trained_blocks
 
 X = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
 Y = (X[:, :1] > 0).astype("float32")

@@ -16,7 +16,9 @@ LAYERS = (
     "transfer_model",
     "one_training",
     "block_unfreezer",
+    "plot_history",
     "history_plotter",
+    "trained_blocks",
     "blockwise_optimizer",
     "schedule",
     "fit_data",
@@ -32,6 +34,15 @@ LAYERS = (
     "image_folder",
     "image_files",
     "plots",
+    "compare_figure",
+    "history_figure",
+    "search_figure",
+    "whole_files",
+    "marks",
+    "panel_parts",
+    "figure_layout",
+    "figure_style",
+    "curve_facts",
 )
 
 

@@ -1,0 +1,59 @@
+"""Colours, line styles and settings that all figures share."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+# Okabe and Ito's palette, told apart with every common colour vision deficiency.
+# https://jfly.uni-koeln.de/color/
+BLUE, VERMILLION = "#0072B2", "#D55E00"
+INK, GREY, PALE, FAINT = "#202124", "#5F6368", "#9AA0A6", "#B4B9BF"
+RUN_LINES: tuple[dict[str, Any], ...] = tuple(
+    {"color": color, "linestyle": dashes}
+    for dashes in ("-", "--", ":", "-.")
+    for color in (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+)
+RING: dict[str, Any] = {
+    "marker": "o",
+    "markersize": 9,
+    "markerfacecolor": "none",
+    "markeredgewidth": 1.8,
+    "linestyle": "none",
+}
+CROSS: dict[str, Any] = {"marker": "x", "markersize": 6, "linestyle": "none"}
+
+FONT = "DejaVu Sans"  # comes with matplotlib, so that widths are the same everywhere
+SMALL = 8.0  # points, size of the labels inside a panel
+DPI = 120
+_SETTINGS: dict[str, Any] = {
+    "font.family": FONT,
+    "font.size": 9,
+    "text.color": INK,
+    "text.parse_math": False,  # a metric's name may hold a dollar sign
+    "axes.edgecolor": PALE,
+    "axes.labelcolor": GREY,
+    "axes.titlesize": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E8EAED",
+    "xtick.color": PALE,
+    "ytick.color": PALE,
+    "xtick.labelcolor": GREY,
+    "ytick.labelcolor": GREY,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "legend.fontsize": 9,
+    "legend.handlelength": 2.6,
+}
+
+
+def figure_style() -> contextlib.AbstractContextManager[None]:
+    """Our look, whatever the user's own style sheet says, and only while we draw."""
+    import matplotlib.style
+
+    return matplotlib.style.context(_SETTINGS, after_reset=True)

@@ -1,0 +1,125 @@
+"""plot_history: one finished fit as a picture, or several in the same panels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from keras_transfer.history_plotter import HistoryPlotter
+from keras_transfer.plots import Logs, Mark, Mode, compare_figure, history_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class _Run:
+    history: Logs
+    epochs: Sequence[int]
+    marks: Sequence[Mark] = ()
+
+
+def plot_history(
+    histories: Any,
+    path: str | Path | None = None,
+    *,
+    monitor: str = "val_loss",
+    mode: Mode = "auto",
+    validation_freq: int | Sequence[int] = 1,
+) -> Figure:
+    """Draws one finished fit, or several in the same panels.
+
+    Args:
+        histories: What `fit` returned, its `history`, or a `HistoryPlotter`; or a mapping from
+            the names of several runs to these.
+        path: Where to save the figure, ending with `.png`, `.svg` or `.pdf`. Default None: it is
+            not saved.
+        monitor: The log that decides which epoch is the best. Default `"val_loss"`, which means
+            `"loss"` where nothing was validated.
+        mode: Whether its best value is the `"min"` or the `"max"`; `"auto"` goes by its name.
+            Default `"auto"`.
+        validation_freq: As it was given to `fit`, because Keras' history does not tell which
+            epochs were validated. Default 1.
+
+    Returns:
+        A matplotlib figure that no pyplot knows of.
+
+    Raises:
+        TypeError: If `histories` is or holds something else.
+        ValueError: If there is nothing to draw, `monitor` is unknown, or the numbers of values
+            and of epochs do not go together.
+
+    Example:
+        >>> history_a = model.fit(train, validation_data=valid, epochs=10)
+        >>> history_b = tuned.fit(train, validation_data=valid, epochs=20)
+        >>> plot_history({"feature extraction": history_a, "fine-tuning": history_b}, "both.png")
+    """
+    if _is_several(histories):
+        runs = {name: _run_of(one, validation_freq, name) for name, one in histories.items()}
+        figure = compare_figure(
+            {name: run.history for name, run in runs.items()},
+            epochs={name: run.epochs for name, run in runs.items()},
+            monitor=monitor,
+            mode=mode,
+        )
+    else:
+        run = _run_of(histories, validation_freq, "histories")
+        figure = history_figure(
+            run.history, run.epochs, monitor=monitor, mode=mode, marks=run.marks
+        )
+    if path is not None:
+        save_figure(figure, path)
+    return figure
+
+
+def _is_several(histories: Any) -> bool:
+    """Whether these are runs by name, and not one run's values by name of the log."""
+    return isinstance(histories, Mapping) and not any(
+        isinstance(one, Sequence) for one in histories.values()
+    )
+
+
+def _run_of(one: Any, validation_freq: int | Sequence[int], name: str) -> _Run:
+    """The numbers of one fit, None where its validation did not run."""
+    if isinstance(one, HistoryPlotter):
+        return _Run(one.history, one.epochs, one.marks)
+    if isinstance(one, keras.callbacks.History):
+        history, epochs = one.history, one.epoch
+    elif isinstance(one, Mapping) and all(isinstance(v, Sequence) for v in one.values()):
+        history, epochs = one, list(range(max(map(len, one.values()), default=0)))
+    else:
+        raise TypeError(
+            f"{name} is of type {type(one).__name__}. Expected what fit returned, its history "
+            "dict, or a HistoryPlotter; several of them as a dict by name."
+        )
+    return _Run(
+        {key: _aligned(key, v, epochs, validation_freq) for key, v in history.items()}, epochs
+    )
+
+
+def _aligned(
+    key: str, values: Sequence[Any], epochs: Sequence[int], validation_freq: int | Sequence[int]
+) -> Sequence[Any]:
+    """The values at their epochs, where Keras' history only holds those that were validated."""
+    if len(values) == len(epochs):
+        return values
+    validated = [epoch for epoch in epochs if _is_validated(epoch, validation_freq)]
+    if not key.startswith("val_") or len(validated) != len(values):
+        raise ValueError(
+            f"The log {key!r} has {len(values)} values for {len(epochs)} epochs, "
+            f"{len(validated)} of them validated with validation_freq={validation_freq!r}. Pass "
+            "validation_freq as it was given to fit, or draw a HistoryPlotter, which knows."
+        )
+    at = dict(zip(validated, values, strict=True))
+    return [at.get(epoch) for epoch in epochs]
+
+
+def _is_validated(epoch: int, validation_freq: int | Sequence[int]) -> bool:
+    """Keras' own rule (`Trainer._should_eval`), which counts epochs from 1."""
+    if isinstance(validation_freq, int):
+        return (epoch + 1) % validation_freq == 0
+    return epoch + 1 in validation_freq

@@ -1,0 +1,181 @@
+"""The picture of a hyperparameter search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from keras_transfer.curve_facts import Mode, is_finite, lower_is_better, text_of
+from keras_transfer.figure_layout import (
+    Entry,
+    arrange,
+    fit_text,
+    header,
+    panel_grid,
+    size_in_points,
+    title_panel,
+)
+from keras_transfer.figure_style import BLUE, CROSS, INK, PALE, RING, VERMILLION, figure_style
+from keras_transfer.panel_parts import cross, log_axis, ring, whole_numbers
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Trial = Mapping[str, Any]  # "trial", "score" and "hyperparameters", see search_figure
+
+_POINT: dict[str, Any] = {
+    "marker": "o",
+    "markersize": 6,
+    "color": BLUE,
+    "markeredgecolor": "white",
+    "linestyle": "none",
+}
+_RUNNING: dict[str, Any] = {"color": PALE, "drawstyle": "steps-post"}
+
+
+def search_figure(
+    trials: Sequence[Trial], *, score_name: str = "val_loss", mode: Mode = "auto"
+) -> Figure:
+    """Draws a hyperparameter search: the score by trial, and against each hyperparameter.
+
+    Hyperparameters that never varied are left out. Trials without a finite score are crosses in
+    the first panel.
+
+    Args:
+        trials: One mapping a trial: `"trial"`, its number; `"score"`, a number, or None for a
+            failed trial; `"hyperparameters"`, value by name.
+        score_name: What the score is. Default `"val_loss"`.
+        mode: Whether the best score is the `"min"` or the `"max"`; `"auto"` goes by
+            `score_name`. Default `"auto"`.
+
+    Returns:
+        A figure that no pyplot knows of.
+
+    Raises:
+        ValueError: If there is no trial, or `score_name` does not tell what is better.
+
+    Example:
+        >>> figure = search_figure(
+        ...     [
+        ...         {"trial": 0, "score": 0.42, "hyperparameters": {"learning_rate": 1e-3}},
+        ...         {"trial": 1, "score": 0.36, "hyperparameters": {"learning_rate": 1e-4}},
+        ...     ]
+        ... )
+    """
+    if not trials:
+        raise ValueError("trials is empty. Expected at least one; draw after the first trial.")
+    sign = 1 if lower_is_better(score_name, mode) else -1
+    scored = [trial for trial in trials if is_finite(trial["score"])]
+    best = min(scored, key=lambda trial: sign * trial["score"], default=None)
+    names = _varied(trials)
+    with figure_style():
+        figure, (first, *others) = panel_grid(1 + len(names))
+        _draw_trials(first, trials, best, sign)
+        for ax, name in zip(others, names, strict=True):
+            ax.sharey(first)
+            _draw_hyperparameter(ax, name, scored, best)
+        for ax in (first, *others):
+            _score_axis(ax, score_name)
+        header(figure, _title(best, score_name, len(trials)), _entries(best, scored, trials))
+        arrange(figure)
+        for ax, name in zip((first, *others), ("trials", *names), strict=True):
+            title_panel(ax, name)
+        for ax, name in zip(others, names, strict=True):
+            _name_categories(ax, _categories(_values(scored, name)))
+    return figure
+
+
+def _varied(trials: Sequence[Trial]) -> list[str]:
+    """Hyperparameters with several values, in the order seen; all of them if none has several."""
+    values: dict[str, set[str]] = {}
+    for trial in trials:
+        for name, value in trial["hyperparameters"].items():
+            values.setdefault(name, set()).add(repr(value))
+    return [name for name, seen in values.items() if len(seen) > 1] or list(values)
+
+
+def _draw_trials(axes: Axes, trials: Sequence[Trial], best: Trial | None, sign: int) -> None:
+    """The score of each trial and, as steps, the best so far."""
+    scored = [trial for trial in trials if is_finite(trial["score"])]
+    numbers, scores = [t["trial"] for t in scored], [t["score"] for t in scored]
+    running = [sign * best for best in accumulate((sign * score for score in scores), min)]
+    axes.plot(numbers, running, **_RUNNING)
+    axes.plot(numbers, scores, **_POINT)
+    cross(axes, [t["trial"] for t in trials if not is_finite(t["score"])], INK)
+    if best:
+        ring(axes, best["trial"], best["score"], VERMILLION)
+    everyone = [trial["trial"] for trial in trials]
+    axes.set_xlim(min(everyone) - 0.5, max(everyone) + 0.5)
+    whole_numbers(axes)
+    axes.set_xlabel("trial")
+
+
+def _draw_hyperparameter(
+    axes: Axes, name: str, scored: Sequence[Trial], best: Trial | None
+) -> None:
+    """The score against one hyperparameter: a number's axis, or a place for each category."""
+    having = [trial for trial in scored if name in trial["hyperparameters"]]
+    values = _values(having, name)
+    categories = _categories(values)
+    places = [categories.index(str(value)) for value in values] if categories else values
+    axes.plot(places, [trial["score"] for trial in having], **_POINT)
+    if best in having:
+        ring(axes, places[having.index(best)], best["score"], VERMILLION)
+    if categories:
+        axes.set_xlim(-0.5, len(categories) - 0.5)
+        axes.set_xticks([0], ["x"])  # keeps room for the names, which are fitted later
+    elif (
+        values and min(values) > 0 and ("learning_rate" in name or max(values) > 100 * min(values))
+    ):
+        log_axis(axes, "x", values)
+    else:
+        axes.margins(x=0.08)
+
+
+def _spans_powers_of_ten(name: str, values: Sequence[float]) -> bool:
+    low, high = min(values, default=0), max(values, default=0)
+    return low > 0 and ("learning_rate" in name or high > 100 * low)
+
+
+def _values(trials: Sequence[Trial], name: str) -> list[Any]:
+    return [t["hyperparameters"][name] for t in trials if name in t["hyperparameters"]]
+
+
+def _categories(values: Sequence[Any]) -> list[str]:
+    """Values that are not all numbers; none for numbers."""
+    return [] if all(map(is_finite, values)) else list(dict.fromkeys(map(str, values)))
+
+
+def _name_categories(axes: Axes, categories: Sequence[str]) -> None:
+    """Shortens the categories' names until they stand beside each other."""
+    if categories:
+        figure: Any = axes.get_figure(root=True)
+        slot = size_in_points(axes)[0] / len(categories) - 4
+        fitted = [fit_text(figure, name, slot, 8.5) for name in categories]
+        axes.set_xticks(range(len(fitted)), [name for name, _ in fitted])
+        axes.tick_params(axis="x", labelsize=min(size for _, size in fitted))
+
+
+def _score_axis(axes: Axes, score_name: str) -> None:
+    """Names and numbers the shared score axis at the left of each row only."""
+    spec: Any = axes.get_subplotspec()
+    if spec.is_first_col():
+        axes.set_ylabel(score_name)
+    else:
+        axes.tick_params(axis="y", labelleft=False)
+
+
+def _title(best: Trial | None, score_name: str, trials: int) -> str:
+    count = f"{trials} {'trial' if trials == 1 else 'trials'}"
+    if best is None:
+        return f"no finite {score_name} in {count}"
+    return f"best of {count}: trial {best['trial']}, {score_name} {text_of(best['score'])}"
+
+
+def _entries(best: Trial | None, scored: Sequence[Trial], trials: Sequence[Trial]) -> list[Entry]:
+    ring_line = {"color": VERMILLION, **RING}
+    found: list[Entry] = [("trial", _POINT), ("best so far", _RUNNING), ("best trial", ring_line)]
+    lost: list[Entry] = [("no finite score", {"color": INK, **CROSS})]
+    return found * (best is not None) + lost * (len(scored) < len(trials))

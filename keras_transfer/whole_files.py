@@ -1,0 +1,97 @@
+"""Files that are written whole or not at all: pictures, and histories as tables."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_transfer.curve_facts import Logs
+from keras_transfer.figure_style import figure_style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
+
+
+def figure_path(path: str | Path) -> Path:
+    """Checks that a figure can be saved under a path, and makes its folder.
+
+    Raises:
+        ValueError: If the suffix is not one of `FIGURE_SUFFIXES`.
+        OSError: If the path is a folder, or lies under a file.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FIGURE_SUFFIXES:
+        raise ValueError(
+            f"path={str(path)!r} ends with {path.suffix!r}. Expected one of "
+            f"{', '.join(FIGURE_SUFFIXES)}, which says the picture's format."
+        )
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"path={str(path)!r} is a folder. Expected the name of a file; remove the folder or "
+            "choose another name."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(
+            f"path={str(path)!r} cannot be written: {str(path.parent)!r} is, or lies under, a "
+            "file. Expected a folder; choose another path."
+        ) from error
+    return path
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Lets a file be written under another name beside it, and puts it in place when complete.
+
+    If the block fails, the old content stays, and nothing else is left.
+
+    Example:
+        >>> with written_whole(Path("history.csv")) as temporary:
+        ...     temporary.write_text("epoch,loss")
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Saves a figure whole or not at all, and makes its folder if needed.
+
+    Args:
+        figure: The figure.
+        path: Where it goes, ending with `.png`, `.svg` or `.pdf`.
+
+    Raises:
+        ValueError: If the suffix is none of these.
+        OSError: If the file cannot be written there.
+    """
+    path = figure_path(path)
+    with figure_style(), written_whole(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lower().removeprefix("."))
+    return path
+
+
+def write_csv(history: Logs, epochs: Sequence[int], path: Path) -> None:
+    """Writes a history as a table: a row an epoch, its cell empty where nothing was logged.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    columns = {"epoch": epochs, **{key: v for key, v in history.items() if key != "epoch"}}
+    with (
+        written_whole(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
