@@ -15,7 +15,7 @@ SIZE = 24
 
 @pytest.fixture(autouse=True)
 def _fresh_keras():
-    """Lets no test see the names, seeds or policy that another one left."""
+    """Lets no test see the seeds or the policy that another one left."""
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")

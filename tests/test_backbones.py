@@ -43,14 +43,6 @@ FAMILIES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras():
-    """As in conftest.py, without `clear_session`: it collects garbage for longer than a test."""
-    keras.utils.set_random_seed(0)
-    yield
-    keras.config.set_dtype_policy("float32")
-
-
 def application_module(application: str):
     return sys.modules[getattr(keras.applications, application).__module__]
 

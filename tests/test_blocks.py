@@ -11,14 +11,6 @@ from keras import layers, ops
 from keras_transfer import blocks
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras():
-    """As in conftest.py, without `clear_session`: it collects garbage for longer than a test."""
-    keras.utils.set_random_seed(0)
-    yield
-    keras.config.set_dtype_policy("float32")
-
-
 def image(size: int | None = 16):
     return keras.Input((size, size, 3))
 

@@ -23,14 +23,6 @@ pytestmark = pytest.mark.filterwarnings(
 NAMES = ("block1", "block2", "block3", "block4")
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras():
-    """As in conftest.py, without `clear_session`: it collects garbage for longer than a test."""
-    keras.utils.set_random_seed(0)
-    yield
-    keras.config.set_dtype_policy("float32")
-
-
 @keras.saving.register_keras_serializable(package="test_frozen_backbone")
 class Subclassed(keras.Model):
     """A user's model around a backbone, written the imperative way."""

@@ -17,14 +17,6 @@ APPLICATIONS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras():
-    """As in conftest.py, without `clear_session`: it collects garbage for longer than a test."""
-    keras.utils.set_random_seed(0)
-    yield
-    keras.config.set_dtype_policy("float32")
-
-
 def pixels(shape=(2, 8, 8, 3), seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape).astype("uint8")
 

@@ -60,9 +60,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=3)
     args = parser.parse_args()
-    print(
-        "| backbone, pixels, trainable | plain epoch / kept epoch | one pass, in plain epochs |"
-    )
+    print("| backbone, pixels, trainable | plain epoch / kept epoch | one pass, in plain epochs |")
     print("|---|---|---|")
     for name, size, top in CASES:
         pixels = np.random.default_rng(0).integers(0, 256, (args.images, size, size, 3))
