@@ -88,6 +88,11 @@ class TransferModel(keras.Model):
         """Units of the last layer: 1 for two classes."""
         return 1 if len(self.class_names) == 2 else len(self.class_names)
 
+    @property
+    def image_shape(self) -> tuple[int | None, ...]:
+        """Height, width and channels of the images that it was built for."""
+        return (self._image_shape or (None, None, None, 3))[1:]
+
     def build(self, input_shape: Any) -> None:
         """Builds the head for images, or kept activations, of a shape."""
         if not isinstance(input_shape, Mapping):
@@ -227,8 +232,8 @@ class TransferModel(keras.Model):
             ValueError: If the model has not been built.
         """
         if input_signature is None and self.built:
-            shape = self._image_shape or (None, None, None, 3)
-            input_signature = [keras.InputSpec(shape=(None, *shape[1:]), dtype="float32")]
+            shape = (None, *self.image_shape)
+            input_signature = [keras.InputSpec(shape=shape, dtype="float32")]
         super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def get_config(self) -> dict[str, Any]:

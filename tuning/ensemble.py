@@ -66,6 +66,7 @@ def average(
     members: Sequence[Member],
     class_names: Sequence[str],
     blocks: Sequence[str],
+    image_shape: tuple[int, int, int],
 ) -> TransferModel:
     """Returns a compiled model that gives the mean of the members' probabilities.
 
@@ -77,6 +78,7 @@ def average(
         members: What each has trained.
         class_names: The classes.
         blocks: The blocks that the members could fine-tune, lowest first; not all that there are.
+        image_shape: Height, width and channels of the images.
     """
     border = backbone.border_without(blocks)
     if border is None:
@@ -86,5 +88,6 @@ def average(
     scores = [one(shared, backbone, number) for number, one in enumerate(members)]
     head = keras.Model(shared, keras.layers.Average(dtype="float32")(scores), name="average")
     model = TransferModel(lower, class_names, head=head)
+    model.build((None, *image_shape))
     model.compile()
     return model

@@ -67,7 +67,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         )
         rate = hp.Float("learning_rate", 1e-4, 1e-2, sampling="log", default=1e-3)
         if self.blocks:
-            hp.Float("fine_tuning_learning_rate", 1e-6, 1e-3, sampling="log", default=1e-4)
+            hp.Float("fine_tuning_learning_rate", 1e-5, 1e-3, sampling="log", default=1e-4)
         model.compile(keras.optimizers.Adam(rate))
         return model
 
@@ -96,7 +96,8 @@ class TransferHyperModel(keras_tuner.HyperModel):
         """Returns the average of what several trials have trained, as one model."""
         self.backbone.freeze()
         self.backbone.set_weights(self._weights)
-        return average(self.backbone, members, self.class_names, self.blocks)
+        shape = self.model.image_shape
+        return average(self.backbone, members, self.class_names, self.blocks, shape)
 
     @staticmethod
     def _keep_best(epochs: int) -> keras.callbacks.Callback:

@@ -60,31 +60,23 @@ def test(model: TransferModel, data: ImageFolder) -> TestScore:
     return TestScore(correct, images, interval.low, interval.high)
 
 
-def average_of_best(trials: Trials, data: ImageFolder, count: int) -> tuple[Any, list[int]]:
-    """Returns the average of the best trials if that has a lower validation loss than the winner.
+def average_of_best(trials: Trials, count: int) -> tuple[Any, list[int]]:
+    """Returns the average of the best trials, which errs less than the one that happened to win.
 
     Args:
-        trials: The trials.
-        data: The validation split decides.
-        count: How many trials to average.
+        trials: The trials. Their best.keras is replaced by the average.
+        count: How many to average at most; 1 for the winner alone.
 
     Returns:
         The model, and the numbers of the trials in it.
     """
-    winner = keras.saving.load_model(trials.output / "best.keras")
     best = [outcome.trial for outcome in trials.ranked if outcome.score is not None][:count]
     hypermodel = trials.hypermodel
-    if len(best) < 2 or hypermodel.backbone.border_without(hypermodel.blocks) is None:
-        return winner, best[:1]
-    model = hypermodel.average([trials.members[trial] for trial in best])
-    losses = [m.evaluate(data.valid, verbose=0, return_dict=True)["loss"] for m in (model, winner)]
-    print(
-        f"Validation loss: {losses[0]:.4f} averaged over {len(best)}, {losses[1]:.4f} the winner."
-    )
-    if losses[0] > losses[1]:
-        return winner, best[:1]
-    trials.keep(model)
-    return model, best
+    if len(best) > 1 and hypermodel.backbone.border_without(hypermodel.blocks) is not None:
+        trials.keep(hypermodel.average([trials.members[trial] for trial in best]))
+    else:
+        best = best[:1]
+    return keras.saving.load_model(trials.output / "best.keras"), best
 
 
 def print_leaderboard(trials: Trials, rows: int = 10) -> None:

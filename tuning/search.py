@@ -78,7 +78,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--batch-size", type=_from(1), default=32, metavar="IMAGES", help="default: 32")
     flips = "views of an image that mean the same (default: none; for the demo data mirror)"
     add("--flips", choices=("none", "mirror", "flips", "dihedral"), help=flips)
-    average = "average up to so many best trials, if that validates better (default: 5)"
+    average = "the best trials to average in best.keras, 1 for the winner alone (default: 5)"
     add("--average", type=_from(1), default=5, metavar="N", help=average)
     add("--seed", type=_from(0), default=0, metavar="N", help="default: 0")
     add("--output", type=Path, metavar="FOLDER", help="a new folder (default: runs/<data>-<time>)")
@@ -192,7 +192,7 @@ def _report(
     results.print_leaderboard(trials)
     results.write_leaderboard(trials, output / "leaderboard.csv")
     results.draw_search(trials, output / "search.png")
-    model, members = results.average_of_best(trials, data, args.average)
+    model, members = results.average_of_best(trials, args.average)
     results.export(model, output / "export" / "1")
     score = results.test(model, data) if data.test is not None else None
     seconds = time.monotonic() - started
