@@ -90,4 +90,5 @@ def average(
     model = TransferModel(lower, class_names, head=head)
     model.build((None, *image_shape))
     model.compile()
+    model.optimizer.build(model.trainable_variables)  # loading expects its variables
     return model

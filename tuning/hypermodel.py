@@ -28,7 +28,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
     Args:
         backbone: The backbone of all trials.
         class_names: The classes.
-        unfreeze: Top blocks that are fine-tuned in the last third of the epochs; 0 for none.
+        unfreeze: Top blocks that are fine-tuned in the second half of the epochs; 0 for none.
         epochs: Epochs of a trial.
         flips: The kind of `Flips` to train under, `None` for none.
     """
@@ -47,7 +47,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         self.class_names = class_names
         self.blocks = backbone.select(unfreeze) if unfreeze else ()
         self.flips = flips
-        self.first_epoch = max(1, epochs - max(1, epochs // 3))
+        self.first_epoch = max(1, epochs // 2)
         self.cache = FeatureCache()
         self.model: Any = None
         self.plotter = HistoryPlotter(monitor=OBJECTIVE)
@@ -67,7 +67,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         )
         rate = hp.Float("learning_rate", 1e-4, 1e-2, sampling="log", default=1e-3)
         if self.blocks:
-            hp.Float("fine_tuning_learning_rate", 1e-5, 1e-3, sampling="log", default=1e-4)
+            hp.Float("fine_tuning_learning_rate", 3e-5, 1e-3, sampling="log", default=1e-4)
         model.compile(keras.optimizers.Adam(rate))
         return model
 

@@ -72,7 +72,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_from(0),
         default=1,
         metavar="N",
-        help=("top blocks to fine-tune in the last third of the epochs, 0 for none (default: 1)"),
+        help="top blocks to fine-tune in the second half of the epochs, 0 for none (default: 1)",
     )
     add("--image-size", type=_from(1), default=224, metavar="PIXELS", help="default: 224")
     add("--batch-size", type=_from(1), default=32, metavar="IMAGES", help="default: 32")
