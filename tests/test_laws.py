@@ -28,10 +28,10 @@ from keras_transfer import (
 )
 
 
-def sequential(backbone: FrozenBackbone, size: int = SIZE) -> keras.Model:
+def sequential(backbone: FrozenBackbone) -> keras.Model:
     return keras.Sequential(
         [
-            keras.Input((size, size, 3)),
+            keras.Input((None, None, 3)),
             backbone,
             keras.layers.Dense(4, activation="tanh"),
             keras.layers.Dense(1, activation="sigmoid"),
