@@ -1,6 +1,7 @@
 """BlockUnfreezer: a callback that unfreezes a backbone block by block inside one fit."""
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +38,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
     also in a second fit.
 
     Args:
-        schedule: `{epoch: which}`: epochs from 0, blocks as `FrozenBackbone.unfreeze` takes them.
+        schedule: `{epoch: which}`: epochs counted from 0, blocks as `FrozenBackbone.unfreeze` takes them.
         learning_rate: The learning rate for all that trains, from the first epoch of the schedule
             on; `None` to leave it.
 
@@ -94,6 +95,16 @@ class BlockUnfreezer(keras.callbacks.Callback):
         """Returns the first epoch after `epoch` at which a phase begins, or `None`."""
         later = (phase.at_epoch for phase in self._phases if phase.at_epoch > epoch)
         return min(later, default=None)
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Warns of a schedule that begins after the last epoch."""
+        first, epochs = self._phases[0].at_epoch, self.params.get("epochs")
+        if epochs is not None and first >= epochs:
+            warnings.warn(
+                f"Nothing will be unfrozen: the schedule begins at epoch {first}, counted from 0, "
+                f"and the last of {epochs} epochs is {epochs - 1}.",
+                stacklevel=2,
+            )
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Brings the blocks into the state that belongs to the epoch."""

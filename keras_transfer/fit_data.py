@@ -57,10 +57,12 @@ class Part:
             return None
 
     def batch_shape(self) -> Any:
-        """Returns the shape of a batch of inputs."""
+        """Returns the shape of a batch of inputs, `None` if only reading it would tell."""
         spec = getattr(self.x, "element_spec", None)
         if spec is not None:
             return tf.nest.map_structure(lambda s: tuple(s.shape), _first(spec))
+        if not hasattr(self.x, "__getitem__"):
+            return None
         batch = self.x if self.is_array or self.is_kept else _first(self.x[0])
         return tf.nest.map_structure(lambda a: (None, *np.shape(a)[1:]), batch)
 

@@ -169,8 +169,8 @@ class TransferModel(keras.Model):
         self._assert_compile_called("fit")
         train, valid = split(x, y, sample_weight, validation_split, validation_data)
         train = replace(train, augmentation=self.augmentation)
-        if not self.built:
-            self.build(train.batch_shape())
+        if not self.built and (shape := train.batch_shape()) is not None:
+            self.build(shape)
         one = OneTraining(
             callbacks,
             add_history=True,
@@ -224,7 +224,7 @@ class TransferModel(keras.Model):
         Args:
             filepath: Where to write it.
             format: As for any Keras model.
-            verbose: As for any Keras model.
+            verbose: Whether to print the signature; not unless asked.
             input_signature: As for any Keras model; images of the size trained on unless given.
             **kwargs: As for any Keras model.
 
@@ -234,7 +234,7 @@ class TransferModel(keras.Model):
         if input_signature is None and self.built:
             shape = (None, *self.image_shape)
             input_signature = [keras.InputSpec(shape=shape, dtype="float32")]
-        super().export(filepath, format, verbose, input_signature, **kwargs)
+        super().export(filepath, format, bool(verbose), input_signature, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make the same model, the whole architecture included."""

@@ -216,3 +216,8 @@ def test_keras_still_notes_the_trainable_flags_where_we_correct_them(recwarn):
     assert hasattr(model, "_compiled_trainable_state")
     model.evaluate(dataset(8), verbose=0)
     assert not [w for w in recwarn if "trainable" in str(w.message)]
+
+
+def test_a_schedule_that_begins_after_the_last_epoch_is_a_warning():
+    with pytest.warns(UserWarning, match="the schedule begins at epoch 5, counted from 0"):
+        compiled().fit(dataset(8), epochs=2, verbose=0, callbacks=[BlockUnfreezer({5: "block4"})])

@@ -75,9 +75,11 @@ def test_a_search_on_five_classes_leaves_all_its_results(five_classes, tmp_path,
 @pytest.mark.parametrize("tuner", ["hyperband", "random", "grid"])
 def test_each_tuner_searches(five_classes, tmp_path, tuner):
     arguments = [str(five_classes), "--tuner", tuner, "--output", str(tmp_path / "run"), *QUICK]
-    assert search.main([*arguments, "--unfreeze", "0", "--flips", "mirror"]) == 0
+    count = 6 if tuner == "hyperband" else 2
+    arguments += ["--unfreeze", "0", "--flips", "mirror", "--trials", str(count)]
+    assert search.main(arguments) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (summary["trials"], summary["failed_trials"]) == (2, 0)
+    assert (summary["trials"], summary["failed_trials"]) == (count, 0)
 
 
 @pytest.mark.slow
@@ -85,7 +87,8 @@ def test_the_same_seed_gives_the_same_search_and_0_is_a_seed(five_classes, tmp_p
     boards = []
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
         output = tmp_path / name
-        search.main([str(five_classes), "--output", str(output), "--seed", seed, *QUICK])
+        arguments = [five_classes, "--output", output, "--seed", seed, *QUICK]
+        subprocess.run([sys.executable, ROOT / "tuning" / "search.py", *arguments], check=True)
         with (output / "leaderboard.csv").open() as file:
             boards.append(
                 [{k: v for k, v in r.items() if k != "seconds"} for r in csv.DictReader(file)]
@@ -181,6 +184,29 @@ def test_an_unknown_backbone_is_refused(five_classes, tmp_path, capsys):
 def test_numbers_out_of_range_are_refused(capsys):
     assert "--trials: '0' is no whole number from 1 on" in refused(capsys, "--trials", "0")
     assert "--seed: '-1'" in refused(capsys, "--seed=-1")
+
+
+def test_too_few_trials_for_hyperband_are_refused(five_classes, tmp_path, capsys):
+    arguments = ("--tuner", "hyperband", "--output", tmp_path / "run")
+    assert "hyperband at 30 epochs needs 52 trials" in refused(capsys, five_classes, *arguments)
+
+
+@pytest.mark.slow
+def test_an_interrupted_search_reports_what_has_ended(five_classes, tmp_path, monkeypatch, capsys):
+    from hypermodel import TransferHyperModel
+
+    fit, fits = TransferHyperModel.fit, []
+
+    def interrupted(self, *args, **kwargs):
+        fits.append(1)
+        if len(fits) == 2:
+            raise KeyboardInterrupt
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(TransferHyperModel, "fit", interrupted)
+    assert search.main([str(five_classes), "--output", str(tmp_path / "run"), *QUICK]) == 0
+    assert "Interrupted after 1 trials" in capsys.readouterr().err
+    assert (tmp_path / "run" / "export" / "1").exists()
 
 
 def test_more_blocks_to_unfreeze_than_there_are_are_refused(five_classes, tmp_path, capsys):

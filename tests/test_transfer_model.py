@@ -206,6 +206,15 @@ def test_a_pydataset_trains_end_to_end(capsys):
     assert "a Batches may give other images in each epoch" in capsys.readouterr().out
 
 
+def test_a_generator_trains_end_to_end():
+    def batches():
+        while True:
+            yield images(4), labels(4)
+
+    history = model_of().fit(batches(), steps_per_epoch=2, epochs=2, verbose=0)
+    assert len(history.epoch) == 2
+
+
 def test_class_weights_and_sample_weights_mean_what_they_always_mean():
     results = []
     for cache in ("auto", None):

@@ -82,7 +82,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         checkpoints = [c for c in callbacks if type(c).__name__ == "SaveBestEpoch"]
         self.model, self.plotter = model, HistoryPlotter(monitor=OBJECTIVE)
         mine = [self.plotter, self._keep_best(kwargs["epochs"])]
-        if self.blocks:
+        if self.blocks and self.first_epoch < kwargs["epochs"]:
             schedule = {self.first_epoch: self.blocks}
             mine.append(BlockUnfreezer(schedule, learning_rate=hp.get("fine_tuning_learning_rate")))
         others = [c for c in callbacks if c not in checkpoints]

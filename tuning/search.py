@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Of the command line; those of this process unless given.
 
     Returns:
-        The exit code: 0; 1 if no trial succeeded; 2 for input that the user can put right.
+        The exit code: 0; 1 if no trial succeeded; 2 for input that the user can put right; 130 if
+        interrupted before the first trial ended.
     """
     started = time.monotonic()
     args = _parse(arguments)
@@ -41,12 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         output = _output_folder(args)
         directory = _directory(args)
+        _check_installed()
+        _check_hyperband(args)
         backbone = _backbone(args)
         data = _images(args, directory)
     except (ValueError, ImportError, OSError) as error:
         print(f"search.py: error: {error}", file=sys.stderr)
         return 2
     trials = _search(args, backbone, data, output)
+    if not trials.outcomes:
+        return 130
     if trials.best is None:
         print(f"search.py: all trials failed: {trials.failures[-1].failure}", file=sys.stderr)
         return 1
@@ -131,6 +136,28 @@ def _output_folder(args: argparse.Namespace) -> Path:
     return output
 
 
+def _check_installed() -> None:
+    try:
+        import results  # noqa: F401: with all that comes after the long work
+    except ImportError as error:
+        raise ImportError(f'{error}. Install what is missing: pip install -e ".[demo]"') from error
+    import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")  # it warns of tracing for each new model
+    # Every trial begins with a new optimizer, also where Hyperband goes on with the weights.
+    warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+
+
+def _check_hyperband(args: argparse.Namespace) -> None:
+    from trials import hyperband_needs
+
+    if args.tuner == "hyperband" and args.trials < (needed := hyperband_needs(args.epochs)):
+        raise ValueError(
+            f"--tuner hyperband at {args.epochs} epochs needs {needed} trials until one has "
+            f"trained to the end. Received: --trials {args.trials}. Give more, or fewer epochs."
+        )
+
+
 def _backbone(args: argparse.Namespace) -> "FrozenBackbone":
     from keras_transfer import FrozenBackbone
 
@@ -179,7 +206,10 @@ def _search(
         seed=args.seed,
         output=output,
     )
-    trials.run(data.train, data.valid)
+    try:
+        trials.run(data.train, data.valid)
+    except KeyboardInterrupt:
+        print(f"Interrupted after {len(trials.outcomes)} trials.", file=sys.stderr)
     return trials
 
 

@@ -171,6 +171,16 @@ class Trials:
         )
 
 
+def hyperband_needs(epochs: int) -> int:
+    """Returns how many trials Hyperband runs before it has trained one to the last epoch."""
+    oracle = keras_tuner.oracles.HyperbandOracle(
+        objective=keras_tuner.Objective(OBJECTIVE, "min"), max_epochs=epochs
+    )
+    # The sizes of its rounds have no public name in KerasTuner.
+    bracket = oracle._get_num_brackets() - 1
+    return sum(oracle._get_size(bracket, i) for i in range(oracle._get_num_rounds(bracket)))
+
+
 def _reporting(kind: type[keras_tuner.Tuner], trials: Trials) -> type[keras_tuner.Tuner]:
     """The tuner's class, with a report at the begin and end of each trial."""
 
