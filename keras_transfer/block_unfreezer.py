@@ -38,7 +38,8 @@ class BlockUnfreezer(keras.callbacks.Callback):
     also in a second fit.
 
     Args:
-        schedule: `{epoch: which}`: epochs counted from 0, blocks as `FrozenBackbone.unfreeze` takes them.
+        schedule: `{epoch: which}`: epochs counted from 0, blocks as `FrozenBackbone.unfreeze` takes
+            them.
         learning_rate: The learning rate for all that trains, from the first epoch of the schedule
             on; `None` to leave it.
 

@@ -10,6 +10,7 @@ best.keras, export/1 (a SavedModel that takes raw 0..255 pixels) and summary.jso
 """
 
 import argparse
+import importlib
 import os
 import sys
 import time
@@ -138,7 +139,7 @@ def _output_folder(args: argparse.Namespace) -> Path:
 
 def _check_installed() -> None:
     try:
-        import results  # noqa: F401: with all that comes after the long work
+        importlib.import_module("results")  # with all that comes after the long work
     except ImportError as error:
         raise ImportError(f'{error}. Install what is missing: pip install -e ".[demo]"') from error
     import tensorflow as tf
