@@ -243,7 +243,7 @@ def test_law_5_resumed_equals_uninterrupted(kind, tmp_path):
         keras.utils.set_random_seed(1)
         model = MODELS[kind](tiny_backbone())
         model.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy")
-        model.build((None, SIZE, SIZE, 3))
+        model.built or model.build((None, SIZE, SIZE, 3))
         backup = keras.callbacks.BackupAndRestore(tmp_path / folder, delete_checkpoint=False)
         unfreezer = BlockUnfreezer({2: "block4"}, learning_rate=1e-4)
         data = dataset(16, shuffle=False)
