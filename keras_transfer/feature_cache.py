@@ -53,11 +53,7 @@ def batches(views: Sequence[Rows], after: str, indices: tf.data.Dataset) -> tf.d
         seed = random.randrange(2**31)  # Keras' set_random_seed reaches this generator too
         seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
         indices = tf.data.Dataset.zip(indices, seeds)
-    # tf.data's autotuning has nothing to tune here, and with it on two cores two epochs in five
-    # take twice as long, waiting with both cores idle (TensorFlow 2.21).
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return indices.map(batch).prefetch(2).with_options(options)
+    return pipelines.prefetched(indices.map(batch))
 
 
 class FeatureCache:

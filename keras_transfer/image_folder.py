@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_transfer.image_files import SPLITS, CheckedImages, ImageFile, check_images, find_images
+from keras_transfer.pipelines import prefetched
 
 _IDENTITY_FORMAT = 1  # raise it when the same files come to give other pixels or another order
 
@@ -366,8 +367,7 @@ def _dataset(
     def batches(seed: int | None) -> tf.data.Dataset:
         # Two at a time, so that some threads decode the next batch while others end this one.
         dataset = _index_batches(len(rows), batch_size, seed)
-        dataset = dataset.map(load, num_parallel_calls=2, deterministic=True)
-        dataset = dataset.prefetch(tf.data.AUTOTUNE)
+        dataset = prefetched(dataset.map(load, num_parallel_calls=2, deterministic=True))
         dataset.identity, dataset.shuffle_seed = identity, seed
         dataset.index_batches = _index_batches(len(rows), batch_size, seed)
         return dataset

@@ -18,6 +18,17 @@ class NotKeepable(Exception):
     """Raised with the reason why the rows of a pipeline cannot be computed once."""
 
 
+def prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Makes the next two batches while the model is busy.
+
+    Without tf.data's autotuning, which has nothing to tune here: under it, on two cores, two epochs
+    in five took twice as long, with both cores idle half of the time (TensorFlow 2.21).
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.prefetch(2).with_options(options)
+
+
 @dataclass(frozen=True)
 class Order:
     """How a pipeline makes batches of rows.
