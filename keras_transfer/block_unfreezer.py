@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import keras
@@ -60,8 +61,12 @@ class BlockUnfreezer(keras.callbacks.Callback):
         self, schedule: Mapping[int, Which], *, learning_rate: float | None = None
     ) -> None:
         super().__init__()
-        if learning_rate is not None and not learning_rate > 0:
-            raise ValueError(f"`learning_rate` must be positive. Received: {learning_rate!r}.")
+        if learning_rate is not None and not (
+            isinstance(learning_rate, Real) and 0 < learning_rate < math.inf
+        ):
+            raise ValueError(
+                f"`learning_rate` must be a positive number. Received: {learning_rate!r}."
+            )
         self.schedule = schedule
         self.learning_rate = learning_rate
         self._phases = phases(schedule)

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,6 +117,8 @@ class Keeper:
         will_train: Blocks that are unfrozen later. What lies below them is kept at once, so that
             the images are run through it once only.
         verbose: Whether to show progress, and say why something cannot be kept.
+        check_labels: Called with labels, or with the `tf.TensorSpec` of those still to come, before
+            anything is trained on them.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class Keeper:
         *,
         will_train: Collection[str] = (),
         verbose: bool = True,
+        check_labels: Callable[[Any], None] | None = None,
     ) -> None:
         self._backbone = backbone
         self._cache = FeatureCache(verbose=verbose)
@@ -134,6 +137,7 @@ class Keeper:
         self._keeps = feature_cache is not None
         self._will_train = will_train
         self._verbose = verbose
+        self._check = check_labels
         self._told: set[str] = set()
         self._pipelines: dict[int, Pipeline] = {}
         self._indices: dict[int, tf.data.Dataset] = {}
@@ -142,6 +146,7 @@ class Keeper:
         """Returns the data with activations after the last frozen block, where that is possible."""
         if part.x is None:
             return part
+        self._check_labels(part)
         if part.is_kept:
             _check_kept(self._backbone, part)
             return part
@@ -154,6 +159,20 @@ class Keeper:
             self._tell(str(reason))
             self.check_pixels(part)
             return part
+
+    def _check_labels(self, part: Part) -> None:
+        if self._check is None:
+            return
+        if part.is_dataset:
+            spec = part.x.element_spec
+            labels = spec[1] if isinstance(spec, tuple) and len(spec) > 1 else None
+        elif part.is_array or part.is_kept:
+            labels = None if part.y is None else keras.ops.convert_to_numpy(part.y)
+        else:  # only reading it would tell
+            return
+        if labels is None:
+            raise ValueError("There are no labels. Give `y`, or a dataset of (images, labels).")
+        self._check(labels)
 
     def check_pixels(self, part: Part) -> None:
         """Warns if images are not in the range that the backbone takes."""
@@ -192,6 +211,8 @@ class Keeper:
             self._cache.rows(self._backbone, pipeline, border, flips=flips, view=view)
             for view in range(flips.views if flips is not None else 1)
         ]
+        if self._check is not None:
+            self._check(views[0].rest[0])
         if key not in self._indices:
             self._indices[key] = pipeline.order.indices(len(views[0].activations))
         return batches(views, border, self._indices[key])

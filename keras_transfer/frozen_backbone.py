@@ -257,6 +257,7 @@ class FrozenBackbone(keras.layers.Layer):
     def _entry(self, inputs: Any) -> tuple[int, Any]:
         """Where in the chain the inputs enter it, told by their structure."""
         if not isinstance(inputs, Mapping):
+            self._check_images(tuple(getattr(inputs, "shape", inputs)))
             return 0, inputs
         if len(inputs) != 1 or not next(iter(inputs)).startswith(_AFTER):
             raise ValueError(
@@ -265,6 +266,16 @@ class FrozenBackbone(keras.layers.Layer):
             )
         ((key, x),) = inputs.items()
         return self._index(key.removeprefix(_AFTER)) + 1, x
+
+    def _check_images(self, shape: tuple[int | None, ...]) -> None:
+        expected = self._chain[0].input_shape
+        keeps_shape = self.preprocessing is None or isinstance(self.preprocessing, PixelScaling)
+        if keeps_shape and (len(shape) != len(expected) or shape[-1] != expected[-1]):
+            raise ValueError(
+                f"Backbone '{self.name}' takes batches of images of shape {expected}. Received: "
+                f"{shape}. One image becomes a batch by `image[None]`, a grey one RGB by "
+                "`keras.ops.repeat(images, 3, axis=-1)`."
+            )
 
     def _index(self, name: str) -> int:
         names = self.link_names

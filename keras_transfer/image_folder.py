@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -162,6 +162,8 @@ def image_folder(
 
 
 def _check_directory(directory: str | os.PathLike[str]) -> Path:
+    if not isinstance(directory, str | os.PathLike):
+        raise TypeError(f"directory={directory!r} is no path. Pass the folder of class folders.")
     root = Path(directory).expanduser()
     if not root.exists():
         raise FileNotFoundError(
@@ -177,7 +179,10 @@ def _check_directory(directory: str | os.PathLike[str]) -> Path:
 
 
 def _check_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    sides = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
+    if isinstance(image_size, Sequence) and not isinstance(image_size, str):
+        sides: tuple[Any, ...] = tuple(image_size)
+    else:
+        sides = (image_size, image_size)
     if len(sides) != 2:
         raise ValueError(
             f"image_size={image_size!r} has {len(sides)} numbers. Pass (height, width), without "

@@ -1,8 +1,9 @@
 """TransferModel: a frozen backbone and a head, whose epochs cost only what they train."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral, Real
 from typing import Any, Self
 
 import keras
@@ -12,6 +13,7 @@ from keras_transfer import backbones
 from keras_transfer.feature_cache import FeatureCache
 from keras_transfer.fit_data import Keeper, Part, split
 from keras_transfer.frozen_backbone import FrozenBackbone
+from keras_transfer.labels import LOSSES, check_labels
 from keras_transfer.one_training import OneTraining
 
 
@@ -123,8 +125,12 @@ class TransferModel(keras.Model):
                 cross-entropy for more.
             metrics: Accuracy unless given.
             **kwargs: As for any Keras model.
+
+        Raises:
+            ValueError: If no loss is given and the head's last layer has no activation.
         """
         if loss is None:
+            _check_probabilities(self.head)
             loss = "binary_crossentropy" if self.units == 1 else "sparse_categorical_crossentropy"
         super().compile(
             optimizer, loss, metrics=["accuracy"] if metrics is None else metrics, **kwargs
@@ -181,7 +187,11 @@ class TransferModel(keras.Model):
             model=self,
         )
         keeper = Keeper(
-            self.backbone, self.feature_cache, will_train=one.will_train, verbose=verbose != 0
+            self.backbone,
+            self.feature_cache,
+            will_train=one.will_train,
+            verbose=verbose != 0,
+            check_labels=self._check_labels if self.loss in LOSSES else None,
         )
         with one:
             for start, stop in one.phases(initial_epoch, epochs):
@@ -204,6 +214,9 @@ class TransferModel(keras.Model):
                     validation_freq=validation_freq,
                 )
         return self.history
+
+    def _check_labels(self, labels: Any) -> None:
+        check_labels(labels, self.class_names)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Evaluates as `keras.Model.evaluate` does; warns of pixels that are not 0..255."""
@@ -260,12 +273,12 @@ class TransferModel(keras.Model):
 
 
 def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
-    if isinstance(classes, int):
-        names = tuple(str(i) for i in range(classes))
-    elif isinstance(classes, str):
+    if isinstance(classes, Integral):
+        names = tuple(str(i) for i in range(int(classes)))
+    elif isinstance(classes, str) or not isinstance(classes, Iterable):
         raise ValueError(
-            f"`classes` must be a number or a list of names. Received: {classes!r}. Did you mean "
-            f"[{classes!r}, ...]?"
+            f"`classes` must be a number or a list of names. Received: {classes!r}. For "
+            "example ['cat', 'dog'], or 2."
         )
     else:
         names = tuple(map(str, classes))
@@ -278,7 +291,8 @@ def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
 
 
 def _head(units: int, hidden: int, dropout: float) -> keras.Sequential:
-    if hidden < 0 or not 0 <= dropout < 1:
+    numbers = isinstance(hidden, Integral) and isinstance(dropout, Real)
+    if not (numbers and hidden >= 0 and 0 <= dropout < 1):
         raise ValueError(
             "`hidden` must be 0 or more units and `dropout` a rate from 0 up to, not including, 1. "
             f"Received: hidden={hidden!r}, dropout={dropout!r}."
@@ -296,4 +310,21 @@ def _head(units: int, hidden: int, dropout: float) -> keras.Sequential:
 def _one_layer(layers: keras.Layer | Sequence[keras.Layer] | None) -> keras.Layer | None:
     if layers is None or isinstance(layers, keras.Layer):
         return layers
+    if isinstance(layers, str) or not all(isinstance(one, keras.Layer) for one in layers):
+        raise TypeError(
+            "`augmentation` must be a layer or a list of layers, such as Flips('mirror'). "
+            f"Received: {layers!r}."
+        )
     return keras.Sequential(list(layers), name="augmentation")
+
+
+def _check_probabilities(head: keras.Layer) -> None:
+    last = head
+    while getattr(last, "layers", None):
+        last = last.layers[-1]
+    if getattr(last, "activation", None) is keras.activations.linear:
+        raise ValueError(
+            f"The head's last layer '{last.name}' has no activation, so it gives no probabilities. "
+            "Give it activation='sigmoid' (two classes) or 'softmax', or compile with a loss, such "
+            "as keras.losses.BinaryCrossentropy(from_logits=True)."
+        )

@@ -178,9 +178,10 @@ def test_an_impossible_schedule_is_refused_at_construction(schedule, error, mess
         BlockUnfreezer(schedule)
 
 
-def test_a_learning_rate_must_be_positive():
-    with pytest.raises(ValueError, match=r"must be positive\. Received: 0"):
-        BlockUnfreezer({1: "block4"}, learning_rate=0)
+@pytest.mark.parametrize("rate", [0, -1e-4, float("nan"), float("inf"), "1e-4"])
+def test_a_learning_rate_must_be_a_positive_number(rate):
+    with pytest.raises(ValueError, match=r"must be a positive number\. Received: "):
+        BlockUnfreezer({1: "block4"}, learning_rate=rate)
 
 
 def test_a_model_without_a_backbone_and_one_with_two_are_refused():

@@ -27,6 +27,7 @@ LAYERS = (
     "image_files",
     "pipelines",
     "flips",
+    "labels",
     "frozen_backbone",
     "backbones",
     "efficientnet_lite",
