@@ -1,17 +1,21 @@
 """BlockUnfreezer: a callback that unfreezes a backbone block by block inside one fit."""
 
 import math
+import os
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from numbers import Real
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+from keras import ops
 
-from keras_transfer.blockwise_optimizer import BlockwiseOptimizer
-from keras_transfer.frozen_backbone import FrozenBackbone
-from keras_transfer.schedule import Which, phases
+from keras_transfer.callback_order import lead
+from keras_transfer.curve_facts import lower_is_better
+from keras_transfer.model_blocks import ModelBlocks
+from keras_transfer.schedule import Phase, Which, check_rate, gradual, phases
+from keras_transfer.stages import stages
+from keras_transfer.step_functions import adopt_optimizer, retrace
 
 
 @dataclass(frozen=True)
@@ -22,35 +26,50 @@ class Transition:
         epoch: The first epoch of the new phase, counted from 0.
         blocks: The blocks that train from here on and did not before.
         learning_rate: The base learning rate from here on; `None` under a schedule.
+        frozen: The blocks that trained before and do not from here on.
+        reason: Why it came now, as it was printed.
     """
 
     epoch: int
     blocks: tuple[str, ...]
     learning_rate: float | None
+    frozen: tuple[str, ...] = ()
+    reason: str = field(default="", compare=False)
 
 
 class BlockUnfreezer(keras.callbacks.Callback):
-    """Unfreezes blocks of a `FrozenBackbone` at given epochs, within one `model.fit`.
+    """Unfreezes blocks of a `FrozenBackbone` in phases, within one `model.fit`.
 
-    Works on any compiled Keras model that holds one `FrozenBackbone`, at any depth. The compiled
-    optimizer is kept: each block steps with a copy of its own, so that what trained before goes on
-    with its slots and step counts, and what is new starts as under a fresh optimizer. The state
-    of the blocks follows from the epoch alone: a block of the schedule is frozen before its epoch,
-    also in a second fit.
+    Works on any compiled Keras model that holds a `FrozenBackbone`, at any depth; where it holds
+    several, blocks are named `"<layer>/<block>"`. The compiled optimizer is kept: each block steps
+    with a copy of its own, so that what trained before goes on with its slots and step counts, and
+    what is new starts as under a fresh optimizer. What trains in an epoch follows from the epoch
+    and from what is saved with the optimizer, so runs resume: a block of the schedule is frozen
+    before its phase, also in a second fit.
+
+    The logs, hence History, get `phase`, `trainable_parameters`, `learning_rate` (the base rate)
+    and `learning_rate/<block>` for each block of the schedule, 0 while it is frozen.
 
     Args:
         schedule: `{epoch: which}`: epochs counted from 0, blocks as `FrozenBackbone.unfreeze` takes
-            them.
-        learning_rate: The learning rate for all that trains, from the first epoch of the schedule
-            on; `None` to leave it.
+            them; a list of `Phase`; `"gradual"` for one block a phase from the top, each when
+            `monitor` has not improved for 3 epochs; or the path of a YAML file with the same
+            content.
+        learning_rate: The base learning rate from the first phase on; `None` to leave it.
+        lr_decay: The rate of each block relative to the one above it, from the first phase on.
+        monitor: The metric that phases with `patience` or `restore_best` look at.
+        mode: `"min"`, `"max"`, or `"auto"` to tell from the name.
+        restore_best: Whether each phase goes on from the best epoch of the phase before it.
+        early_stopping: `"last"`: `keras.callbacks.EarlyStopping` ends the fit only in the last
+            phase, and its best is that of the phase. `"any"`: as if there were no phases.
 
     Attributes:
         transitions: What has changed in this fit, one `Transition` each.
 
     Raises:
-        TypeError: If the schedule is no mapping.
-        ValueError: If the schedule is empty, names an unknown block or an impossible epoch, or the
-            model holds no backbone, or several.
+        TypeError: If the schedule is of no known kind.
+        ValueError: If the schedule is empty, out of order, names an unknown block or an impossible
+            value, has a phase that changes nothing, or the model holds no backbone.
 
     Example:
         >>> model.fit(train, validation_data=valid, epochs=40, callbacks=[
@@ -58,137 +77,251 @@ class BlockUnfreezer(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, schedule: Mapping[int, Which], *, learning_rate: float | None = None
+        self,
+        schedule: Mapping[int, Which] | Sequence[Phase] | str | os.PathLike[str],
+        *,
+        learning_rate: float | None = None,
+        lr_decay: float = 1.0,
+        monitor: str = "val_loss",
+        mode: str = "auto",
+        restore_best: bool = False,
+        early_stopping: str = "last",
     ) -> None:
         super().__init__()
-        if learning_rate is not None and not (
-            isinstance(learning_rate, Real) and 0 < learning_rate < math.inf
-        ):
+        check_rate("learning_rate", learning_rate)
+        check_rate("lr_decay", lr_decay)
+        if early_stopping not in ("last", "any"):
             raise ValueError(
-                f"`learning_rate` must be a positive number. Received: {learning_rate!r}."
+                f"`early_stopping` must be 'last' or 'any'. Received: {early_stopping!r}."
             )
         self.schedule = schedule
         self.learning_rate = learning_rate
-        self._phases = phases(schedule)
+        self.lr_decay = lr_decay
+        self.monitor = monitor
+        self.mode = mode
+        self.restore_best = restore_best
+        self.early_stopping = early_stopping
         self.transitions: list[Transition] = []
+        self._lower_is_better = lower_is_better(monitor, mode)  # type: ignore[arg-type]
+        self._phases = None if schedule == "gradual" else _phases(schedule)
 
     def set_model(self, model: keras.Model) -> None:
         """Checks the schedule against the model, and gives each block of it an optimizer."""
         super().set_model(model)
+        self._others = lead(self)
+        if any(isinstance(other, BlockUnfreezer) for other in self._others):
+            raise ValueError("Expected one BlockUnfreezer in a fit. Received: several.")
         self.transitions = []
-        self._backbone = _only_backbone(model)
-        self._blocks = [self._backbone.select(phase.which) for phase in self._phases]
-        self._adopt_optimizer()
-
-    def _adopt_optimizer(self) -> None:
-        model, backbone = self.model, self._backbone
-        self._optimizer = _blockwise(model)
-        if self.learning_rate is not None and self._optimizer.compiled_learning_rate is None:
-            raise ValueError(
-                f"learning_rate={self.learning_rate:g} cannot be set: the model was compiled with "
-                "a learning rate schedule. Leave it out, or compile with a number."
+        self._told: set[str] = set()
+        self._blocks = ModelBlocks(model)
+        listed = gradual(self._blocks.names) if self._phases is None else self._phases
+        with model.distribute_strategy.scope():
+            self._optimizer = adopt_optimizer(model)
+            self._stages = stages(
+                listed,
+                self._blocks,
+                self._optimizer,
+                learning_rate=self.learning_rate,
+                lr_decay=self.lr_decay,
+                restore_best=self.restore_best,
             )
-        groups = {name: backbone.block_weights(name) for name in sorted(self.blocks)}
-        self._optimizer.add_groups(groups)
+            groups = {name: self._blocks.weights(name) for name in sorted(self.blocks)}
+            self._optimizer.add_groups(groups)
         self._optimizer.know(model)
+        described = [phase.describe() for phase in listed]
+        self._is_same_schedule = self._optimizer.schedule in (None, described)
+        self._optimizer.adopt_schedule(described)
 
     @property
     def blocks(self) -> set[str]:
         """All blocks of the schedule."""
-        return {block for blocks in self._blocks for block in blocks}
+        return {block for stage in self._stages for block in stage.trained}
 
     def next_start(self, epoch: int) -> int | None:
-        """Returns the first epoch after `epoch` at which a phase begins, or `None`."""
-        later = (phase.at_epoch for phase in self._phases if phase.at_epoch > epoch)
-        return min(later, default=None)
+        """Returns the first epoch after `epoch` at which a phase begins for sure, or `None`."""
+        starts = [stage.phase.at_epoch for stage in self._stages if stage.phase]
+        return min((at for at in starts if at is not None and at > epoch), default=None)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Warns of a schedule that begins after the last epoch."""
-        first, epochs = self._phases[0].at_epoch, self.params.get("epochs")
-        if epochs is not None and first >= epochs:
+        """Warns of a schedule that begins after the last epoch; makes room for the best."""
+        first, epochs = self._stages[1].phase, self.params.get("epochs")
+        at = first.at_epoch if first and first.patience is None else None
+        if at is not None and epochs is not None and at >= epochs:
             warnings.warn(
-                f"Nothing will be unfrozen: the schedule begins at epoch {first}, counted from 0, "
+                f"Nothing will be unfrozen: the schedule begins at epoch {at}, counted from 0, "
                 f"and the last of {epochs} epochs is {epochs - 1}.",
                 stacklevel=2,
             )
+        if any(stage.restore_best for stage in self._stages):
+            self._make_room_for_best()
+
+    def _make_room_for_best(self) -> None:
+        model = self.model
+        if not model.built:
+            raise ValueError(
+                "restore_best needs a model that is built: call `model.build(input_shape)` before "
+                "`fit`."
+            )
+        frozen = {id(weight) for weight in self._blocks.all_weights()}
+        head = [weight for weight in model.weights if id(weight) not in frozen]
+        own = [weight for name in sorted(self.blocks) for weight in self._blocks.weights(name)]
+        with model.distribute_strategy.scope():
+            if not self._optimizer.built:
+                self._optimizer.build(model.trainable_variables)
+            self._optimizer.keep_best_of([*head, *own])
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Brings the blocks into the state that belongs to the epoch."""
-        begun = sum(phase.at_epoch <= epoch for phase in self._phases)
-        wanted = {block for blocks in self._blocks[:begun] for block in blocks}
-        before = {block.name for block in self._backbone.blocks if not block.frozen}
-        if before & self.blocks != wanted:
-            self._backbone.freeze(sorted(self.blocks))
-            if wanted:
-                self._backbone.unfreeze(sorted(wanted))
-            _retrace(self.model)
-        if self._optimizer.phase != begun:
-            self._optimizer.phase = begun
-            self._set_learning_rate(begun > 0)
-        new = tuple(b.name for b in self._backbone.blocks if b.name in wanted - before)
-        if new:
-            self._tell(epoch, new)
+        state, why = self._optimizer.state, "what was saved"
+        if not (self._is_same_schedule and state.epoch == epoch - 1):  # not the run that is saved
+            self._begin(self._begun_by(epoch), epoch)
+            why = f"epoch {epoch}"
+        while (reason := self._due(epoch)) is not None:
+            why = reason
+            self._advance(epoch)
+        self._apply(epoch, why)
+        self._restrain_early_stopping()
 
-    def _set_learning_rate(self, begun: bool) -> None:
-        if self.learning_rate is not None:
-            rate = self.learning_rate if begun else self._optimizer.compiled_learning_rate
+    def _begun_by(self, epoch: int) -> int:
+        """How many phases have begun at an epoch, as far as epochs alone tell."""
+        at = [stage.phase.at_epoch if stage.phase else 0 for stage in self._stages]
+        return max(
+            number for number, start in enumerate(at) if start is not None and start <= epoch
+        )
+
+    def _begin(self, begun: int, epoch: int) -> None:
+        """Goes to a phase from wherever the last run was."""
+        state, stage = self._optimizer.state, self._stages[begun]
+        if state.phase != begun:
+            self._set_rate(stage.rate)
+        self._restart_state(begun, epoch)
+        self._is_same_schedule = True
+
+    def is_due(self, epoch: int) -> bool:
+        """Whether the next phase begins with this epoch."""
+        return self._due(epoch) is not None
+
+    def _due(self, epoch: int) -> str | None:
+        """Why the next phase begins with this epoch; `None` if it does not."""
+        state = self._optimizer.state
+        if state.phase + 1 >= len(self._stages):
+            return None
+        phase = self._stages[state.phase + 1].phase
+        if phase is None:  # only the stage before the first has none
+            return None
+        if phase.at_epoch is not None and epoch >= phase.at_epoch:
+            return f"epoch {phase.at_epoch}"
+        if phase.patience is not None and state.wait >= phase.patience:
+            return f"{self.monitor} no better than {state.best:.4g} for {state.wait} epochs"
+        return None
+
+    def _advance(self, epoch: int) -> None:
+        """Goes from a phase to the next."""
+        begun = self._optimizer.phase + 1
+        stage = self._stages[begun]
+        if stage.restore_best and math.isfinite(self._optimizer.state.best):
+            self._optimizer.recall()
+        self._set_rate(stage.sets_rate)
+        self._restart_state(begun, epoch)
+        if self.early_stopping == "last":
+            for stopper in self._early_stoppings():
+                stopper.on_train_begin()  # its best is that of the phase
+
+    def _restart_state(self, begun: int, epoch: int) -> None:
+        phase = self._stages[begun].phase
+        self._optimizer.state.restart(begun, epoch, warmup=phase.warmup if phase else 0)
+
+    def _set_rate(self, rate: float | None) -> None:
+        if rate is not None:
             self._optimizer.learning_rate = rate
 
-    def _tell(self, epoch: int, blocks: tuple[str, ...]) -> None:
+    def _apply(self, epoch: int, why: str) -> None:
+        """Makes flags, rates and the step those of the phase."""
+        stage, optimizer = self._stages[self._optimizer.phase], self._optimizer
+        before = self._blocks.trained
+        for name in self.blocks:
+            optimizer.scales[name] = stage.lr_decay ** self._blocks.depth(name)
+        changed = before & self.blocks != stage.trained
+        if changed:
+            self._blocks.train(stage.trained, of=self.blocks)
+        if changed or optimizer.active != stage.active:
+            optimizer.active = stage.active
+            retrace(self.model)
+            self._note(epoch, before, why)
+
+    def _note(self, epoch: int, before: set[str], why: str) -> None:
+        after = self._blocks.trained
+        new = tuple(name for name in self._blocks.names if name in after - before)
+        frozen = tuple(name for name in self._blocks.names if name in before - after)
         fixed = self._optimizer.compiled_learning_rate is not None
         rate = float(f"{float(self._optimizer.learning_rate):.6g}") if fixed else None  # float32
-        self.transitions.append(Transition(epoch, blocks, rate))
+        self.transitions.append(Transition(epoch, new, rate, frozen, why))
         if self.params.get("verbose"):
-            count = sum(math.prod(v.shape) for v in self.model.trainable_weights)
+            parts = [
+                f"{', '.join(names)} {what}"
+                for names, what in ((new, "unfrozen"), (frozen, "frozen"))
+                if names
+            ]
             print(
-                f"Epoch {epoch + 1}: {', '.join(blocks)} unfrozen; {count:,} parameters train"
+                f"Epoch {epoch + 1}: {'; '.join(parts) or 'another optimizer'} ({why}); "
+                f"{self._trainable():,} parameters train"
                 + (f" at learning rate {rate:g}." if rate is not None else ".")
             )
 
+    def _trainable(self) -> int:
+        return sum(math.prod(weight.shape) for weight in self.model.trainable_weights)
 
-def _layers(layer: keras.Layer) -> Iterator[keras.Layer]:
-    # `model.layers` shows the outermost layers only, and not those in attributes of subclassed
-    # layers; Keras' own search through all of them has no public name.
-    return layer._flatten_layers()
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Notes how the epoch went, and logs phase, parameters and rates."""
+        state, optimizer = self._optimizer.state, self._optimizer
+        state.epoch = epoch
+        if any(s.restore_best or (s.phase and s.phase.patience) for s in self._stages):
+            self._look_at(dict(logs or {}))
+        if isinstance(logs, dict):
+            stage = self._stages[state.phase]
+            logs["phase"] = state.phase
+            logs["trainable_parameters"] = self._trainable()
+            logs["learning_rate"] = float(ops.convert_to_numpy(optimizer.learning_rate))
+            for name in sorted(self.blocks):
+                rate = float(ops.convert_to_numpy(optimizer.rate(name)))
+                logs[f"learning_rate/{name}"] = rate if name in stage.trained else 0.0
+
+    def _look_at(self, logs: Mapping[str, Any]) -> None:
+        """Counts the epochs since the monitored metric was best."""
+        state, value = self._optimizer.state, logs.get(self.monitor)
+        if value is None:
+            self._complain(logs)
+            return
+        if math.isnan(value):
+            self._warn(f"{self.monitor} is nan. Such an epoch counts as no improvement.")
+        sign = 1 if self._lower_is_better else -1
+        if math.isnan(state.best) or sign * value < sign * state.best:
+            state.best, state.wait = value, 0
+            self._optimizer.remember()
+        else:
+            state.wait += 1
+
+    def _complain(self, logs: Mapping[str, Any]) -> None:
+        message = f"monitor={self.monitor!r} is not logged. Logged are: {', '.join(sorted(logs))}."
+        validated = any(name.startswith("val_") for name in logs)
+        if validated or not self.monitor.startswith("val_"):
+            raise ValueError(f"{message} Give one of these as `monitor`.")
+        self._warn(f"{message} Phases wait until it is: give `validation_data`.")
+
+    def _warn(self, message: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            warnings.warn(message, stacklevel=2)
+
+    def _early_stoppings(self) -> list[keras.callbacks.EarlyStopping]:
+        return [one for one in self._others if isinstance(one, keras.callbacks.EarlyStopping)]
+
+    def _restrain_early_stopping(self) -> None:
+        """Lets no epoch but those of the last phase count for its patience."""
+        if self.early_stopping == "last" and self._optimizer.phase + 1 < len(self._stages):
+            for stopper in self._early_stoppings():
+                stopper.wait = -math.inf
 
 
-def _only_backbone(model: keras.Model) -> FrozenBackbone:
-    backbones = [layer for layer in _layers(model) if isinstance(layer, FrozenBackbone)]
-    if len(backbones) == 1:
-        return backbones[0]
-    found = ", ".join(repr(backbone.name) for backbone in backbones) or "none"
-    raise ValueError(
-        f"BlockUnfreezer needs a model that holds one FrozenBackbone. Model '{model.name}' holds: "
-        f"{found}. Expected FrozenBackbone(...) as one of its layers, at any depth."
-    )
-
-
-def _blockwise(model: keras.Model) -> BlockwiseOptimizer:
-    """The model's optimizer as one that keeps blocks apart, put in its place if it does not."""
-    optimizer = model.optimizer
-    if optimizer is None:
-        raise ValueError("The model has no optimizer. Call `compile` with one before `fit`.")
-    wraps = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    inner = optimizer.inner_optimizer if wraps else optimizer
-    if isinstance(inner, BlockwiseOptimizer):
-        return inner
-    blockwise = BlockwiseOptimizer(inner)
-    if wraps:
-        optimizer.inner_optimizer = blockwise
-    else:
-        model.optimizer = blockwise
-    # What `save` writes of the optimizer is the one that `compile` was given.
-    compiled = model._compile_config.config
-    if not isinstance(compiled["optimizer"], keras.optimizers.LossScaleOptimizer):
-        compiled["optimizer"] = blockwise
-    _retrace(model)
-    return blockwise
-
-
-def _retrace(model: keras.Model) -> None:
-    """Lets the next step see which weights train and which optimizer steps them."""
-    if model.train_function is not None:
-        model.make_train_function(force=True)
-    # What `compile` notes of the trainable flags, to warn when they change behind its back, as
-    # they do not here (keras `Trainer._warn_if_trainable_state_changed`).
-    model._compiled_trainable_state = {layer: layer.trainable for layer in _layers(model)}
+def _phases(schedule: Any) -> tuple[Phase, ...]:
+    return phases(schedule)

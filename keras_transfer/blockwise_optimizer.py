@@ -1,13 +1,21 @@
 """BlockwiseOptimizer: one inner optimizer for each block, so that a late block starts fresh."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self
 
 import keras
+import numpy as np
+import tensorflow as tf
 from keras import ops
 
-REST = "rest"
+from keras_transfer.optimizer_kind import Kind, Opaque, deserialized
+from keras_transfer.schedule_state import ScheduleState
+
+REST = "rest"  # the group of what belongs to no block
+BEST = "best"  # under which the best values are saved
+_SCHEDULE = "schedule"
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -26,13 +34,17 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         optimizer: The optimizer to copy for each block; itself steps all variables that belong to
             no block. Its state is kept.
         name: As for any Keras optimizer.
+        others: Optimizers that may take the place of the first in later phases.
+        active: Which of them steps: 0 for the first.
         positions: For loading: group name to places among the trainable variables.
+        schedule: For loading: the schedule that the state belongs to.
 
     Attributes:
         learning_rate: The base rate, readable and settable, or a schedule. A group's rate is the
-            base rate times its scale.
-        scales: Group name to scale, 1.0 unless set.
-        phase: How many phases of a schedule have begun; saved with the state.
+            base rate times its scale, times the part of the warm-up that is over.
+        scales: Group name to scale, 1.0 unless set; saved with the state.
+        state: How far a schedule has come; saved with the state.
+        active: Which of the optimizers steps. The next step has to be traced anew after a change.
         holds_averages: Whether the end of a `fit` is not the end of training yet, so that moving
             averages stay where they are.
 
@@ -50,31 +62,34 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         optimizer: keras.optimizers.Optimizer,
         name: str | None = None,
         *,
+        others: Sequence[keras.optimizers.Optimizer] = (),
+        active: int = 0,
         positions: Mapping[str, Sequence[int]] | None = None,
+        schedule: Any = None,
     ) -> None:
-        if isinstance(optimizer, BlockwiseOptimizer | keras.optimizers.MultiOptimizer):
-            raise ValueError(
-                "Expected an optimizer that steps all variables alike, such as Adam. Received: "
-                f"{type(optimizer).__name__}, which holds several already."
-            )
-        config = keras.saving.serialize_keras_object(optimizer)
-        super().__init__(learning_rate=_learning_rate(config), name=name)
+        first = Kind.of(optimizer)
+        super().__init__(learning_rate=first.learning_rate, name=name)
         self.loss_scale_factor = optimizer.loss_scale_factor
-        self._template = _Opaque(config)
+        self.active = active
+        self.schedule: Any = None
+        self._saved_schedule = schedule
+        self._kinds = Opaque([first])
         self._iterations.assign(optimizer.iterations)
-        self._clips_globally = optimizer.global_clipnorm
-        self._groups = _Opaque({REST: self._follow(optimizer, REST)})
+        self._groups = Opaque({REST: self._follow(optimizer, REST)})
+        self._scales = Opaque({})
+        self._best = Opaque([])
         self._group_of: dict[Any, str] = {}
         self._pending: dict[str, list[Any]] = {}
-        self._built_on = _Opaque([])
+        self._built_on = Opaque([])
         self.holds_averages = False
         self._positions = dict(positions or {})
-        self._model = _Opaque(None)
-        self.scales = dict.fromkeys(self._positions, 1.0)
-        self._phase = self.add_variable((), dtype="int32", name="phase")
+        self._model = Opaque(None)
+        self.state = ScheduleState(self)
         if optimizer.built:  # what it has slots for has no public name
             for variable in optimizer._trainable_variables:
                 self._group_of[self._var_key(variable)] = REST
+        for other in others:
+            self.add_optimizer(other)
 
     def _follow(self, optimizer: keras.optimizers.Optimizer, group: str) -> Any:
         """Lets an inner optimizer take its rate from here, and leaves global clipping to here."""
@@ -85,17 +100,22 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
     @property
     def compiled_learning_rate(self) -> float | None:
         """The learning rate that the model was compiled with; `None` for a schedule."""
-        rate = self._template.value["config"]["learning_rate"]
-        return None if isinstance(rate, dict) else rate
+        return self.learning_rate_of(0)
+
+    def learning_rate_of(self, kind: int) -> float | None:
+        """The learning rate that an optimizer came with; `None` for a schedule."""
+        rate = self._kinds.value[kind].learning_rate
+        return rate if isinstance(rate, float | int) else None
 
     @property
     def phase(self) -> int:
         """How many phases have begun."""
-        return int(self._phase)
+        return self.state.phase
 
-    @phase.setter
-    def phase(self, value: int) -> None:
-        self._phase.assign(value)
+    @property
+    def scales(self) -> "_Scales":
+        """Group name to scale."""
+        return _Scales(self)
 
     @property
     def _inner(self) -> Mapping[str, Any]:
@@ -105,16 +125,67 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
     @property
     def group_names(self) -> tuple[str, ...]:
         """The blocks that have an optimizer, and `"rest"` for the variables of no block."""
-        return tuple(self._inner)
+        return tuple(name for name in self._inner if "@" not in name)
 
-    def group(self, name: str) -> keras.optimizers.Optimizer:
+    def group(self, name: str, kind: int | None = None) -> keras.optimizers.Optimizer:
         """Returns the inner optimizer of a group, to look at its slots and step count."""
-        return self._inner[name]
+        return self._inner[_key(name, self.active if kind is None else kind)]
+
+    # For `keras.callbacks.SwapEMAWeights`, which knows these private names only.
+
+    @property
+    def _averaged(self) -> list[tuple[Any, Any]]:
+        inner = [self.group(group) for group in self.group_names]
+        return [
+            pair
+            for one in inner
+            if one.use_ema and int(one.iterations) > 0  # before, an average is empty
+            for pair in zip(
+                one._trainable_variables, one._model_variables_moving_average, strict=True
+            )
+        ]
+
+    @property
+    def _trainable_variables(self) -> list[Any]:
+        return [variable for variable, _ in self._averaged]
+
+    @_trainable_variables.setter
+    def _trainable_variables(self, _: Any) -> None:
+        """What Keras sets is not what has averages here."""
+
+    @property
+    def _model_variables_moving_average(self) -> list[Any]:
+        if not self.group(REST).use_ema:
+            raise AttributeError("The optimizer keeps no averages: use_ema=False.")
+        return [average for _, average in self._averaged]
+
+    def rate(self, group: str) -> Any:
+        """Returns the learning rate of a group at this step."""
+        return self.learning_rate * self.scales[group] * self.state.warmed_up()
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """The own variables (steps, base rate, phase), then those of each group."""
-        return [*self._variables, *(v for inner in self._inner.values() for v in inner.variables)]
+        """The own variables (steps, base rate, schedule), then those of each group."""
+        return [variable for part in self._state().values() for variable in part]
+
+    def add_optimizer(self, optimizer: keras.optimizers.Optimizer) -> int:
+        """Gives each group slots for another optimizer, too.
+
+        Args:
+            optimizer: One that steps all variables alike. It is copied.
+
+        Returns:
+            Its number, for `active`; that of an equal one if there is one.
+        """
+        kind, kinds = Kind.of(optimizer), self._kinds.value
+        if kind not in kinds:
+            kinds.append(kind)
+            members: dict[str, list[Any]] = {REST: []}
+            for variable in [v for one in self._inner.values() for v in one._trainable_variables]:
+                members.setdefault(self._group(variable), []).append(variable)
+            for group, variables in members.items():
+                self._build(group, list({self._var_key(v): v for v in variables}.values()))
+        return kinds.index(kind)
 
     def add_groups(self, groups: Mapping[str, Sequence[keras.Variable]]) -> None:
         """Makes an optimizer with slots for each group of variables that has none yet.
@@ -128,17 +199,23 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
                 self._add_group(group, own)
 
     def _add_group(self, group: str, variables: Sequence[keras.Variable]) -> None:
-        if group not in self._inner:
-            config = {**self._template.value["config"], "learning_rate": 0.0}
-            config["name"] = f"{config['name']}_{group}"
-            copy = _deserialized({**self._template.value, "config": config})
-            self._groups.value[group] = self._follow(copy, group)
         for variable in variables:
             self._group_of[self._var_key(variable)] = group
-        self._inner[group].build(list(variables))
-        for variable, value in zip(
-            self._inner[group].variables, self._pending.pop(group, ()), strict=False
-        ):
+        self._build(group, list(variables))
+
+    def _build(self, group: str, variables: list[keras.Variable]) -> None:
+        """Gives a group the slots of all optimizers."""
+        for number, kind in enumerate(self._kinds.value):
+            key = _key(group, number)
+            if key not in self._inner:
+                self._groups.value[key] = self._follow(kind.copy(key), group)
+            if variables and not self._inner[key].built:
+                self._inner[key].build(variables)
+                self._load_pending(key)
+
+    def _load_pending(self, part: str) -> None:
+        values = self._pending.pop(part, ())
+        for variable, value in zip(self._state()[part], values, strict=False):
             variable.assign(value)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
@@ -152,7 +229,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         if rest:
             self._add_group(REST, rest)
         super().build([])
-        self._built_on = _Opaque(list(variables))
+        self._built_on = Opaque(list(variables))
 
     def apply(
         self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None
@@ -167,7 +244,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             pairs.setdefault(self._group(variable), []).append((grad, variable))
         for group, grads_and_variables in pairs.items():
             if any(grad is not None for grad, _ in grads_and_variables) or len(pairs) == 1:
-                self._inner[group].apply(*map(list, zip(*grads_and_variables, strict=True)))
+                self.group(group).apply(*map(list, zip(*grads_and_variables, strict=True)))
         self._iterations.assign_add(1)
 
     def _group(self, variable: keras.Variable) -> str:
@@ -181,58 +258,138 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             ) from None
 
     def _clip_globally(self, grads: Sequence[Any]) -> Sequence[Any]:
-        if self._clips_globally is None:
+        highest = self._kinds.value[self.active].global_clipnorm
+        if highest is None:
             return grads
         squares = [ops.sum(ops.square(grad)) for grad in grads if grad is not None]
         norm = ops.sqrt(sum(squares))
-        scale = self._clips_globally / ops.maximum(norm, self._clips_globally)
+        scale = highest / ops.maximum(norm, highest)
         return [None if grad is None else grad * ops.cast(scale, grad.dtype) for grad in grads]
 
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
         """Sets the variables that have trained to their moving average, where one is kept."""
         if self.holds_averages:
             return
-        for group, inner in self._inner.items():
+        for group in self.group_names:
+            inner = self.group(group)
             own = [v for v in var_list if self._group_of.get(self._var_key(v)) == group]
             if own and int(inner.iterations) > 0:
                 inner.finalize_variable_values(own)
 
+    def keep_best_of(self, variables: Sequence[keras.Variable]) -> None:
+        """Makes room for the best values of variables, and of the slots of all groups."""
+        if not self._best.value:
+            slots = [variable for inner in self._inner.values() for variable in inner.variables]
+            self._best.value = [
+                (variable, _copy(variable))
+                for variable in [*variables, *slots]
+            ]
+            self._load_pending(BEST)
+
+    def remember(self) -> None:
+        """Keeps the values of now as the best."""
+        for variable, copy in self._best.value:
+            copy.assign(variable)
+
+    def recall(self) -> None:
+        """Brings back the best values."""
+        for variable, copy in self._best.value:
+            variable.assign(copy)
+
     def save_own_variables(self, store: Any) -> None:
         """Saves the state under the names of the groups, so that a missing group is no mismatch."""
-        for group, variables in self._state().items():
+        for part, variables in self._state().items():
             for i, variable in enumerate(variables):
-                store[f"{group}:{i}"] = variable.numpy()
+                store[f"{part.replace('/', '|')}:{i}"] = (
+                    variable.numpy()
+                )  # "/" makes groups in HDF5
+        schedule = self.schedule or self._saved_schedule
+        if schedule is not None:
+            text = json.dumps(schedule).encode()
+            store[_SCHEDULE] = np.frombuffer(text, "uint8")
 
     def load_own_variables(self, store: Any) -> None:
-        """Restores the state; that of a group which is still unknown waits until it is added."""
-        state = self._state()
+        """Restores the state; that of a group which is still unknown waits until it is added.
+
+        Raises:
+            ValueError: If the state belongs to another schedule or another model.
+        """
         saved: dict[str, dict[int, Any]] = {}
         for key in list(store.keys()):
-            group, _, i = key.rpartition(":")
-            saved.setdefault(group, {})[int(i)] = store[key]
-        for group, values in saved.items():
-            ordered = [values[i] for i in range(len(values))]
-            if group not in state:
-                self._pending[group] = [ops.convert_to_numpy(value) for value in ordered]
+            if key == _SCHEDULE:
+                self._check_schedule(json.loads(np.asarray(store[key]).tobytes()))
                 continue
-            if len(ordered) != len(state[group]):
+            part, _, i = key.rpartition(":")
+            saved.setdefault(part.replace("|", "/"), {})[int(i)] = store[key]
+        state = self._state()
+        for part, values in saved.items():
+            ordered = [ops.convert_to_numpy(values[i]) for i in range(len(values))]
+            if part not in state or not state[part]:
+                self._pending[part] = ordered
+                continue
+            if len(ordered) != len(state[part]):
                 raise ValueError(
-                    f"The saved optimizer has {len(ordered)} variables for group '{group}', this "
-                    f"one {len(state[group])}. Expected the same model, schedule and optimizer."
+                    f"The saved optimizer has {len(ordered)} variables for group '{part}', this "
+                    f"one {len(state[part])}. Expected the same model, schedule and optimizer."
                 )
-            for variable, value in zip(state[group], ordered, strict=True):
+            for variable, value in zip(state[part], ordered, strict=True):
                 variable.assign(value)
 
+    def _check_schedule(self, saved: Any) -> None:
+        self._saved_schedule = saved
+        if self.schedule is not None:
+            self.adopt_schedule(self.schedule)
+
+    def adopt_schedule(self, schedule: Any) -> None:
+        """Takes note of the schedule that it steps under.
+
+        Args:
+            schedule: Plain values, as JSON has them: one for each phase.
+
+        Raises:
+            ValueError: If what was loaded belongs to another schedule; the message says what
+                differs.
+        """
+        differences = _differences(self._saved_schedule, schedule)
+        if differences:
+            raise ValueError(
+                "What was saved belongs to another schedule: "
+                + "; ".join(differences)
+                + ". Go on with the schedule that it was saved under, or compile the model again "
+                "to begin another."
+            )
+        self.schedule, self._saved_schedule = schedule, None
+
     def _state(self) -> dict[str, list[keras.Variable]]:
-        inner = {group: inner.variables for group, inner in self._inner.items()}
-        return {"": list(self._variables), **inner}
+        """All variables, by the names under which they are saved."""
+        return {
+            "": list(self._variables),
+            **{f"scale/{group}": [scale] for group, scale in self._scales.value.items()},
+            **{group: inner.variables for group, inner in self._inner.items()},
+            BEST: [copy for _, copy in self._best.value],
+        }
+
+    def scale_of(self, group: str) -> keras.Variable:
+        """Returns the scale of a group, made now if there is none."""
+        scales = self._scales.value
+        if group not in scales:
+            with tf.init_scope():
+                scales[group] = keras.Variable(1.0, trainable=False, name="scale")
+            self._load_pending(f"scale/{group}")
+        return scales[group]
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the optimizer copied for each block, and where each group's variables stand."""
+        """Returns the optimizers copied for each block, and where each group's variables stand."""
         rate = keras.optimizers.Optimizer.get_config(self)["learning_rate"]
-        template = self._template.value
-        optimizer = {**template, "config": {**template["config"], "learning_rate": rate}}
-        return {"optimizer": optimizer, "name": self.name, "positions": self._current_positions()}
+        first, *others = (kind.config for kind in self._kinds.value)
+        return {
+            "optimizer": {**first, "config": {**first["config"], "learning_rate": rate}},
+            "name": self.name,
+            "others": others,
+            "active": self.active,
+            "positions": self._current_positions(),
+            "schedule": self.schedule or self._saved_schedule,
+        }
 
     def _current_positions(self) -> dict[str, list[int]]:
         if self._model.value is None:
@@ -246,44 +403,74 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
 
     def know(self, model: keras.Model) -> None:
         """Tells the model, in whose trainable weights a saved optimizer finds its groups again."""
-        self._model = _Opaque(model)
+        self._model = Opaque(model)
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
         """Makes the optimizer again; `build` finds the groups."""
         config = dict(config)
-        config["optimizer"] = _deserialized(config["optimizer"], custom_objects)
+        config["optimizer"] = deserialized(config["optimizer"], custom_objects)
+        config["others"] = [deserialized(other, custom_objects) for other in config["others"]]
         return cls(**config)
 
 
 class _GroupRate(keras.optimizers.schedules.LearningRateSchedule):
-    """The rate of a group, whatever its own step: the base rate times the group's scale."""
+    """The rate of a group, whatever its own step."""
 
     def __init__(self, owner: BlockwiseOptimizer, group: str) -> None:
         self.owner = owner
         self.group = group
 
     def __call__(self, step: Any) -> Any:
-        return self.owner.learning_rate * self.owner.scales.get(self.group, 1.0)
+        return self.owner.rate(self.group)
 
     def get_config(self) -> dict[str, Any]:
         raise NotImplementedError("Save the BlockwiseOptimizer, not one that belongs to it.")
 
 
-class _Opaque:
-    """Keeps Keras from tracking what is inside."""
+class _Scales(MutableMapping):
+    """Group name to scale, held in variables so that a step that is traced sees a change."""
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    def __init__(self, owner: BlockwiseOptimizer) -> None:
+        self._owner = owner
+
+    def __getitem__(self, group: str) -> Any:
+        return self._owner.scale_of(group).value
+
+    def __setitem__(self, group: str, scale: float) -> None:
+        self._owner.scale_of(group).assign(scale)
+
+    def __delitem__(self, group: str) -> None:
+        self[group] = 1.0
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._owner.group_names)
+
+    def __len__(self) -> int:
+        return len(self._owner.group_names)
 
 
-def _deserialized(config: dict[str, Any], custom_objects: Any = None) -> Any:
-    # Not `keras.optimizers.deserialize`, whose table of names lacks Lamb in Keras 3.15.1.
-    return keras.saving.deserialize_keras_object(config, custom_objects)
+def _copy(variable: keras.Variable) -> keras.Variable:
+    # Of an array: Keras takes another variable's value for its own.
+    value = ops.convert_to_numpy(variable.value)
+    return keras.Variable(value, trainable=False, dtype=variable.dtype)
 
 
-def _learning_rate(config: dict[str, Any]) -> Any:
-    rate = config["config"]["learning_rate"]
-    if isinstance(rate, dict):
-        return keras.optimizers.schedules.deserialize(rate)
-    return rate
+def _key(group: str, kind: int) -> str:
+    """The name of a group's state under one of the optimizers."""
+    return f"{group}@{kind}" if kind else group
+
+
+def _differences(saved: Any, schedule: Any) -> list[str]:
+    if saved is None:
+        return []
+    found = []
+    if len(saved) != len(schedule):
+        found.append(f"it had {len(saved)} phases, this one has {len(schedule)}")
+    for number, (old, new) in enumerate(zip(saved, schedule, strict=False), 1):
+        for key in [*old, *(key for key in new if key not in old)]:
+            if old.get(key) != new.get(key):
+                found.append(
+                    f"phase {number} had {key}={old.get(key)!r}, this one has {new.get(key)!r}"
+                )
+    return found

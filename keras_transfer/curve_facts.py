@@ -14,6 +14,9 @@ Mode = Literal["auto", "min", "max"]
 # numbers (a phase's name, an array of per-class scores) are allowed and not drawn.
 Logs = Mapping[str, Sequence[Any]]
 
+# What `BlockUnfreezer` logs of its schedule.
+_PROGRESS = ("phase", "trainable_parameters")
+
 _LOWER = re.compile(
     r"loss|error|crossentropy|divergence|hinge|poisson|perplexity|brier|log_?cosh|false_"
     r"|(^|_)(mse|mae|mape|msle|rmse|kld)($|_)"
@@ -96,7 +99,8 @@ def is_rate(key: str) -> bool:
 
 def metric_names(keys: Iterable[str]) -> list[str]:
     """Panels other than learning rates: losses first, training and validation under one name."""
-    names = dict.fromkeys(key.removeprefix("val_") for key in keys if not is_rate(key))
+    metrics = (key for key in keys if not is_rate(key) and key not in _PROGRESS)
+    names = dict.fromkeys(key.removeprefix("val_") for key in metrics)
     return sorted(names, key=lambda name: name != "loss")  # stable: the others keep their order
 
 

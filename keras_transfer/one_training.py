@@ -22,6 +22,7 @@ class OneTraining(keras.callbacks.CallbackList):
     """
 
     _logs: Mapping[str, Any] | None = None
+    _phase_begins: int | None = None
 
     def __enter__(self) -> Self:
         self.model.stop_training = False
@@ -40,6 +41,14 @@ class OneTraining(keras.callbacks.CallbackList):
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Passes nothing on: training has not ended."""
         self._logs = logs
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Passes it on, and ends the fit of the phase if the next phase is due."""
+        super().on_epoch_end(epoch, logs)
+        due = any(unfreezer.is_due(epoch + 1) for unfreezer in self._unfreezers)
+        if due and not self.model.stop_training:
+            self._phase_begins = epoch + 1
+            self.model.stop_training = True
 
     def _hold_averages(self, hold: bool) -> None:
         """Lets moving averages take the place of the weights once, when all fits are over."""
@@ -74,4 +83,7 @@ class OneTraining(keras.callbacks.CallbackList):
             later = [unfreezer.next_start(start) for unfreezer in self._unfreezers]
             stop = min([epoch for epoch in later if epoch is not None] + [epochs])
             yield start, stop
+            if self._phase_begins is not None:  # not a callback, but the phase has ended the fit
+                stop, self._phase_begins = self._phase_begins, None
+                self.model.stop_training = False
             start = stop

@@ -2,7 +2,7 @@ import copy
 
 import keras
 import pytest
-from conftest import SIZE, dataset, identical, snapshot, tiny_backbone, tiny_network
+from conftest import SIZE, dataset, identical, snapshot, tiny_backbone
 
 from keras_transfer import BlockUnfreezer, FrozenBackbone, TransferModel
 from keras_transfer.block_unfreezer import Transition
@@ -55,7 +55,7 @@ def test_each_transition_is_told_once(capsys):
     model = compiled()
     callbacks = [BlockUnfreezer({1: "block4"}, learning_rate=1e-5)]
     model.fit(dataset(8), epochs=3, verbose=2, callbacks=callbacks)
-    line = "Epoch 2: block4 unfrozen; 761 parameters train at learning rate 1e-05."
+    line = "Epoch 2: block4 unfrozen (epoch 1); 761 parameters train at learning rate 1e-05."
     assert capsys.readouterr().out.count(line) == 1
 
 
@@ -68,7 +68,7 @@ def test_a_second_fit_begins_frozen_again_with_the_compiled_learning_rate(make):
         model.fit(dataset(8), epochs=2, verbose=0, callbacks=[watch, unfreezer])
     assert watch.seen == [4, 3, 4, 3]
     assert watch.rates == [1e-3, 1e-4, 1e-3, 1e-4]
-    assert len(unfreezer.transitions) == 1
+    assert [t.blocks or t.frozen for t in unfreezer.transitions] == [("block4",)] * 2
 
 
 def transfer_model(backbone):
@@ -170,7 +170,7 @@ def test_an_unknown_block_is_an_error_before_the_first_batch(schedule, message):
         ({}, ValueError, "schedule is empty"),
         ({-1: "block4"}, ValueError, "whole numbers from 0 on. Received: -1"),
         ({"5": "block4"}, ValueError, "Received: '5'"),
-        ("block4", TypeError, "must be a dict"),
+        (20, TypeError, "must be a dict"),
     ],
 )
 def test_an_impossible_schedule_is_refused_at_construction(schedule, error, message):
@@ -184,18 +184,11 @@ def test_a_learning_rate_must_be_a_positive_number(rate):
         BlockUnfreezer({1: "block4"}, learning_rate=rate)
 
 
-def test_a_model_without_a_backbone_and_one_with_two_are_refused():
+def test_a_model_without_a_backbone_is_refused():
     plain = keras.Sequential([keras.Input((SIZE, SIZE, 3)), keras.layers.Flatten()])
     plain.compile("adam", "mse")
-    with pytest.raises(ValueError, match="holds: none"):
+    with pytest.raises(ValueError, match="holds no backbone"):
         plain.fit(dataset(8), verbose=0, callbacks=[BlockUnfreezer({1: "block4"})])
-
-    inputs = keras.Input((SIZE, SIZE, 3))
-    both = [FrozenBackbone(tiny_network(), preprocessing="tf", name=name) for name in "ab"]
-    two = keras.Model(inputs, keras.layers.add([backbone(inputs) for backbone in both]))
-    two.compile("adam", "mse")
-    with pytest.raises(ValueError, match="holds: 'a', 'b'"):
-        two.fit(dataset(8), verbose=0, callbacks=[BlockUnfreezer({1: "block4"})])
 
 
 def test_a_learning_rate_schedule_cannot_be_overruled():

@@ -84,7 +84,9 @@ class TransferHyperModel(keras_tuner.HyperModel):
         mine = [self.plotter, self._keep_best(kwargs["epochs"])]
         if self.blocks and self.first_epoch < kwargs["epochs"]:
             schedule = {self.first_epoch: self.blocks}
-            mine.append(BlockUnfreezer(schedule, learning_rate=hp.get("fine_tuning_learning_rate")))
+            rate = hp.get("fine_tuning_learning_rate")
+            # The best epoch of a trial may be one of the head alone.
+            mine.append(BlockUnfreezer(schedule, learning_rate=rate, early_stopping="any"))
         others = [c for c in callbacks if c not in checkpoints]
         history = model.fit(*args, callbacks=[*others, *mine], **kwargs)
         if "tuner/trial_id" in hp.values or "tuner/epochs" in hp.values:  # Hyperband goes on

@@ -1,0 +1,118 @@
+"""ModelBlocks: the blocks of all backbones in a model, each under one name."""
+
+from collections.abc import Collection, Iterator
+
+import keras
+
+from keras_transfer.frozen_backbone import FrozenBackbone
+from keras_transfer.schedule import Which
+
+
+class ModelBlocks:
+    """Finds the backbones of a model at any depth, and freezes and unfreezes their blocks.
+
+    In a model with several backbones a block's name is `"<layer>/<block>"`, and so is what is
+    selected by: `"left/block5"`, `"left/2"`, `"left/all"`.
+
+    Args:
+        model: A Keras model.
+
+    Attributes:
+        names: The names of all blocks, backbone by backbone, first to last.
+
+    Raises:
+        ValueError: If the model holds no backbone.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        found = [layer for layer in layers_of(model) if isinstance(layer, FrozenBackbone)]
+        if not found:
+            raise ValueError(
+                f"Model '{model.name}' holds no backbone. Expected FrozenBackbone(...) as one of "
+                "its layers, at any depth."
+            )
+        self._backbones = {backbone.name: backbone for backbone in found}
+        if len(self._backbones) < len(found):
+            raise ValueError(
+                f"Model '{model.name}' holds several backbones named "
+                f"{', '.join(repr(backbone.name) for backbone in found)}. Give each a name of its "
+                "own: FrozenBackbone(..., name='left')."
+            )
+        self.names = tuple(
+            self._full(layer, block.name)
+            for layer, backbone in self._backbones.items()
+            for block in backbone.blocks
+        )
+
+    def _full(self, layer: str, block: str) -> str:
+        return f"{layer}/{block}" if len(self._backbones) > 1 else block
+
+    def _parts(self, name: str | int) -> tuple[FrozenBackbone, str]:
+        if len(self._backbones) == 1:
+            return next(iter(self._backbones.values())), str(name)
+        layer, slash, block = name.partition("/") if isinstance(name, str) else ("", "", "")
+        if not slash or layer not in self._backbones:
+            raise ValueError(
+                f"The model holds the backbones {', '.join(map(repr, self._backbones))}, and "
+                f"{name!r} names none. Expected '<backbone>/<blocks>', such as "
+                f"'{next(iter(self._backbones))}/1'."
+            )
+        return self._backbones[layer], block
+
+    def select(self, which: Which) -> tuple[str, ...]:
+        """Returns the names of the blocks that `which` stands for.
+
+        Args:
+            which: As for `FrozenBackbone.unfreeze`; with the layer's name in front of each item in
+                a model of several backbones.
+
+        Raises:
+            ValueError: If it matches no block.
+        """
+        if len(self._backbones) == 1:
+            return self._parts("")[0].select(which)
+        chosen: set[str] = set()
+        for pattern in [which] if isinstance(which, str | int) else which:
+            backbone, block = self._parts(pattern)
+            selected = backbone.select(int(block) if block.isdecimal() else block)
+            chosen.update(self._full(backbone.name, name) for name in selected)
+        return tuple(name for name in self.names if name in chosen)
+
+    @property
+    def trained(self) -> set[str]:
+        """The blocks that train."""
+        return {
+            self._full(layer, block.name)
+            for layer, backbone in self._backbones.items()
+            for block in backbone.blocks
+            if not block.frozen
+        }
+
+    def train(self, blocks: Collection[str], *, of: Collection[str]) -> None:
+        """Unfreezes some of the given blocks and freezes the others of them."""
+        for name in self.names:
+            if name in of:
+                backbone, block = self._parts(name)
+                (backbone.unfreeze if name in blocks else backbone.freeze)([block])
+
+    def weights(self, name: str) -> list[keras.Variable]:
+        """Returns the weights of a block that train while it is not frozen."""
+        backbone, block = self._parts(name)
+        return backbone.block_weights(block)
+
+    def all_weights(self) -> list[keras.Variable]:
+        """Returns all weights of the backbones."""
+        return [weight for backbone in self._backbones.values() for weight in backbone.weights]
+
+    def depth(self, name: str) -> int:
+        """Returns how far below the head a block is: 1 for the top one."""
+        backbone, block = self._parts(name)
+        names = [one.name for one in backbone.blocks]
+        return len(names) - names.index(block)
+
+
+def layers_of(layer: keras.Layer) -> Iterator[keras.Layer]:
+    """Gives a model and all its layers, at any depth."""
+    # `model.layers` shows the outermost layers only, and not those in attributes of subclassed
+    # layers; Keras' own search through all of them has no public name.
+    return layer._flatten_layers()

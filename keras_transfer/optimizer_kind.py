@@ -1,0 +1,78 @@
+"""Kind: what an optimizer is, apart from its variables, to make copies of it."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import keras
+
+# What `exclude_from_weight_decay` leaves behind, which no config and no public name holds.
+_EXCLUSIONS = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
+
+
+class Opaque:
+    """Keeps Keras from tracking what is inside."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What copies of an optimizer are made from.
+
+    Attributes:
+        config: The serialized optimizer.
+        exclusions: What its weight decay leaves out, by the names of its attributes.
+    """
+
+    config: dict[str, Any]
+    exclusions: dict[str, Any]
+
+    @classmethod
+    def of(cls, optimizer: keras.optimizers.Optimizer) -> Self:
+        """Takes down an optimizer.
+
+        Raises:
+            ValueError: If it holds other optimizers.
+        """
+        if hasattr(optimizer, "optimizers") or hasattr(optimizer, "group_names"):
+            raise ValueError(
+                "Expected an optimizer that steps all variables alike, such as Adam. Received: "
+                f"{type(optimizer).__name__}, which holds several already."
+            )
+        exclusions = {n: getattr(optimizer, n) for n in _EXCLUSIONS if hasattr(optimizer, n)}
+        return cls(serialized(optimizer), exclusions)
+
+    @property
+    def learning_rate(self) -> Any:
+        """The rate that it came with, a number or a schedule."""
+        rate = self.config["config"]["learning_rate"]
+        if isinstance(rate, dict):
+            return keras.optimizers.schedules.deserialize(rate)
+        return rate
+
+    @property
+    def global_clipnorm(self) -> float | None:
+        """The norm to which all gradients together are clipped."""
+        return self.config["config"].get("global_clipnorm")
+
+    def copy(self, name: str) -> keras.optimizers.Optimizer:
+        """Returns a new optimizer of this kind."""
+        config = {**self.config["config"], "learning_rate": 0.0}
+        config["name"] = f"{config['name']}_{name.replace('@', '_').replace('/', '_')}"
+        optimizer = deserialized({**self.config, "config": config})
+        for attribute, value in self.exclusions.items():
+            setattr(optimizer, attribute, value)
+        return optimizer
+
+
+def serialized(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """Returns the config of an optimizer, without the name that Keras makes up for each."""
+    config = keras.saving.serialize_keras_object(optimizer)
+    return {**config, "config": {**config["config"], "name": config["class_name"].lower()}}
+
+
+def deserialized(config: dict[str, Any], custom_objects: Any = None) -> Any:
+    """Returns the optimizer of a config."""
+    # Not `keras.optimizers.deserialize`, whose table of names lacks Lamb in Keras 3.15.1.
+    return keras.saving.deserialize_keras_object(config, custom_objects)

@@ -1,0 +1,386 @@
+"""What a schedule of phases promises, beyond blocks at given epochs."""
+
+import copy
+
+import keras
+import numpy as np
+import pytest
+from conftest import SIZE, dataset, identical, snapshot, tiny_backbone, tiny_network
+
+from keras_transfer import BlockUnfreezer, FrozenBackbone, Phase, TransferModel
+
+ADAM = keras.optimizers.Adam
+
+
+def plain(backbone=None, optimizer=None, **kwargs) -> keras.Model:
+    layers = [keras.Input((SIZE, SIZE, 3)), backbone or tiny_backbone(), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile(optimizer or ADAM(1e-3), "mse", **kwargs)
+    return model
+
+
+def kept(backbone=None, optimizer=None) -> keras.Model:
+    model = TransferModel(backbone or tiny_backbone(), 2, hidden=4, dropout=0)
+    model.compile(optimizer or ADAM(1e-3))
+    model.build((None, SIZE, SIZE, 3))
+    return model
+
+
+MODELS = [plain, kept]
+
+
+class Metric(keras.callbacks.Callback):
+    """Logs a metric of given values, as a metric of the model would be."""
+
+    def __init__(self, values, name="val_loss"):
+        super().__init__()
+        self.values, self.name = values, name
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs[self.name] = self.values[epoch]
+
+
+class Given(BlockUnfreezer):
+    """Sees given values of the metric in the place of measured ones."""
+
+    def __init__(self, *args, values, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.values = values
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.values[epoch] is not None:
+            logs[self.monitor] = self.values[epoch]
+        super().on_epoch_end(epoch, logs)
+
+
+def fit(model, *callbacks, epochs, **kwargs):
+    data = dataset(16, shuffle=False)
+    return model.fit(data, epochs=epochs, verbose=0, callbacks=list(callbacks), **kwargs)
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_a_phase_begins_when_the_metric_has_not_improved_for_so_many_epochs(make):
+    values = [0.5, 0.4, 0.45, 0.41, 0.3, 0.35, 0.36]
+    unfreezer = Given([Phase("block4", patience=2), Phase("block3", patience=2)], values=values)
+    history = fit(make(), unfreezer, epochs=7).history
+    assert history["phase"] == [0, 0, 0, 0, 1, 1, 1]
+    first, *rest = unfreezer.transitions
+    assert (first.epoch, first.blocks, rest) == (4, ("block4",), [])
+    assert first.reason == "val_loss no better than 0.4 for 2 epochs"
+    assert len(history["loss"]) == 7
+
+
+def test_whichever_comes_first_begins_the_phase():
+    schedule = [Phase("block4", at_epoch=3, patience=1), Phase("block3", at_epoch=5, patience=9)]
+    unfreezer = Given(schedule, values=[0.5, 0.6, 0.1, 0.1, 0.1, 0.1])
+    fit(plain(), unfreezer, epochs=6)
+    assert [(t.epoch, t.reason.split()[0]) for t in unfreezer.transitions] == [
+        (2, "val_loss"),
+        (5, "epoch"),
+    ]
+
+
+def test_gradual_unfreezes_one_block_after_the_other_from_the_top():
+    unfreezer = Given("gradual", values=[1.0] * 8)
+    fit(kept(), unfreezer, epochs=8)
+    assert (
+        [(t.epoch, t.blocks) for t in unfreezer.transitions]
+        == [
+            (4, ("block4",)),  # one epoch sets the mark, three do no better
+            (8, ("block3",)),
+        ][:1]
+    )
+    assert unfreezer.is_due(8)
+
+
+def test_rates_decay_from_block_to_block_and_are_in_the_history():
+    unfreezer = BlockUnfreezer({1: ["block3", "block4"]}, learning_rate=1e-2, lr_decay=0.5)
+    model = plain()
+    history = fit(model, unfreezer, epochs=2).history
+    np.testing.assert_allclose(history["learning_rate"], [1e-3, 1e-2], rtol=1e-6)
+    np.testing.assert_allclose(history["learning_rate/block4"], [0, 5e-3], rtol=1e-6)
+    np.testing.assert_allclose(history["learning_rate/block3"], [0, 2.5e-3], rtol=1e-6)
+    trained = sum(np.prod(w.shape) for w in model.trainable_weights)
+    assert history["trainable_parameters"][1] == trained > history["trainable_parameters"][0]
+
+
+def test_decayed_rates_are_the_steps_that_blocks_take():
+    model = plain(optimizer=keras.optimizers.SGD(1e-3))
+    fit(model, BlockUnfreezer({0: ["block3", "block4"]}, lr_decay=0.1), epochs=1)
+    rates = {g: float(model.optimizer.group(g).learning_rate) for g in ("rest", "block4", "block3")}
+    np.testing.assert_allclose(list(rates.values()), [1e-3, 1e-4, 1e-5], rtol=1e-6)
+
+
+def test_a_warm_up_raises_the_rate_step_by_step():
+    class Rates(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.seen = []
+
+        def on_train_batch_begin(self, batch, logs=None):
+            self.seen.append(float(self.model.optimizer.group("block4").learning_rate))
+
+    model, rates = plain(), Rates()
+    fit(model, BlockUnfreezer([Phase("block4", at_epoch=1, warmup=3)]), rates, epochs=3)
+    expected = 1e-3 * np.array([1, 1, 1 / 3, 2 / 3, 1, 1])
+    np.testing.assert_allclose(rates.seen, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_another_optimizer_takes_over_all_that_trains(make):
+    phase = Phase("block4", at_epoch=1, optimizer=keras.optimizers.RMSprop(1e-4))
+    model = make()
+    history = fit(model, BlockUnfreezer([phase]), epochs=3).history
+    optimizer = model.optimizer
+    assert [type(optimizer.group(g)).__name__ for g in ("rest", "block4")] == ["RMSprop"] * 2
+    assert [int(optimizer.group("rest", kind).iterations) for kind in (0, 1)] == [2, 4]
+    np.testing.assert_allclose(history["learning_rate"], [1e-3, 1e-4, 1e-4], rtol=1e-6)
+
+
+def test_another_optimizer_steps_as_a_fresh_one():
+    """What two Keras fits do by hand: Adam on the head, then RMSprop on head and top block."""
+    schedule = [Phase("block4", at_epoch=2, optimizer=keras.optimizers.RMSprop(1e-3))]
+    keras.utils.set_random_seed(1)
+    ours = plain()
+    fit(ours, BlockUnfreezer(schedule), epochs=4)
+
+    keras.utils.set_random_seed(1)
+    backbone = tiny_backbone()
+    by_hand = plain(backbone)
+    fit(by_hand, epochs=2)
+    backbone.unfreeze("block4")
+    by_hand.compile(keras.optimizers.RMSprop(1e-3), "mse")
+    fit(by_hand, epochs=2)
+    for a, b in zip(ours.weights, by_hand.weights, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_restore_best_goes_on_from_the_best_epoch_of_the_phase_before(make):
+    class Keep(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                variables = [*self.model.weights, *self.model.optimizer.group("rest").variables]
+                self.values = [(variable, variable.numpy().copy()) for variable in variables]
+            if epoch == 3:
+                self.moved = not self.as_they_were()
+
+        def as_they_were(self):
+            return all(np.array_equal(variable.numpy(), value) for variable, value in self.values)
+
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 4:
+                self.same = self.as_they_were()
+
+    keep = Keep()
+    schedule = [Phase("block4", at_epoch=4, restore_best=True)]
+    unfreezer = Given(schedule, values=[0.5, 0.4, 0.6, 0.7, 0.8])
+    fit(make(), keep, unfreezer, epochs=5)
+    assert keep.moved
+    assert keep.same
+
+
+def test_blocks_may_be_frozen_again():
+    backbone = tiny_backbone()
+    schedule = [Phase("block4", at_epoch=1), Phase("block3", at_epoch=2, freeze="block4")]
+    unfreezer = BlockUnfreezer(schedule)
+    fit(plain(backbone), unfreezer, epochs=3)
+    assert [block.name for block in backbone.blocks if not block.frozen] == ["block3"]
+    assert (unfreezer.transitions[1].blocks, unfreezer.transitions[1].frozen) == (
+        ("block3",),
+        ("block4",),
+    )
+
+
+def two_backbones(join=keras.layers.add) -> keras.Model:
+    inputs = keras.Input((SIZE, SIZE, 3))
+    both = [
+        FrozenBackbone(tiny_network(), preprocessing="tf", name=name) for name in ("left", "right")
+    ]
+    outputs = keras.layers.Dense(1)(join([backbone(inputs) for backbone in both]))
+    model = keras.Model(inputs, outputs)
+    model.compile(ADAM(1e-3), "mse")
+    return model
+
+
+def test_two_backbones_are_addressed_by_the_names_of_their_layers(tmp_path):
+    model = two_backbones()
+    left, right = model.get_layer("left"), model.get_layer("right")
+    before = snapshot(left)
+    schedule = {1: "right/block4", 2: ["left/1", "right/block3"]}
+    history = fit(model, BlockUnfreezer(schedule), epochs=2).history
+    assert identical(before, left)
+    assert [b.name for b in right.blocks if not b.frozen] == ["block4"]
+    assert history["learning_rate/right/block4"][0] == 0 < history["learning_rate/right/block4"][1]
+    fit(model, BlockUnfreezer(schedule), epochs=3, initial_epoch=2)
+    assert not identical(before, left)
+    model.save_weights(tmp_path / "saved.weights.h5")
+    model.load_weights(tmp_path / "saved.weights.h5")
+
+
+@pytest.mark.parametrize("which", ["block4", 1, "middle/block4"])
+def test_of_two_backbones_one_has_to_be_named(which):
+    with pytest.raises(ValueError, match=r"'left', 'right'.*such as 'left/1'"):
+        fit(two_backbones(), BlockUnfreezer({1: which}), epochs=2)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("make", MODELS)
+def test_early_stopping_ends_the_fit_only_in_the_last_phase(make, first):
+    values = [0.1, 0.5, 0.5, 0.5, 0.5, 0.4, 0.6, 0.7, 0.7]
+    stopper = keras.callbacks.EarlyStopping("val_loss", patience=2, restore_best_weights=True)
+    unfreezer = Given({4: "block4"}, values=values)
+    callbacks = [stopper, unfreezer] if first else [unfreezer, stopper]
+    history = fit(make(), *callbacks, epochs=9).history
+    assert len(history["loss"]) == 8  # epoch 5 is the best of the phase; 6 and 7 are the patience
+    assert stopper.best_epoch == 5
+
+
+def test_early_stopping_ends_the_fit_in_any_phase_if_told():
+    stopper = keras.callbacks.EarlyStopping("val_loss", patience=2)
+    unfreezer = Given({4: "block4"}, values=[0.1] + [0.5] * 6, early_stopping="any")
+    history = fit(plain(), unfreezer, stopper, epochs=6).history
+    assert len(history["loss"]) == 3
+
+
+class StopAt(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch == 2
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_another_callback_that_stops_is_obeyed_also_where_a_phase_is_due(make):
+    unfreezer = Given([Phase("block4", patience=2)], values=[0.1, 0.2, 0.3, 0.4, 0.5])
+    assert len(fit(make(), StopAt(), unfreezer, epochs=5).history["loss"]) == 3
+
+
+class Interrupt(keras.callbacks.Callback):
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("backup_first", [True, False])
+@pytest.mark.parametrize("make", MODELS)
+def test_a_run_with_every_kind_of_phase_resumes_bit_for_bit(make, backup_first, tmp_path):
+    """Killed before, between and after transitions that depend on a metric."""
+    values = [0.5, 0.4, 0.6, 0.7, 0.5, 0.6, 0.7, 0.8]
+
+    def run(folder, *callbacks):
+        keras.utils.set_random_seed(1)
+        model = make()
+        unfreezer = Given(
+            [
+                Phase("block4", patience=2, warmup=3, lr_decay=0.5, restore_best=True),
+                Phase("block3", patience=2, optimizer=keras.optimizers.RMSprop(1e-4)),
+            ],
+            values=values,
+        )
+        backup = keras.callbacks.BackupAndRestore(tmp_path / folder, delete_checkpoint=False)
+        order = [backup, unfreezer] if backup_first else [unfreezer, backup]
+        fit(model, *callbacks, *order, epochs=8)
+        return model
+
+    for epoch in (2, 3, 4, 5, 7):
+        with pytest.raises(KeyboardInterrupt):
+            run("interrupted", Interrupt(epoch))
+    resumed, whole = run("interrupted"), run("whole")
+    assert whole.optimizer.phase == 2
+    assert identical(snapshot(whole), resumed)
+    for ours, theirs in zip(resumed.optimizer.variables, whole.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_a_changed_schedule_is_refused_with_what_differs(tmp_path):
+    model = plain()
+    fit(model, BlockUnfreezer({1: "block4"}), epochs=2)
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    changed = BlockUnfreezer({1: "block4", 3: "block3"})
+    with pytest.raises(ValueError, match=r"another schedule: it had 1 phases, this one has 2"):
+        fit(loaded, changed, epochs=4, initial_epoch=2)
+    other = plain()
+    fit(other, BlockUnfreezer({1: "block3"}), epochs=2)
+    with pytest.raises(ValueError, match="phase 1 had which='block4', this one has 'block3'"):
+        other.load_weights(tmp_path / "model.weights.h5")
+
+
+def test_hyperbands_initial_epoch_begins_in_the_phase_of_that_epoch():
+    unfreezer = copy.deepcopy(BlockUnfreezer([Phase("block4", at_epoch=1, learning_rate=1e-5)]))
+    model = plain()
+    history = fit(model, unfreezer, epochs=4, initial_epoch=3).history
+    assert history["phase"] == [1]
+    np.testing.assert_allclose(history["learning_rate"], [1e-5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("reduce_first", [True, False])
+def test_callbacks_that_set_the_rate_move_all_blocks_and_keep_the_decay(reduce_first):
+    model = plain()
+    reduce = keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.1, patience=1, min_delta=0)
+    unfreezer = Given({0: "block4"}, lr_decay=0.5, values=[0.5, 0.6])
+    order = [reduce, unfreezer] if reduce_first else [unfreezer, reduce]
+    fit(model, *order, epochs=2)
+    assert float(model.optimizer.learning_rate) == pytest.approx(1e-4)
+    assert float(model.optimizer.group("block4").learning_rate) == pytest.approx(5e-5)
+
+
+@pytest.mark.parametrize(
+    ("phase", "message"),
+    [
+        (lambda: Phase("block4"), "When does .* begin"),
+        (lambda: Phase("block4", at_epoch=-1), "at_epoch must be whole numbers from 0"),
+        (lambda: Phase("block4", patience=0), "patience must be whole numbers from 1"),
+        (lambda: Phase("block4", at_epoch=1, learning_rate="1e-4"), "must be a positive number"),
+        (lambda: Phase("block4", at_epoch=1, lr_decay=0), "`lr_decay` must be a positive"),
+        (lambda: Phase("block4", at_epoch=1, optimizer="adamm"), "adamm"),
+        (lambda: BlockUnfreezer([Phase("a", at_epoch=3), Phase("b", at_epoch=2)]), "out of order"),
+        (lambda: BlockUnfreezer({1: "a"}, monitor="speed"), "does not tell whether lower"),
+    ],
+)
+def test_an_impossible_phase_is_refused_at_construction(phase, message):
+    with pytest.raises(ValueError, match=message):
+        phase()
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {1: "block4", 2: 1},
+        [Phase("block4", at_epoch=1, freeze="block4")],
+        [Phase("block4", at_epoch=1), Phase(at_epoch=2, freeze="block3")],
+    ],
+)
+def test_a_phase_that_changes_nothing_is_refused_before_the_first_batch(schedule):
+    with pytest.raises(ValueError, match="trains nothing new"):
+        fit(plain(), BlockUnfreezer(schedule), epochs=3)
+
+
+def test_a_metric_that_is_not_logged_is_an_error_that_lists_what_is():
+    unfreezer = BlockUnfreezer([Phase("block4", patience=1)], monitor="accuracy")
+    with pytest.raises(ValueError, match=r"monitor='accuracy' is not logged. Logged are: loss"):
+        fit(plain(), unfreezer, epochs=2)
+    with pytest.warns(UserWarning, match="give `validation_data`"):
+        fit(plain(), BlockUnfreezer([Phase("block4", patience=1)]), epochs=1)
+
+
+def test_a_metric_that_is_not_a_number_is_told_and_is_no_improvement():
+    unfreezer = Given([Phase("block4", patience=2)], values=[0.5, float("nan"), float("nan"), 0.5])
+    with pytest.warns(UserWarning, match="val_loss is nan"):
+        fit(plain(), unfreezer, epochs=4)
+    assert [t.epoch for t in unfreezer.transitions] == [3]
+
+
+def test_two_unfreezers_in_one_fit_are_refused():
+    with pytest.raises(ValueError, match="Expected one BlockUnfreezer"):
+        fit(plain(), BlockUnfreezer({1: "block4"}), BlockUnfreezer({2: "block3"}), epochs=3)
+
+
+def test_keras_still_calls_callbacks_from_a_list_where_we_look_for_it():
+    """`callback_order` finds the list among the callers; without it, order would matter."""
+    unfreezer, other = BlockUnfreezer({1: "block4"}), keras.callbacks.LambdaCallback()
+    callbacks = keras.callbacks.CallbackList([other, unfreezer], model=plain())
+    assert callbacks.callbacks == [unfreezer, other]
