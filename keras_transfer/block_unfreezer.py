@@ -14,6 +14,7 @@ from keras_transfer.callback_order import lead
 from keras_transfer.curve_facts import lower_is_better
 from keras_transfer.model_blocks import ModelBlocks
 from keras_transfer.schedule import Phase, Which, check_rate, gradual, phases
+from keras_transfer.schedule_file import read_schedule
 from keras_transfer.stages import stages
 from keras_transfer.step_functions import adopt_optimizer, retrace
 
@@ -324,4 +325,5 @@ class BlockUnfreezer(keras.callbacks.Callback):
 
 
 def _phases(schedule: Any) -> tuple[Phase, ...]:
-    return phases(schedule)
+    is_path = isinstance(schedule, str | os.PathLike)
+    return phases(read_schedule(schedule) if is_path else schedule)

@@ -280,10 +280,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         """Makes room for the best values of variables, and of the slots of all groups."""
         if not self._best.value:
             slots = [variable for inner in self._inner.values() for variable in inner.variables]
-            self._best.value = [
-                (variable, _copy(variable))
-                for variable in [*variables, *slots]
-            ]
+            self._best.value = [(variable, _copy(variable)) for variable in [*variables, *slots]]
             self._load_pending(BEST)
 
     def remember(self) -> None:

@@ -67,9 +67,7 @@ class Phase:
         _check_whole("warmup", self.warmup, least=0)
         check_rate("learning_rate", self.learning_rate)
         check_rate("lr_decay", self.lr_decay)
-        if isinstance(self.optimizer, str):
-            object.__setattr__(self, "optimizer", keras.optimizers.get(self.optimizer))
-        if not isinstance(self.optimizer, keras.optimizers.Optimizer | None):
+        if not isinstance(self.own_optimizer(), keras.optimizers.Optimizer | None):
             raise TypeError(
                 f"`optimizer` must be a Keras optimizer or its name. Received: {self.optimizer!r}."
             )
@@ -78,9 +76,15 @@ class Phase:
         given = {name: value for name, value in vars(self).items() if value not in (None, 0)}
         return f"Phase({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
+    def own_optimizer(self) -> Any:
+        """Returns its optimizer, made from the name where there is one."""
+        by_name = isinstance(self.optimizer, str)
+        return keras.optimizers.get(self.optimizer) if by_name else self.optimizer
+
     def describe(self) -> dict[str, Any]:
         """Returns what it says, as JSON has it: equal for equal phases."""
-        optimizer = self.optimizer and serialized(self.optimizer)
+        own = self.own_optimizer()
+        optimizer = None if own is None else serialized(own)
         return json.loads(json.dumps({**vars(self), "optimizer": optimizer}))
 
 

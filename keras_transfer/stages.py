@@ -60,7 +60,7 @@ def stages(
         before = found[-1]
         rate, active = phase.learning_rate, before.active
         if phase.optimizer is not None:
-            active = optimizer.add_optimizer(phase.optimizer)
+            active = optimizer.add_optimizer(phase.own_optimizer())
             rate = rate or optimizer.learning_rate_of(active)
         if rate is None and number == 1:
             rate = learning_rate

@@ -25,6 +25,7 @@ LAYERS = (
     "blockwise_optimizer",
     "schedule_state",
     "model_blocks",
+    "schedule_file",
     "schedule",
     "optimizer_kind",
     "fit_data",

@@ -29,17 +29,6 @@ def kept(backbone=None, optimizer=None) -> keras.Model:
 MODELS = [plain, kept]
 
 
-class Metric(keras.callbacks.Callback):
-    """Logs a metric of given values, as a metric of the model would be."""
-
-    def __init__(self, values, name="val_loss"):
-        super().__init__()
-        self.values, self.name = values, name
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs[self.name] = self.values[epoch]
-
-
 class Given(BlockUnfreezer):
     """Sees given values of the metric in the place of measured ones."""
 
@@ -91,6 +80,21 @@ def test_gradual_unfreezes_one_block_after_the_other_from_the_top():
         ][:1]
     )
     assert unfreezer.is_due(8)
+
+
+def test_a_schedule_may_stand_in_a_file(tmp_path):
+    file = tmp_path / "schedule.yaml"
+    file.write_text(
+        "phases:\n"
+        "  - {which: block4, at_epoch: 1, learning_rate: 1e-4}\n"
+        "  - {which: block3, at_epoch: 2, lr_decay: 0.5, optimizer: {name: sgd, momentum: 0.9}}\n"
+    )
+    model = plain()
+    history = fit(model, BlockUnfreezer(file), epochs=3).history
+    assert history["phase"] == [0, 1, 2]
+    assert type(model.optimizer.group("rest")).__name__ == "SGD"
+    with pytest.raises(FileNotFoundError, match="block5"):
+        BlockUnfreezer("block5")
 
 
 def test_rates_decay_from_block_to_block_and_are_in_the_history():
