@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import tiny_backbone
 from PIL import Image
 
 import keras_transfer
@@ -29,6 +30,10 @@ def _workplace(tmp_path, monkeypatch):
             pixels = generator.integers(0, 256, (40, 40, 3)).astype("uint8")
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.jpg")
     monkeypatch.chdir(tmp_path)
+    searched = keras_transfer.TransferModel(tiny_backbone(), ["cat", "dog"])
+    searched.build((None, 150, 150, 3))
+    (tmp_path / "runs" / "photos").mkdir(parents=True)
+    searched.save(tmp_path / "runs" / "photos" / "best.keras")
     load = frozen_backbone.backbones.load
 
     def offline(source, *, weights="imagenet", input_shape=None):
@@ -44,6 +49,7 @@ def names() -> dict[str, object]:
     batches = tf.data.Dataset.from_tensor_slices((pixels, [0, 1, 0, 1])).batch(2)
     curve = {"loss": [0.5, 0.4], "val_loss": [0.6, 0.5]}
     return {
+        "images": pixels,
         "train": batches,
         "valid": batches,
         "history_a": curve,

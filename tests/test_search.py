@@ -127,6 +127,28 @@ def test_when_all_trials_fail_the_reason_is_last_on_the_screen(
     assert captured.err.strip().endswith("all trials failed: RuntimeError: no luck today")
 
 
+@pytest.mark.parametrize("where", ["_images", "_search"])
+def test_an_interrupt_before_the_first_trial_is_told_and_leaves_nothing(
+    tmp_path, monkeypatch, capsys, where
+):
+    output = tmp_path / "run"
+
+    class NoTrials:
+        outcomes = ()
+
+    def interrupted(*args):
+        if where == "_images":
+            raise KeyboardInterrupt
+        (output / "trials").mkdir(parents=True)
+        return NoTrials
+
+    monkeypatch.setattr(search, "_images", lambda *args: None)
+    monkeypatch.setattr(search, where, interrupted)
+    assert search.main([str(tmp_path), "--output", str(output), *QUICK]) == 130
+    assert not output.exists()
+    assert ("Interrupted" in capsys.readouterr().err) == (where == "_images")
+
+
 @pytest.mark.slow
 def test_the_demo_runs_without_arguments_on_its_protocol(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -182,7 +204,8 @@ def test_an_unknown_backbone_is_refused(five_classes, tmp_path, capsys):
 
 
 def test_numbers_out_of_range_are_refused(capsys):
-    assert "--trials: '0' is no whole number from 1 on" in refused(capsys, "--trials", "0")
+    assert "--trials: '0' is no number from 1 to 1000000" in refused(capsys, "--trials", "0")
+    assert "--seed: '4294967296' is no number from 0" in refused(capsys, "--seed", "4294967296")
     assert "--seed: '-1'" in refused(capsys, "--seed=-1")
 
 

@@ -12,6 +12,7 @@ best.keras, export/1 (a SavedModel that takes raw 0..255 pixels) and summary.jso
 import argparse
 import importlib
 import os
+import shutil
 import sys
 import time
 import warnings
@@ -50,8 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, ImportError, OSError) as error:
         print(f"search.py: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Interrupted before the first trial.", file=sys.stderr)
+        return 130
     trials = _search(args, backbone, data, output)
     if not trials.outcomes:
+        shutil.rmtree(output)  # with nothing in it but the tuner's notes
         return 130
     if trials.best is None:
         print(f"search.py: all trials failed: {trials.failures[-1].failure}", file=sys.stderr)
@@ -80,13 +85,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="top blocks to fine-tune in the second half of the epochs, 0 for none (default: 1)",
     )
-    add("--image-size", type=_from(1), default=224, metavar="PIXELS", help="default: 224")
+    add("--image-size", type=_from(16, 2048), default=224, metavar="PIXELS", help="default: 224")
     add("--batch-size", type=_from(1), default=32, metavar="IMAGES", help="default: 32")
     flips = "views of an image that mean the same (default: none; for the demo data mirror)"
     add("--flips", choices=("none", "mirror", "flips", "dihedral"), help=flips)
     average = "the best trials to average in best.keras, 1 for the winner alone (default: 5)"
     add("--average", type=_from(1), default=5, metavar="N", help=average)
-    add("--seed", type=_from(0), default=0, metavar="N", help="default: 0")
+    add("--seed", type=_from(0, 2**20), default=0, metavar="N", help="default: 0")
     add("--output", type=Path, metavar="FOLDER", help="a new folder (default: runs/<data>-<time>)")
     args = parser.parse_args(arguments)
     if args.flips is None:  # a solar cell is as good left to right; a letter is not
@@ -94,10 +99,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def _from(lowest: int) -> Any:
+def _from(lowest: int, highest: int = 10**6) -> Any:
     def number(text: str) -> int:
-        if not text.isdecimal() or int(text) < lowest:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {lowest} on")
+        if not text.isdecimal() or len(text) > 9 or not lowest <= int(text) <= highest:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from {lowest} to {highest}")
         return int(text)
 
     return number
