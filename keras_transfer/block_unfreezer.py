@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_transfer.callback_order import lead
 from keras_transfer.curve_facts import lower_is_better
@@ -255,7 +254,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
         new = tuple(name for name in self._blocks.names if name in after - before)
         frozen = tuple(name for name in self._blocks.names if name in before - after)
         fixed = self._optimizer.compiled_learning_rate is not None
-        rate = float(f"{float(self._optimizer.learning_rate):.6g}") if fixed else None  # float32
+        rate = float(f"{_number(self._optimizer.learning_rate):.6g}") if fixed else None  # float32
         self.transitions.append(Transition(epoch, new, rate, frozen, why))
         if self.params.get("verbose"):
             parts = [
@@ -282,9 +281,9 @@ class BlockUnfreezer(keras.callbacks.Callback):
             stage = self._stages[state.phase]
             logs["phase"] = state.phase
             logs["trainable_parameters"] = self._trainable()
-            logs["learning_rate"] = float(ops.convert_to_numpy(optimizer.learning_rate))
+            logs["learning_rate"] = _number(optimizer.learning_rate)
             for name in sorted(self.blocks):
-                rate = float(ops.convert_to_numpy(optimizer.rate(name)))
+                rate = _number(optimizer.rate(name))
                 logs[f"learning_rate/{name}"] = rate if name in stage.trained else 0.0
 
     def _look_at(self, logs: Mapping[str, Any]) -> None:
@@ -322,6 +321,10 @@ class BlockUnfreezer(keras.callbacks.Callback):
         if self.early_stopping == "last" and self._optimizer.phase + 1 < len(self._stages):
             for stopper in self._early_stoppings():
                 stopper.wait = -math.inf
+
+
+def _number(value: Any) -> float:
+    return float(value.numpy())  # `float()` alone fails for what is spread over devices
 
 
 def _phases(schedule: Any) -> tuple[Phase, ...]:

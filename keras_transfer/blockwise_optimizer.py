@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_transfer.optimizer_kind import Kind, Opaque, deserialized
+from keras_transfer.optimizer_kind import Kind, Opaque, deserialized, steps_of
 from keras_transfer.schedule_state import ScheduleState
 
 REST = "rest"  # the group of what belongs to no block
@@ -139,7 +139,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         return [
             pair
             for one in inner
-            if one.use_ema and int(one.iterations) > 0  # before, an average is empty
+            if one.use_ema and steps_of(one) > 0  # before, an average is empty
             for pair in zip(
                 one._trainable_variables, one._model_variables_moving_average, strict=True
             )
@@ -273,7 +273,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         for group in self.group_names:
             inner = self.group(group)
             own = [v for v in var_list if self._group_of.get(self._var_key(v)) == group]
-            if own and int(inner.iterations) > 0:
+            if own and steps_of(inner) > 0:
                 inner.finalize_variable_values(own)
 
     def keep_best_of(self, variables: Sequence[keras.Variable]) -> None:

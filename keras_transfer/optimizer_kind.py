@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import keras
+import tensorflow as tf
 
 # What `exclude_from_weight_decay` leaves behind, which no config and no public name holds.
 _EXCLUSIONS = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
@@ -76,3 +77,9 @@ def deserialized(config: dict[str, Any], custom_objects: Any = None) -> Any:
     """Returns the optimizer of a config."""
     # Not `keras.optimizers.deserialize`, whose table of names lacks Lamb in Keras 3.15.1.
     return keras.saving.deserialize_keras_object(config, custom_objects)
+
+
+def steps_of(optimizer: keras.optimizers.Optimizer) -> int:
+    """Returns how many batches an optimizer has seen, also where it is spread over devices."""
+    with tf.init_scope():  # also while a step is traced
+        return int(optimizer._iterations.numpy())

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_transfer.optimizer_kind import steps_of
+
 
 class ScheduleState:
     """How far a schedule has come.
@@ -44,7 +46,7 @@ class ScheduleState:
         variables = self.__dict__["_variables"]()
         if name not in variables:
             raise AttributeError(name)
-        value = ops.convert_to_numpy(variables[name].value)
+        value = variables[name].numpy()
         return float(value) if name == "best" else int(value)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -60,7 +62,7 @@ class ScheduleState:
         """
         self.phase, self.epoch = phase, epoch - 1
         self.wait, self.best = 0, float("nan")
-        self.begun_at, self.warmup = int(self._optimizer.iterations), warmup
+        self.begun_at, self.warmup = steps_of(self._optimizer), warmup
 
     def warmed_up(self) -> Any:
         """The part of the phase's warm-up that is over at this step, 0 to 1."""

@@ -176,7 +176,8 @@ class TransferModel(keras.Model):
         train, valid = split(x, y, sample_weight, validation_split, validation_data)
         train = replace(train, augmentation=self.augmentation)
         if not self.built and (shape := train.batch_shape()) is not None:
-            self.build(shape)
+            with self.distribute_strategy.scope():
+                self.build(shape)
         one = OneTraining(
             callbacks,
             add_history=True,
