@@ -2,6 +2,8 @@
 
 from keras_transfer.block_unfreezer import BlockUnfreezer as BlockUnfreezer
 from keras_transfer.feature_cache import FeatureCache as FeatureCache
+from keras_transfer.find_learning_rate import RateFinding as RateFinding
+from keras_transfer.find_learning_rate import find_learning_rate as find_learning_rate
 from keras_transfer.flips import Flips as Flips
 from keras_transfer.frozen_backbone import FrozenBackbone as FrozenBackbone
 from keras_transfer.history_plotter import HistoryPlotter as HistoryPlotter

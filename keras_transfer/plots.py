@@ -1,4 +1,4 @@
-"""Pure functions from numbers to matplotlib figures: a history, a comparison, a search.
+"""Pure functions from numbers to matplotlib figures: histories, searches, sweeps.
 
 Nothing behind this face imports Keras or TensorFlow, and matplotlib only where a figure is drawn.
 """
@@ -12,6 +12,7 @@ from keras_transfer.curve_facts import lower_is_better as lower_is_better
 from keras_transfer.curve_facts import monitored_log as monitored_log
 from keras_transfer.history_figure import history_figure as history_figure
 from keras_transfer.marks import Mark as Mark
+from keras_transfer.rate_figure import rate_figure as rate_figure
 from keras_transfer.search_figure import search_figure as search_figure
 from keras_transfer.whole_files import figure_path as figure_path
 from keras_transfer.whole_files import save_figure as save_figure

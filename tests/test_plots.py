@@ -23,6 +23,7 @@ from keras_transfer.plots import (
     history_figure,
     lower_is_better,
     monitored_log,
+    rate_figure,
     save_figure,
     search_figure,
 )
@@ -226,6 +227,28 @@ SEARCHES = {
         ]
     ),
 }  # fmt: skip
+
+
+RATES = [10 ** (i / 10) for i in range(-50, 1)]
+SWEEPS = {
+    "a sweep": lambda: rate_figure(RATES, [2 - i / 40 for i in range(51)], [1.0] * 51, RATES[30]),
+    "diverging": lambda: rate_figure(
+        RATES, [*(2 - i / 40 for i in range(49)), 50.0, 1e9], [1.0] * 49 + [1e3, 1e20], RATES[48]
+    ),
+    "a narrow range": lambda: rate_figure([1e-3, 2e-3], [0.7, 0.7], [0.7, 0.7], 1e-3),
+}
+
+
+@pytest.mark.parametrize("case", SWEEPS)
+def test_texts_of_a_sweep_neither_overlap_nor_leave_the_figure(case):
+    figure = SWEEPS[case]()
+    assert_readable(figure)
+    assert_filled(figure)
+
+
+def test_a_sweep_shows_where_the_loss_falls_and_not_how_high_it_diverges():
+    assert SWEEPS["diverging"]().axes[0].get_ylim()[1] < 3
+    assert SWEEPS["diverging"]().texts[0].get_text() == "suggested learning rate 6.3e-01"
 
 
 @pytest.mark.parametrize("case", HISTORIES)

@@ -1,0 +1,397 @@
+"""find_learning_rate suggests a rate that trains, and nobody can tell that it was called."""
+
+import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SIZE, dataset, identical, images, labels, snapshot, tiny_backbone
+from PIL import Image
+
+from keras_transfer import (
+    BlockUnfreezer,
+    FeatureCache,
+    Flips,
+    TransferModel,
+    find_learning_rate,
+    image_folder,
+)
+from keras_transfer.find_learning_rate import _smooth, _steepest, _Sweep
+
+OPTIMIZERS = {
+    "adam": lambda: keras.optimizers.Adam(1e-3),
+    "momentum": lambda: keras.optimizers.SGD(1e-2, momentum=0.9),
+    "averaged": lambda: keras.optimizers.Adam(1e-3, use_ema=True, ema_overwrite_frequency=3),
+}
+
+
+def plain(optimizer="adam", **compiled) -> keras.Model:
+    model = keras.Sequential(
+        [
+            keras.Input((SIZE, SIZE, 3)),
+            tiny_backbone(),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(1, activation="sigmoid", dtype="float32"),
+        ]
+    )
+    model.compile(optimizer, "binary_crossentropy", metrics=["accuracy"], **compiled)
+    return model
+
+
+def transfer(optimizer="adam", **kwargs) -> TransferModel:
+    model = TransferModel(tiny_backbone(), hidden=6, dropout=0.5, **kwargs)
+    model.compile(optimizer)
+    return model
+
+
+def shuffled() -> tf.data.Dataset:
+    """Images whose order goes on from epoch to epoch, as a user's."""
+    return dataset(32).prefetch(1)
+
+
+def swept(model, *data, **kwargs):
+    return find_learning_rate(model, *data, **{"lowest": 1e-5, "steps": 40, **kwargs})
+
+
+def weights_after_fit(make, *data, sweep: bool, before: int = 0, callbacks=()) -> list[np.ndarray]:
+    keras.utils.set_random_seed(3)
+    model = make()
+    given = [part() if callable(part) else part for part in data]
+    if before:
+        model.fit(*given, epochs=before, verbose=0)
+    if sweep:
+        swept(model, *given)
+    model.fit(*given, epochs=before + 3, initial_epoch=before, verbose=0, callbacks=list(callbacks))
+    return [*snapshot(model), *(variable.numpy() for variable in model.optimizer.variables)]
+
+
+def assert_same_fit(make, *data, **kwargs) -> None:
+    without = weights_after_fit(make, *data, sweep=False, **kwargs)
+    after = weights_after_fit(make, *data, sweep=True, **kwargs)
+    assert len(without) == len(after)
+    assert all(np.array_equal(a, b) for a, b in zip(without, after, strict=True))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("make", [plain, transfer])
+def test_a_later_fit_gives_the_same_weights_as_without_the_sweep(make, optimizer):
+    assert_same_fit(lambda: make(OPTIMIZERS[optimizer]()), shuffled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [plain, transfer])
+def test_a_later_fit_on_arrays_gives_the_same_weights(make):
+    assert_same_fit(make, images(32), labels(32))
+
+
+@pytest.mark.parametrize("make", [plain, transfer])
+def test_training_that_goes_on_after_a_sweep_gives_the_same_weights(make):
+    # The data are arrays, since a dataset's shuffle would stand elsewhere in the second fit.
+    assert_same_fit(make, images(32), labels(32), before=2)
+
+
+@pytest.mark.slow
+def test_end_to_end_and_under_flips_a_later_fit_gives_the_same_weights():
+    assert_same_fit(lambda: transfer(feature_cache=None), shuffled)
+    assert_same_fit(lambda: transfer(augmentation=Flips("mirror", seed=1)), shuffled)
+    assert_same_fit(
+        lambda: transfer(augmentation=keras.layers.RandomBrightness(0.1, (0, 255))), shuffled
+    )
+
+
+@pytest.mark.slow
+def test_a_later_fit_that_unfreezes_gives_the_same_weights():
+    for make in (plain, transfer):
+        schedule = [BlockUnfreezer({1: "block4"}, learning_rate=1e-4)]
+        assert_same_fit(make, shuffled, callbacks=schedule)
+
+
+@pytest.mark.slow
+def test_a_model_that_was_unfrozen_by_a_fit_is_swept_without_a_trace():
+    def unfrozen():
+        model = transfer()
+        model.fit(images(16), labels(16), verbose=0, callbacks=[BlockUnfreezer({0: "block4"})])
+        return model
+
+    assert_same_fit(unfrozen, images(32), labels(32))
+
+
+@pytest.mark.slow
+def test_images_of_a_folder_come_in_the_same_order_afterwards(tmp_path):
+    for name in ("dark", "light"):
+        (tmp_path / name).mkdir()
+        for i, pixels in enumerate(images(24)[name == "light" :: 2]):
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+
+    def train():
+        return image_folder(tmp_path, image_size=(SIZE, SIZE), batch_size=4).train
+
+    assert_same_fit(transfer, train)
+    assert_same_fit(transfer, lambda: train().prefetch(1))
+    assert_same_fit(plain, train)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [plain, transfer])
+def test_under_mixed_precision_a_later_fit_gives_the_same_weights(make):
+    keras.config.set_dtype_policy("mixed_float16")
+    assert isinstance(make().optimizer, keras.optimizers.LossScaleOptimizer)
+    assert_same_fit(make, shuffled)
+    assert_same_fit(make, images(32), labels(32), before=1)
+
+
+@pytest.mark.slow
+def test_random_layers_without_a_seed_of_their_own_go_on_as_without_the_sweep():
+    class Noise(keras.layers.Layer):
+        def call(self, x, training=False):
+            noise = tf.random.normal(tf.shape(x)) + keras.random.normal(keras.ops.shape(x))
+            return x + 0.1 * noise if training else x
+
+    def noisy(**compiled):
+        model = keras.Sequential([keras.Input((4,)), Noise(), keras.layers.Dense(1)])
+        model.compile("adam", "mse", **compiled)
+        return model
+
+    x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+    assert_same_fit(noisy, x, x[:, :1])
+    assert_same_fit(lambda: noisy(run_eagerly=True), x, x[:, :1])
+    assert_same_fit(noisy, x, x[:, :1], before=1)
+
+
+def state(model: keras.Model) -> dict[str, object]:
+    """All that the sweep promises to leave alone."""
+    now = keras.random.normal((2,))  # draws, so only comparable at the same count of calls
+    return {
+        "variables": [v.numpy() for v in (*model.variables, *model.optimizer.variables)],
+        "metrics": [v.numpy() for v in model.metrics_variables],
+        "objects": [
+            id(model.optimizer),
+            id(getattr(model, "history", None)),
+            id(model.train_function),
+        ],
+        "flags": [model.stop_training, model.steps_per_execution, model.optimizer.built],
+        "trainable": [layer.trainable for layer in model._flatten_layers()],
+        "random": [random.random(), np.random.rand(2), tf.random.normal((2,)).numpy(), now.numpy()],
+    }
+
+
+def assert_same_state(before: dict, after: dict) -> None:
+    new_metrics = after["metrics"][len(before["metrics"]) :]  # those that first saw a batch
+    after = {**after, "metrics": after["metrics"][: len(before["metrics"])]}
+    assert not any(map(np.any, new_metrics))
+    for key, values in before.items():
+        for a, b in zip(values, after[key], strict=True):
+            assert np.array_equal(a, b), key
+
+
+@pytest.mark.parametrize("fitted", [True, False], ids=["fitted", "fresh"])
+@pytest.mark.parametrize("interrupted", [True, False], ids=["interrupted", "complete"])
+@pytest.mark.parametrize("make", [plain, transfer])
+def test_nothing_is_left_of_a_sweep(make, interrupted, fitted, monkeypatch):
+    model = make(keras.optimizers.Adam(3e-4))
+    model.fit(images(16), labels(16), verbose=0) if fitted else model.build((None, SIZE, SIZE, 3))
+    keras.utils.set_random_seed(5)
+    before = state(model)
+    keras.utils.set_random_seed(5)
+    if interrupted:
+
+        def stop(self, batch, logs=None):
+            if len(self._losses) == 7:
+                raise KeyboardInterrupt
+            self._losses.append(float(logs["loss"]))
+
+        monkeypatch.setattr(_Sweep, "on_train_batch_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            swept(model, images(32), labels(32))
+    else:
+        swept(model, images(32), labels(32))
+    assert_same_state(before, state(model))
+    assert float(model.optimizer.learning_rate) == pytest.approx(3e-4)
+
+
+def test_the_sweep_moves_weights_while_it_runs(monkeypatch):
+    # Or the tests above would promise nothing.
+    model = plain()
+    before, moved = snapshot(model), []
+
+    def look(self, epoch, logs=None):
+        moved.append(not identical(before, self.model))
+
+    monkeypatch.setattr(_Sweep, "on_epoch_end", look, raising=False)
+    swept(model, shuffled())
+    assert all(moved)
+    assert len(moved) == 10  # 40 steps of 4 batches
+    assert identical(before, model)
+
+
+def test_an_optimizer_without_slots_gets_none():
+    model = plain()
+    optimizer = model.optimizer
+    swept(model, shuffled())
+    assert model.optimizer is optimizer
+    assert not optimizer.built
+    assert len(optimizer.variables) == 2  # steps and learning rate
+
+
+@pytest.mark.slow
+def test_a_model_that_is_not_built_is_built_with_the_weights_that_fit_would_give_it():
+    def unbuilt():
+        layers = [keras.layers.Flatten(), keras.layers.Dense(4), keras.layers.Dropout(0.1)]
+        last = keras.layers.Dense(1, "sigmoid")
+        model = keras.Sequential([keras.layers.Rescaling(1 / 255), *layers, last])
+        model.compile("adam", "binary_crossentropy")
+        return model
+
+    assert not unbuilt().built
+    assert_same_fit(unbuilt, shuffled)
+    assert_same_fit(unbuilt, images(32), labels(32))
+    assert not transfer().built  # so the tests above are about unbuilt models, too
+
+
+def test_a_sweep_on_a_shared_cache_computes_the_features_of_the_fit():
+    cache, data = FeatureCache(verbose=False), shuffled()
+    model = transfer(feature_cache=cache)
+    swept(model, data)
+    (entry,) = cache._entries.values()
+    model.fit(data, verbose=0)
+    assert next(iter(cache._entries.values())) is entry
+    assert len(cache._entries) == 1
+
+
+def test_rates_rise_exponentially_and_short_data_are_repeated():
+    finding = swept(plain(), dataset(16), lowest=1e-5, highest=0.1, steps=60, diverged=1e9)
+    assert finding.rates == pytest.approx(np.geomspace(1e-5, 0.1, 60))
+    assert len(finding.losses) == len(finding.batch_losses) == 60
+    assert finding.suggestion in finding.rates
+
+
+def test_losses_are_those_of_single_batches():
+    data = dataset(32, shuffle=False)
+    model = transfer(head=keras.layers.Dense(1, "sigmoid"))
+    finding = swept(model, data, lowest=1e-12, highest=1.0, steps=40)
+    for loss, batch in zip(finding.batch_losses, data, strict=False):
+        assert loss == pytest.approx(model.evaluate(*batch, verbose=0)[0], rel=1e-4)
+
+
+def test_steps_per_execution_does_not_hide_batches():
+    one, four = (swept(plain(steps_per_execution=n), shuffled()) for n in (1, 4))
+    assert one == four
+
+
+def test_the_sweep_stops_where_the_loss_diverges():
+    x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    finding = find_learning_rate(model, x, x @ np.ones((4, 1)), highest=1e6, steps=150)
+    assert len(finding.rates) < 120
+    assert finding.losses[-1] > 4 * min(finding.losses)
+    assert 0.001 < finding.suggestion < 1  # by theory SGD diverges here at rates of about 1
+    assert np.isfinite(finding.losses).all()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
+def test_the_suggestion_trains_better_than_a_tenth_and_a_hundred_times_of_it(optimizer):
+    generator = np.random.default_rng(1)
+    x = generator.normal(size=(256, 20)).astype("float32")
+    y = (x @ generator.normal(size=20) + 2 * generator.normal(size=256) > 0).astype("int32")
+
+    def model():
+        keras.utils.set_random_seed(1)
+        layers = [keras.layers.Dense(32, "relu"), keras.layers.Dense(1, "sigmoid")]
+        model = keras.Sequential([keras.Input((20,)), *layers])
+        model.compile(optimizer, "binary_crossentropy")
+        return model
+
+    def loss_at(rate):
+        trained = model()
+        trained.optimizer.learning_rate = rate
+        return trained.fit(x, y, epochs=5, verbose=0).history["loss"][-1]
+
+    rate = find_learning_rate(model(), x, y).suggestion
+    assert loss_at(rate) < min(loss_at(rate / 10), loss_at(rate * 100))
+
+
+def test_smoothing_is_corrected_for_its_start():
+    assert _smooth([2.0] * 5, 10) == pytest.approx([2.0] * 5)
+    assert _smooth([1.0, 3.0], 2) == pytest.approx([1.0, (0.5 + 3.0) / 1.5])
+
+
+def test_the_steepest_place_lies_in_the_fall_and_noise_is_no_fall():
+    falling = [1.0] * 40 + list(np.linspace(1, 0.2, 20)) + [0.2] * 10 + [1.0] * 20
+    assert 40 <= _steepest(falling, _smooth(falling, 10), 10) <= 60
+    draws = [list(np.random.default_rng(seed).normal(1, 0.3, 100)) for seed in range(100)]
+    taken_for_a_fall = [_steepest(noise, _smooth(noise, 10), 10) is not None for noise in draws]
+    assert sum(taken_for_a_fall) <= 2
+    assert _steepest([1.0] * 100, [1.0] * 100, 10) is None
+
+
+def test_a_loss_that_does_not_fall_is_an_error_and_no_suggestion():
+    model = plain()
+    before = snapshot(model)
+    with pytest.raises(ValueError, match=r"did not fall between learning rates 1e-09 and 1e-08"):
+        swept(model, shuffled(), lowest=1e-9, highest=1e-8)
+    assert identical(before, model)
+
+
+def test_a_loss_that_is_nan_from_the_start_is_an_error_that_says_where_to_look():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    before = snapshot(model)
+    with pytest.raises(ValueError, match=r"first batch.* was nan[\s\S]*Check the data"):
+        find_learning_rate(model, np.full((8, 2), np.nan, "float32"), np.zeros((8, 1)))
+    assert identical(before, model)
+
+
+def test_a_schedule_is_an_error_that_names_the_next_step():
+    schedule = keras.optimizers.schedules.ExponentialDecay(1e-3, 10, 0.9)
+    for policy in ("float32", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        with pytest.raises(ValueError, match=r"learning rate schedule.*Compile it with a number"):
+            find_learning_rate(plain(keras.optimizers.Adam(schedule)), shuffled())
+
+
+def test_models_that_cannot_be_swept_are_refused():
+    with pytest.raises(ValueError, match=r"no optimizer.*compile"):
+        find_learning_rate(TransferModel(tiny_backbone()), shuffled())
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return np.zeros((4, 2), "float32"), np.zeros((4, 1), "float32")
+
+    with pytest.raises(ValueError, match=r"not built[\s\S]*Build it first"):
+        find_learning_rate(model, Batches())
+
+
+def test_data_that_would_be_used_up_are_refused():
+    batches = ((images(8), labels(8)) for _ in range(100))
+    with pytest.raises(TypeError, match=r"generator, whose batches the sweep would use up"):
+        find_learning_rate(plain(), batches)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"lowest": 0}, "`lowest` and `highest`"),
+        ({"lowest": 1, "highest": 0.1}, "`lowest` and `highest`"),
+        ({"steps": 5}, "`steps`"),
+        ({"steps": 50.0}, "`steps`"),
+        ({"diverged": 1}, "`diverged`"),
+    ],
+)
+def test_impossible_numbers_are_refused_by_name(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        find_learning_rate(plain(), shuffled(), **wrong)
+
+
+def test_a_finding_can_be_saved_as_a_picture(tmp_path):
+    finding = swept(plain(), shuffled())
+    assert f"{finding.suggestion:.1e}" in finding.figure().texts[0].get_text()
+    with Image.open(finding.save(tmp_path / "rates.png")) as picture:
+        assert picture.width > 500
