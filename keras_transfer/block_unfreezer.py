@@ -292,10 +292,11 @@ class BlockUnfreezer(keras.callbacks.Callback):
         if value is None:
             self._complain(logs)
             return
+        sign = 1 if self._lower_is_better else -1
         if math.isnan(value):
             self._warn(f"{self.monitor} is nan. Such an epoch counts as no improvement.")
-        sign = 1 if self._lower_is_better else -1
-        if math.isnan(state.best) or sign * value < sign * state.best:
+            state.wait += 1
+        elif math.isinf(state.best) or sign * value < sign * state.best:
             state.best, state.wait = value, 0
             self._optimizer.remember()
         else:

@@ -18,7 +18,7 @@ class ScheduleState:
         phase: How many phases have begun.
         epoch: The last epoch that has ended, -1 for none.
         wait: Epochs since the monitored metric was best in this phase.
-        best: Its best value in this phase; NaN as long as there is none.
+        best: Its best value in this phase; infinite as long as there is none.
         begun_at: The step at which the phase began.
         warmup: Steps over which its rate rises.
     """
@@ -38,7 +38,7 @@ class ScheduleState:
         }
         variables["best"] = optimizer.add_variable((), dtype="float32", name="best")
         variables["epoch"].assign(-1)
-        variables["best"].assign(float("nan"))
+        variables["best"].assign(float("inf"))
         self.__dict__["_optimizer"] = optimizer
         self.__dict__["_variables"] = lambda: variables  # behind a call: Keras tracks no dicts
 
@@ -61,7 +61,7 @@ class ScheduleState:
             warmup: Steps over which its rate rises.
         """
         self.phase, self.epoch = phase, epoch - 1
-        self.wait, self.best = 0, float("nan")
+        self.wait, self.best = 0, float("inf")
         self.begun_at, self.warmup = steps_of(self._optimizer), warmup
 
     def warmed_up(self) -> Any:

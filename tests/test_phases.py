@@ -1,6 +1,7 @@
 """What a schedule of phases promises, beyond blocks at given epochs."""
 
 import copy
+import math
 
 import keras
 import numpy as np
@@ -372,10 +373,11 @@ def test_a_metric_that_is_not_logged_is_an_error_that_lists_what_is():
 
 
 def test_a_metric_that_is_not_a_number_is_told_and_is_no_improvement():
-    unfreezer = Given([Phase("block4", patience=2)], values=[0.5, float("nan"), float("nan"), 0.5])
-    with pytest.warns(UserWarning, match="val_loss is nan"):
-        fit(plain(), unfreezer, epochs=4)
-    assert [t.epoch for t in unfreezer.transitions] == [3]
+    for values in ([0.5, math.nan, math.nan, 0.4], [math.nan, math.nan, 0.4, 0.3]):
+        unfreezer = Given([Phase("block4", patience=2)], values=values)
+        with pytest.warns(UserWarning, match="val_loss is nan"):
+            fit(plain(), unfreezer, epochs=4)
+        assert [t.epoch for t in unfreezer.transitions] == [2 + (values[0] == 0.5)]
 
 
 def test_two_unfreezers_in_one_fit_are_refused():
