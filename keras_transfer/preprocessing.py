@@ -71,10 +71,18 @@ def warn_of_range(images: Any) -> None:
 
     Warns:
         UserWarning: If they are floating point, and none is above 1 or they spread around 0.
+
+    Raises:
+        ValueError: If some are no finite numbers.
     """
     pixels = np.asarray(images)
     if not np.issubdtype(pixels.dtype, np.floating) or not pixels.size:
         return
+    if not np.isfinite(pixels).all():
+        raise ValueError(
+            "Expected raw pixels, 0..255. Received: images with NaN or infinite pixels. Look for a "
+            "division by zero, or a broken file, in what makes them."
+        )
     # A resize by cubic interpolation overshoots below 0, by less than a quarter of the range.
     if pixels.max() <= 1 or pixels.min() < -pixels.max() / 4:
         warnings.warn(

@@ -286,13 +286,13 @@ def test_a_run_with_every_kind_of_phase_resumes_bit_for_bit(make, backup_first, 
         )
         backup = keras.callbacks.BackupAndRestore(tmp_path / folder, delete_checkpoint=False)
         order = [backup, unfreezer] if backup_first else [unfreezer, backup]
-        fit(model, *callbacks, *order, epochs=8)
-        return model
+        return model, fit(model, *callbacks, *order, epochs=8).history
 
     for epoch in (2, 3, 4, 5, 7):
         with pytest.raises(KeyboardInterrupt):
             run("interrupted", Interrupt(epoch))
-    resumed, whole = run("interrupted"), run("whole")
+    (resumed, rest), (whole, history) = run("interrupted"), run("whole")
+    assert rest == {name: values[7:] for name, values in history.items()}
     assert whole.optimizer.phase == 2
     assert identical(snapshot(whole), resumed)
     for ours, theirs in zip(resumed.optimizer.variables, whole.optimizer.variables, strict=True):

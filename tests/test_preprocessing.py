@@ -166,3 +166,11 @@ def test_raw_pixels_pass_without_a_word(images):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_of_range(images)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_no_numbers_are_refused(value):
+    images = np.full((1, 4, 4, 3), 128, "float32")
+    images[0, 1, 2, 0] = value
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        warn_of_range(images)
