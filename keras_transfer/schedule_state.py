@@ -5,7 +5,20 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_transfer.optimizer_kind import steps_of
+from keras_transfer.optimizer_kind import Opaque, steps_of
+
+
+class _Held:
+    """A number that is held in a variable."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, state: Any, owner: type | None = None) -> Any:
+        return self if state is None else state.variables.value[self.name].numpy().item()
+
+    def __set__(self, state: Any, value: float) -> None:
+        state.variables.value[self.name].assign(value)
 
 
 class ScheduleState:
@@ -23,34 +36,20 @@ class ScheduleState:
         warmup: Steps over which its rate rises.
     """
 
-    phase: int
-    epoch: int
-    wait: int
-    best: float
-    begun_at: int
-    warmup: int
+    phase = _Held()
+    epoch = _Held()
+    wait = _Held()
+    best = _Held()
+    begun_at = _Held()
+    warmup = _Held()
 
     def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
-        integers = {"phase": 0, "epoch": -1, "wait": 0, "begun_at": 0, "warmup": 0}
-        variables = {
-            name: optimizer.add_variable((), initializer="zeros", dtype="int32", name=name)
-            for name in integers
-        }
-        variables["best"] = optimizer.add_variable((), dtype="float32", name="best")
-        variables["epoch"].assign(-1)
-        variables["best"].assign(float("inf"))
-        self.__dict__["_optimizer"] = optimizer
-        self.__dict__["_variables"] = lambda: variables  # behind a call: Keras tracks no dicts
-
-    def __getattr__(self, name: str) -> Any:
-        variables = self.__dict__["_variables"]()
-        if name not in variables:
-            raise AttributeError(name)
-        value = variables[name].numpy()
-        return float(value) if name == "best" else int(value)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self.__dict__["_variables"]()[name].assign(value)
+        self._optimizer = optimizer
+        names = ("phase", "epoch", "wait", "begun_at", "warmup")
+        held = {name: optimizer.add_variable((), dtype="int32", name=name) for name in names}
+        held["best"] = optimizer.add_variable((), dtype="float32", name="best")
+        self.variables = Opaque(held)
+        self.epoch, self.best = -1, float("inf")
 
     def restart(self, phase: int, epoch: int, warmup: int) -> None:
         """Begins the counts of a phase.
@@ -66,10 +65,8 @@ class ScheduleState:
 
     def warmed_up(self) -> Any:
         """The part of the phase's warm-up that is over at this step, 0 to 1."""
-        variables = self.__dict__["_variables"]()
-        steps = ops.cast(
-            self.__dict__["_optimizer"].iterations - variables["begun_at"] + 1, "float32"
-        )
-        warmup = ops.cast(variables["warmup"], "float32")
+        held = self.variables.value
+        steps = ops.cast(self._optimizer.iterations - held["begun_at"] + 1, "float32")
+        warmup = ops.cast(held["warmup"], "float32")
         part = ops.minimum(steps / ops.maximum(warmup, 1.0), 1.0)
         return ops.where(warmup > 0, part, ops.ones_like(part))
