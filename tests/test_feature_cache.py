@@ -171,3 +171,13 @@ def test_tensorflow_still_has_the_names_that_we_look_through():
     assert data._functions()[0].function.graph.as_graph_def().node
     shuffled = tf.data.Dataset.range(3).shuffle(2, seed=4)
     assert (int(shuffled._buffer_size), int(shuffled._seed2)) == (2, 4)
+
+
+def test_changed_weights_are_never_answered_with_old_activations():
+    backbone, cache = tiny_backbone(), FeatureCache(verbose=False)
+    before = cache.array(backbone, images(8))
+    kernel = next(weight for weight in backbone.weights if weight.name == "kernel")
+    kernel.assign(kernel * 2)
+    after = cache.array(backbone, images(8))
+    assert not np.array_equal(before, after)
+    np.testing.assert_array_equal(after, FeatureCache(verbose=False).array(backbone, images(8)))
