@@ -184,6 +184,23 @@ def test_restore_best_goes_on_from_the_best_epoch_of_the_phase_before(make):
     assert keep.same
 
 
+def test_a_saved_model_brings_the_best_of_its_phase_along(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 2
+
+    def go_on(model, *callbacks, initial_epoch=3):
+        schedule = [Phase("block4", at_epoch=4, restore_best=True, lr_decay=0.5)]
+        unfreezer = Given(schedule, values=[0.5, 0.4, 0.6, 0.7, 0.8])
+        fit(model, unfreezer, *callbacks, epochs=5, initial_epoch=initial_epoch)
+        return model
+
+    model = go_on(plain(), Stop(), initial_epoch=0)
+    model.save(tmp_path / "model.keras")
+    loaded = go_on(keras.saving.load_model(tmp_path / "model.keras"))
+    assert identical(snapshot(go_on(model)), loaded)
+
+
 def test_blocks_may_be_frozen_again():
     backbone = tiny_backbone()
     schedule = [Phase("block4", at_epoch=1), Phase("block3", at_epoch=2, freeze="block4")]
