@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_transfer.callback_order import lead
 from keras_transfer.curve_facts import lower_is_better
-from keras_transfer.model_blocks import ModelBlocks
+from keras_transfer.model_blocks import ModelBlocks, is_wholly_built
 from keras_transfer.schedule import Phase, Which, check_rate, gradual, phases
 from keras_transfer.schedule_file import read_schedule
 from keras_transfer.stages import stages
@@ -57,7 +58,8 @@ class BlockUnfreezer(keras.callbacks.Callback):
             content.
         learning_rate: The base learning rate from the first phase on; `None` to leave it.
         lr_decay: The rate of each block relative to the one above it, from the first phase on.
-        monitor: The metric that phases with `patience` or `restore_best` look at.
+        monitor: The metric that phases with `patience` or `restore_best` look at: one that the
+            model logs. Epochs without validation do not count.
         mode: `"min"`, `"max"`, or `"auto"` to tell from the name.
         restore_best: Whether each phase goes on from the best epoch of the phase before it.
         early_stopping: `"last"`: `keras.callbacks.EarlyStopping` ends the fit only in the last
@@ -128,9 +130,22 @@ class BlockUnfreezer(keras.callbacks.Callback):
             groups = {name: self._blocks.weights(name) for name in sorted(self.blocks)}
             self._optimizer.add_groups(groups)
         self._optimizer.know(model)
-        described = [phase.describe() for phase in listed]
+        described = self._described()
         self._is_same_schedule = self._optimizer.schedule in (None, described)
         self._optimizer.adopt_schedule(described)
+
+    def _described(self) -> list[dict[str, Any]]:
+        """All that decides how the schedule goes, as plain values."""
+        watches = self._watches()
+        first = {
+            "optimizer": self._optimizer.kind_name,
+            "monitor": self.monitor if watches else None,
+            "mode": self.mode if watches else None,
+        }
+        return [first, *(stage.describe() for stage in self._stages[1:])]
+
+    def _watches(self) -> bool:
+        return any(s.restore_best or (s.phase and s.phase.patience) for s in self._stages)
 
     @property
     def blocks(self) -> set[str]:
@@ -157,10 +172,10 @@ class BlockUnfreezer(keras.callbacks.Callback):
 
     def _make_room_for_best(self) -> None:
         model = self.model
-        if not model.built:
+        if not is_wholly_built(model):
             raise ValueError(
-                "restore_best needs a model that is built: call `model.build(input_shape)` before "
-                "`fit`."
+                "restore_best needs a model whose weights exist: call the model on a batch before "
+                "`fit`, model(images)."
             )
         frozen = {id(weight) for weight in self._blocks.all_weights()}
         head = [weight for weight in model.weights if id(weight) not in frozen]
@@ -192,7 +207,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
     def _begin(self, begun: int, epoch: int) -> None:
         """Goes to a phase from wherever the last run was."""
         state, stage = self._optimizer.state, self._stages[begun]
-        if state.phase != begun:
+        if state.phase != begun or not self._is_same_schedule:
             self._set_rate(stage.rate)
         self._restart_state(begun, epoch)
         self._is_same_schedule = True
@@ -275,7 +290,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
         """Notes how the epoch went, and logs phase, parameters and rates."""
         state, optimizer = self._optimizer.state, self._optimizer
         state.epoch = epoch
-        if any(s.restore_best or (s.phase and s.phase.patience) for s in self._stages):
+        if self._watches():
             self._look_at(dict(logs or {}))
         if isinstance(logs, dict):
             stage = self._stages[state.phase]
@@ -292,9 +307,10 @@ class BlockUnfreezer(keras.callbacks.Callback):
         if value is None:
             self._complain(logs)
             return
+        value = float(np.float32(value))  # as what it is compared with is kept
         sign = 1 if self._lower_is_better else -1
-        if math.isnan(value):
-            self._warn(f"{self.monitor} is nan. Such an epoch counts as no improvement.")
+        if not math.isfinite(value):
+            self._warn(f"{self.monitor} is {value:g}. Such an epoch counts as no improvement.")
             state.wait += 1
         elif math.isinf(state.best) or sign * value < sign * state.best:
             state.best, state.wait = value, 0

@@ -85,6 +85,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         self._positions = dict(positions or {})
         self._model = Opaque(None)
         self.state = ScheduleState(self)
+        self.scale_of(REST)
         if optimizer.built:  # what it has slots for has no public name
             for variable in optimizer._trainable_variables:
                 self._group_of[self._var_key(variable)] = REST
@@ -106,6 +107,11 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         """The learning rate that an optimizer came with; `None` for a schedule."""
         rate = self._kinds.value[kind].learning_rate
         return rate if isinstance(rate, float | int) else None
+
+    @property
+    def kind_name(self) -> str:
+        """The class of the optimizer that the model was compiled with."""
+        return self._kinds.value[0].config["class_name"]
 
     @property
     def phase(self) -> int:
@@ -204,7 +210,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         self._build(group, list(variables))
 
     def _build(self, group: str, variables: list[keras.Variable]) -> None:
-        """Gives a group the slots of all optimizers."""
+        """Gives a group the slots of all optimizers, and its scale."""
+        self.scale_of(group)
         for number, kind in enumerate(self._kinds.value):
             key = _key(group, number)
             if key not in self._inner:
@@ -297,9 +304,10 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         """Saves the state under the names of the groups, so that a missing group is no mismatch."""
         for part, variables in self._state().items():
             for i, variable in enumerate(variables):
-                store[f"{part.replace('/', '|')}:{i}"] = (
-                    variable.numpy()
-                )  # "/" makes groups in HDF5
+                store[_entry(part, i)] = variable.numpy()
+        for part, values in self._pending.items():  # loaded, and not yet asked for
+            for i, value in enumerate(values):
+                store[_entry(part, i)] = value
         schedule = self.schedule or self._saved_schedule
         if schedule is not None:
             text = json.dumps(schedule).encode()
@@ -341,7 +349,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         """Takes note of the schedule that it steps under.
 
         Args:
-            schedule: Plain values, as JSON has them: one for each phase.
+            schedule: Plain values, as JSON has them: for all phases, then for each.
 
         Raises:
             ValueError: If what was loaded belongs to another schedule; the message says what
@@ -458,16 +466,20 @@ def _key(group: str, kind: int) -> str:
     return f"{group}@{kind}" if kind else group
 
 
+def _entry(part: str, i: int) -> str:
+    """The name of a variable in a file, where "/" would make a group of HDF5."""
+    return f"{part.replace('/', '|')}:{i}"
+
+
 def _differences(saved: Any, schedule: Any) -> list[str]:
     if saved is None:
         return []
     found = []
     if len(saved) != len(schedule):
-        found.append(f"it had {len(saved)} phases, this one has {len(schedule)}")
-    for number, (old, new) in enumerate(zip(saved, schedule, strict=False), 1):
+        found.append(f"it had {len(saved) - 1} phases, this one has {len(schedule) - 1}")
+    for number, (old, new) in enumerate(zip(saved, schedule, strict=False)):
         for key in [*old, *(key for key in new if key not in old)]:
             if old.get(key) != new.get(key):
-                found.append(
-                    f"phase {number} had {key}={old.get(key)!r}, this one has {new.get(key)!r}"
-                )
+                which = f"phase {number}" if number else "it"
+                found.append(f"{which} had {key}={old.get(key)!r}, this one has {new.get(key)!r}")
     return found

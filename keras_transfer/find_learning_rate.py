@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer.blockwise_optimizer import BlockwiseOptimizer
+from keras_transfer.model_blocks import is_wholly_built
 from keras_transfer.plots import rate_figure, save_figure
 from keras_transfer.untouched import untouched
 
@@ -139,6 +141,12 @@ class _Sweep(keras.callbacks.Callback):
         self._losses: list[float] = []
         self._smoothed: list[float] = []
 
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        optimizer = self.model.optimizer
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        if isinstance(optimizer, BlockwiseOptimizer):
+            optimizer.state.warmup = 0  # the sweep is one itself
+
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         self.model.optimizer.learning_rate = self._rates[len(self._losses)]
         self.model.reset_metrics()  # or Keras would give the mean loss of the epoch
@@ -246,7 +254,7 @@ def _check_model(model: keras.Model) -> None:
 
 
 def _build(model: keras.Model, data: Any) -> None:
-    if model.built:
+    if is_wholly_built(model):
         return
     try:
         model(_symbolic_inputs(data))

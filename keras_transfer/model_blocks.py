@@ -111,6 +111,14 @@ class ModelBlocks:
         return len(names) - names.index(block)
 
 
+def is_wholly_built(model: keras.Model) -> bool:
+    """Whether all weights of a model exist: `Model.build` of a subclassed one makes none."""
+    layers = list(layers_of(model))
+    backbones = [layer for layer in layers if isinstance(layer, FrozenBackbone)]
+    inside = {id(layer) for backbone in backbones for layer in layers_of(backbone)}
+    return all(layer.built for layer in layers if id(layer) not in inside)
+
+
 def layers_of(layer: keras.Layer) -> Iterator[keras.Layer]:
     """Gives a model and all its layers, at any depth."""
     # `model.layers` shows the outermost layers only, and not those in attributes of subclassed

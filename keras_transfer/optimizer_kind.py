@@ -41,6 +41,11 @@ class Kind:
                 "Expected an optimizer that steps all variables alike, such as Adam. Received: "
                 f"{type(optimizer).__name__}, which holds several already."
             )
+        if optimizer.global_clipnorm and optimizer.gradient_accumulation_steps:
+            raise ValueError(
+                "global_clipnorm together with gradient_accumulation_steps cannot be kept apart by "
+                "block. Use clipnorm, or larger batches in the place of accumulation."
+            )
         exclusions = {n: getattr(optimizer, n) for n in _EXCLUSIONS if hasattr(optimizer, n)}
         return cls(serialized(optimizer), exclusions)
 

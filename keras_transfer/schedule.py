@@ -85,7 +85,8 @@ class Phase:
         """Returns what it says, as JSON has it: equal for equal phases."""
         own = self.own_optimizer()
         optimizer = None if own is None else serialized(own)
-        return json.loads(json.dumps({**vars(self), "optimizer": optimizer}))
+        plain = {**vars(self), "optimizer": optimizer}
+        return json.loads(json.dumps(plain, default=lambda number: number.item()))  # of NumPy
 
 
 def phases(schedule: Mapping[int, Which] | Sequence[Phase]) -> tuple[Phase, ...]:

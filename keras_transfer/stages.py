@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from keras_transfer.blockwise_optimizer import BlockwiseOptimizer
 from keras_transfer.model_blocks import ModelBlocks
@@ -29,6 +30,12 @@ class Stage:
     lr_decay: float
     active: int
     restore_best: bool
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what it does, as plain values: equal for equal stages."""
+        own = {"learning_rate": self.sets_rate, "lr_decay": self.lr_decay}
+        described = self.phase.describe() if self.phase else {}
+        return {**described, **own, "restore_best": self.restore_best}
 
 
 def stages(
@@ -61,7 +68,14 @@ def stages(
         rate, active = phase.learning_rate, before.active
         if phase.optimizer is not None:
             active = optimizer.add_optimizer(phase.own_optimizer())
-            rate = rate or optimizer.learning_rate_of(active)
+            own_rate = optimizer.learning_rate_of(active)
+            if own_rate is None:
+                raise ValueError(
+                    f"Phase {number}: its optimizer has a learning rate schedule. Expected a "
+                    "number; `warmup`, or a phase for each rate, may do what you want."
+                )
+            if compiled is not None:  # a schedule that the model was compiled with goes on
+                rate = rate or own_rate
         if rate is None and number == 1:
             rate = learning_rate
         if rate is not None and compiled is None:

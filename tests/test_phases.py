@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 
 import keras
 import numpy as np
@@ -407,3 +408,113 @@ def test_keras_still_calls_callbacks_from_a_list_where_we_look_for_it():
     unfreezer, other = BlockUnfreezer({1: "block4"}), keras.callbacks.LambdaCallback()
     callbacks = keras.callbacks.CallbackList([other, unfreezer], model=plain())
     assert callbacks.callbacks == [unfreezer, other]
+
+
+def test_another_schedule_in_a_second_fit_brings_its_own_rate():
+    model = plain()
+    fit(model, BlockUnfreezer({1: "block4"}, learning_rate=1e-3), epochs=2)
+    history = fit(model, BlockUnfreezer({0: "block3"}, learning_rate=1e-5), epochs=1).history
+    np.testing.assert_allclose(history["learning_rate"], [1e-5], rtol=1e-6)
+
+
+def test_the_optimizer_of_a_phase_needs_a_rate_that_is_a_number():
+    rates = keras.optimizers.schedules.ExponentialDecay(1e-4, 2, 0.5)
+    phase = Phase("block4", at_epoch=1, optimizer=ADAM(rates))
+    with pytest.raises(ValueError, match="Phase 1: its optimizer has a learning rate schedule"):
+        fit(plain(), BlockUnfreezer([phase]), epochs=2)
+
+
+def test_under_a_compiled_schedule_another_optimizer_goes_on_with_it():
+    rates = keras.optimizers.schedules.PiecewiseConstantDecay([1], [1e-2, 1e-3])
+    model = plain(optimizer=keras.optimizers.SGD(rates))
+    phase = Phase("block4", at_epoch=1, optimizer="rmsprop")
+    history = fit(model, BlockUnfreezer([phase]), epochs=2).history
+    np.testing.assert_allclose(history["learning_rate/block4"], [0, 1e-3], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "optimizer", "message"),
+    [
+        ({"learning_rate": 1e-5}, "sgd", "learning_rate=0.001, this one has 1e-05"),
+        ({"learning_rate": 1e-3, "lr_decay": 0.1}, "sgd", "lr_decay=1.0, this one has 0.1"),
+        ({"learning_rate": 1e-3, "restore_best": True}, "sgd", "restore_best=False"),
+        ({"learning_rate": 1e-3}, "rmsprop", "optimizer='SGD', this one has 'RMSprop'"),
+    ],
+)
+def test_what_else_decides_a_schedule_is_compared_too(changed, optimizer, message, tmp_path):
+    def run(optimizer, **kwargs):
+        model = plain(optimizer=optimizer)
+        backup = keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+        fit(model, BlockUnfreezer({1: "block4"}, **kwargs), backup, epochs=2)
+
+    momentum = {"momentum": 0.9} if optimizer == "sgd" else {}
+    run(keras.optimizers.SGD(1e-3, momentum=0.9), learning_rate=1e-3)
+    other = {"sgd": keras.optimizers.SGD, "rmsprop": keras.optimizers.RMSprop}[optimizer]
+    with pytest.raises(ValueError, match=message):
+        run(other(1e-3, **momentum), **changed)
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_saving_twice_loses_nothing_of_what_is_frozen_again(make, tmp_path):
+    schedule = [
+        Phase("block4", at_epoch=1),
+        Phase("block3", at_epoch=2, freeze="block4", restore_best=True),
+        Phase("block4", at_epoch=4, restore_best=True, optimizer="rmsprop"),
+    ]
+    values = [0.5, 0.4, 0.3, 0.6, 0.7]
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 3
+
+    model = make()
+    fit(model, Given(schedule, values=values), Stop(), epochs=5)
+    twice = model
+    for name in ("once.keras", "twice.keras"):
+        twice.save(tmp_path / name)
+        twice = keras.saving.load_model(tmp_path / name)
+    for one in (model, twice):
+        fit(one, Given(schedule, values=values), epochs=5, initial_epoch=4)
+    assert identical(snapshot(model), twice)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, np.float64(0.1)])
+def test_a_metric_that_does_not_move_runs_out_of_patience(value, recwarn):
+    unfreezer = Given([Phase("block4", patience=2)], values=[value] * 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit(plain(), unfreezer, epochs=4)
+    assert len(unfreezer.transitions) == 1
+
+
+def test_numbers_of_numpy_are_numbers():
+    schedule = [Phase("block4", at_epoch=np.int64(1), learning_rate=np.float32(1e-3))]
+    fit(plain(), BlockUnfreezer(schedule), epochs=2)
+    fit(plain(), BlockUnfreezer({np.int64(1): "block4"}), epochs=2)
+
+
+def test_clipping_all_gradients_under_accumulation_is_refused():
+    optimizer = keras.optimizers.SGD(0.1, global_clipnorm=0.1, gradient_accumulation_steps=2)
+    with pytest.raises(ValueError, match="global_clipnorm together with gradient_accumulation"):
+        fit(plain(optimizer=optimizer), BlockUnfreezer({1: "block4"}), epochs=2)
+
+
+def test_the_best_needs_weights_that_exist():
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.backbone, self.top = tiny_backbone(), keras.layers.Dense(1)
+
+        def call(self, inputs):
+            return self.top(self.backbone(inputs))
+
+    for call in (False, True):
+        model = Subclassed()
+        model.compile(ADAM(1e-3), "mse")
+        unfreezer = Given([Phase("block4", at_epoch=1, restore_best=True)], values=[0.5, 0.4])
+        if call:
+            model(np.zeros((1, SIZE, SIZE, 3), "uint8"))
+            fit(model, unfreezer, epochs=2)
+        else:
+            with pytest.raises(ValueError, match="call the model on a batch"):
+                fit(model, unfreezer, epochs=2)
