@@ -22,10 +22,12 @@ class Kind:
     """What copies of an optimizer are made from.
 
     Attributes:
+        kind: Its class.
         config: The serialized optimizer.
         exclusions: What its weight decay leaves out, by the names of its attributes.
     """
 
+    kind: type[keras.optimizers.Optimizer]
     config: dict[str, Any]
     exclusions: dict[str, Any]
 
@@ -47,7 +49,7 @@ class Kind:
                 "block. Use clipnorm, or larger batches in the place of accumulation."
             )
         exclusions = {n: getattr(optimizer, n) for n in _EXCLUSIONS if hasattr(optimizer, n)}
-        return cls(serialized(optimizer), exclusions)
+        return cls(type(optimizer), serialized(optimizer), exclusions)
 
     @property
     def learning_rate(self) -> Any:
@@ -66,7 +68,7 @@ class Kind:
         """Returns a new optimizer of this kind."""
         config = {**self.config["config"], "learning_rate": 0.0}
         config["name"] = f"{config['name']}_{name.replace('@', '_').replace('/', '_')}"
-        optimizer = deserialized({**self.config, "config": config})
+        optimizer = self.kind.from_config(config)
         for attribute, value in self.exclusions.items():
             setattr(optimizer, attribute, value)
         return optimizer

@@ -13,6 +13,7 @@ from keras_transfer import (
     BlockUnfreezer,
     FeatureCache,
     Flips,
+    Phase,
     TransferModel,
     find_learning_rate,
     image_folder,
@@ -99,6 +100,48 @@ def test_end_to_end_and_under_flips_a_later_fit_gives_the_same_weights():
     assert_same_fit(
         lambda: transfer(augmentation=keras.layers.RandomBrightness(0.1, (0, 255))), shuffled
     )
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.backbone = tiny_backbone()
+        self.top = keras.layers.Dense(1, activation="sigmoid")
+
+    def call(self, inputs):
+        return self.top(self.backbone(inputs))
+
+
+@pytest.mark.filterwarnings("ignore:`build:UserWarning")  # Keras says that weights are missing
+@pytest.mark.filterwarnings("ignore:Model 'subclassed:UserWarning")
+@pytest.mark.parametrize("build", [False, True])
+def test_a_model_that_only_calls_itself_built_is_left_alike(build):
+    def make():
+        model = Subclassed()
+        if build:
+            model.build((None, SIZE, SIZE, 3))
+        model.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy")
+        return model
+
+    assert_same_fit(make, images(32), labels(32))
+
+
+def test_a_sweep_does_not_wait_for_a_warm_up():
+    rates = []
+
+    class Rates(keras.optimizers.SGD):
+        def update_step(self, gradient, variable, learning_rate):
+            if "dense" in variable.name:
+                tf.py_function(lambda rate: rates.append(float(rate)), [learning_rate], [])
+            super().update_step(gradient, variable, learning_rate)
+
+    model = plain(Rates(1e-3))
+    phase = Phase("block4", at_epoch=0, warmup=10_000)
+    model.fit(dataset(16), epochs=1, verbose=0, callbacks=[BlockUnfreezer([phase])])
+    before = len(rates)
+    finding = swept(model, dataset(32))
+    tried = rates[before:][:: len(rates[before:]) // len(finding.rates)][: len(finding.rates)]
+    np.testing.assert_allclose(tried, finding.rates, rtol=1e-4)
 
 
 @pytest.mark.slow

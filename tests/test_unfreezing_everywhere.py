@@ -223,6 +223,16 @@ def test_what_weight_decay_leaves_out_is_left_out_of_late_blocks_too():
     assert not any(moved[name] for name in ("bias", "gamma", "beta"))
 
 
+@pytest.mark.parametrize("kind", ["sequential", "kept"])
+def test_the_scale_of_the_loss_is_saved_with_an_unfrozen_model(kind, tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    model = KINDS[kind](tiny_backbone(), keras.optimizers.Adam(1e-3))
+    fit(model, BlockUnfreezer({1: "block4"}), epochs=3)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert int(loaded.optimizer.step_counter) == int(model.optimizer.step_counter) == 6
+
+
 def test_a_schedule_of_rates_stays_under_the_scales_of_blocks():
     rates = keras.optimizers.schedules.PiecewiseConstantDecay([1], [1e-2, 1e-3])
     model = sequential(tiny_backbone(), keras.optimizers.SGD(rates))
