@@ -169,6 +169,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
             )
         if any(stage.restore_best for stage in self._stages):
             self._make_room_for_best()
+        self._optimizer.loaded_history = None  # of a file; what is loaded from here on is a backup
 
     def _make_room_for_best(self) -> None:
         model = self.model
@@ -187,6 +188,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Brings the blocks into the state that belongs to the epoch."""
+        self._complete_history(epoch)
         state, why = self._optimizer.state, "what was saved"
         if not (self._is_same_schedule and state.epoch == epoch - 1):  # not the run that is saved
             self._begin(self._begun_by(epoch), epoch)
@@ -196,6 +198,16 @@ class BlockUnfreezer(keras.callbacks.Callback):
             self._advance(epoch)
         self._apply(epoch, why)
         self._restrain_early_stopping()
+
+    def _complete_history(self, epoch: int) -> None:
+        """Gives the History of a resumed run the epochs before."""
+        optimizer = self._optimizer
+        earlier, optimizer.loaded_history = optimizer.loaded_history, None
+        for history in self._others:
+            if isinstance(history, keras.callbacks.History) and not history.epoch:
+                for number, logs in earlier or ():
+                    if number < epoch:
+                        history.on_epoch_end(number, logs)
 
     def _begun_by(self, epoch: int) -> int:
         """How many phases have begun at an epoch, as far as epochs alone tell."""
@@ -300,6 +312,8 @@ class BlockUnfreezer(keras.callbacks.Callback):
             for name in sorted(self.blocks):
                 rate = _number(optimizer.rate(name))
                 logs[f"learning_rate/{name}"] = rate if name in stage.trained else 0.0
+            history = [one for one in optimizer.history.value if one[0] < epoch]
+            optimizer.history.value = [*history, (epoch, _plain(logs))]
 
     def _look_at(self, logs: Mapping[str, Any]) -> None:
         """Counts the epochs since the monitored metric was best."""
@@ -338,6 +352,10 @@ class BlockUnfreezer(keras.callbacks.Callback):
         if self.early_stopping == "last" and self._optimizer.phase + 1 < len(self._stages):
             for stopper in self._early_stoppings():
                 stopper.wait = -math.inf
+
+
+def _plain(logs: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in logs.items() if np.ndim(value) == 0}
 
 
 def _number(value: Any) -> float:

@@ -16,6 +16,7 @@ from keras_transfer.schedule_state import ScheduleState
 REST = "rest"  # the group of what belongs to no block
 BEST = "best"  # under which the best values are saved
 _SCHEDULE = "schedule"
+_HISTORY = "history"
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -44,6 +45,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             base rate times its scale, times the part of the warm-up that is over.
         scales: Group name to scale, 1.0 unless set; saved with the state.
         state: How far a schedule has come; saved with the state.
+        history: The logs of each epoch of the run so far; saved with the state.
+        loaded_history: What of it was loaded, and nobody has taken yet; `None` for nothing.
         active: Which of the optimizers steps. The next step has to be traced anew after a change.
         holds_averages: Whether the end of a `fit` is not the end of training yet, so that moving
             averages stay where they are.
@@ -73,6 +76,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         self.active = active
         self.schedule: Any = None
         self._saved_schedule = schedule
+        self.history = Opaque([])
+        self.loaded_history: list[tuple[int, dict[str, Any]]] | None = None
         self._kinds = Opaque([first])
         self._iterations.assign(optimizer.iterations)
         self._groups = Opaque({REST: self._follow(optimizer, REST)})
@@ -310,8 +315,9 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
                 store[_entry(part, i)] = value
         schedule = self.schedule or self._saved_schedule
         if schedule is not None:
-            text = json.dumps(schedule).encode()
-            store[_SCHEDULE] = np.frombuffer(text, "uint8")
+            store[_SCHEDULE] = _as_bytes(schedule)
+        if self.history.value:
+            store[_HISTORY] = _as_bytes(self.history.value)
 
     def load_own_variables(self, store: Any) -> None:
         """Restores the state; that of a group which is still unknown waits until it is added.
@@ -321,8 +327,13 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         """
         saved: dict[str, dict[int, Any]] = {}
         for key in list(store.keys()):
-            if key == _SCHEDULE:
-                self._check_schedule(json.loads(np.asarray(store[key]).tobytes()))
+            if key in (_SCHEDULE, _HISTORY):
+                found = json.loads(np.asarray(store[key]).tobytes())
+                if key == _SCHEDULE:
+                    self._check_schedule(found)
+                else:
+                    self.history.value = found
+                    self.loaded_history = [(epoch, logs) for epoch, logs in found]
                 continue
             part, _, i = key.rpartition(":")
             saved.setdefault(part.replace("|", "/"), {})[int(i)] = store[key]
@@ -464,6 +475,10 @@ def _copy(variable: keras.Variable) -> keras.Variable:
 def _key(group: str, kind: int) -> str:
     """The name of a group's state under one of the optimizers."""
     return f"{group}@{kind}" if kind else group
+
+
+def _as_bytes(plain: Any) -> np.ndarray:
+    return np.frombuffer(json.dumps(plain).encode(), "uint8")
 
 
 def _entry(part: str, i: int) -> str:

@@ -310,7 +310,7 @@ def test_a_run_with_every_kind_of_phase_resumes_bit_for_bit(make, backup_first, 
         with pytest.raises(KeyboardInterrupt):
             run("interrupted", Interrupt(epoch))
     (resumed, rest), (whole, history) = run("interrupted"), run("whole")
-    assert rest == {name: values[7:] for name, values in history.items()}
+    assert rest == history
     assert whole.optimizer.phase == 2
     assert identical(snapshot(whole), resumed)
     for ours, theirs in zip(resumed.optimizer.variables, whole.optimizer.variables, strict=True):
