@@ -518,3 +518,22 @@ def test_the_best_needs_weights_that_exist():
         else:
             with pytest.raises(ValueError, match="call the model on a batch"):
                 fit(model, unfreezer, epochs=2)
+
+
+def test_a_backup_that_was_torn_in_the_writing_gives_way_to_the_one_before(tmp_path):
+    def run(folder, *callbacks):
+        keras.utils.set_random_seed(1)
+        model = plain()
+        backup = keras.callbacks.BackupAndRestore(
+            tmp_path / folder, delete_checkpoint=False, double_checkpoint=True
+        )
+        unfreezer = BlockUnfreezer({1: "block4", 3: "block3"}, learning_rate=1e-4)
+        return model, fit(model, backup, unfreezer, *callbacks, epochs=5).history
+
+    with pytest.raises(KeyboardInterrupt):
+        run("torn", Interrupt(4))
+    (latest,) = (tmp_path / "torn").glob("*.weights.h5")
+    latest.write_bytes(latest.read_bytes()[: latest.stat().st_size // 2])
+    (resumed, rest), (whole, history) = run("torn"), run("whole")
+    assert identical(snapshot(whole), resumed)
+    assert rest == history
