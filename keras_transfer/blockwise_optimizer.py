@@ -290,10 +290,10 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
 
     def keep_best_of(self, variables: Sequence[keras.Variable]) -> None:
         """Makes room for the best values of variables, and of the slots of all groups."""
-        if not self._best.value:
-            slots = [variable for inner in self._inner.values() for variable in inner.variables]
-            self._best.value = [(variable, _copy(variable)) for variable in [*variables, *slots]]
-            self._load_pending(BEST)
+        slots = [variable for inner in self._inner.values() for variable in inner.variables]
+        known = {id(variable) for variable, _ in self._best.value}
+        self._best.value += [(v, _copy(v)) for v in [*variables, *slots] if id(v) not in known]
+        self._load_pending(BEST)
 
     def remember(self) -> None:
         """Keeps the values of now as the best."""

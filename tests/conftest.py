@@ -21,6 +21,27 @@ def _fresh_keras():
     keras.config.set_dtype_policy("float32")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _fresh_session():
+    """Gives back the memory of a module's graphs, which makes the tests after it slow."""
+    yield
+    keras.utils.clear_session()
+
+
+# One of each, all with slots.
+OPTIMIZERS = {
+    "sgd": lambda **kw: keras.optimizers.SGD(1e-2, momentum=0.9, **kw),
+    "rmsprop": lambda **kw: keras.optimizers.RMSprop(1e-3, **kw),
+    "adam": lambda **kw: keras.optimizers.Adam(1e-3, **kw),
+    "adamw": lambda **kw: keras.optimizers.AdamW(1e-3, **kw),
+    "nadam": lambda **kw: keras.optimizers.Nadam(1e-3, **kw),
+    "lion": lambda **kw: keras.optimizers.Lion(1e-4, **kw),
+    "lamb": lambda **kw: keras.optimizers.Lamb(1e-3, **kw),
+    "adafactor": lambda **kw: keras.optimizers.Adafactor(1e-3, **kw),
+    "muon": lambda **kw: keras.optimizers.Muon(1e-3, **kw),
+}
+
+
 def tiny_network() -> keras.Model:
     """Four blocks with BatchNormalization and Dropout, random but the same each time."""
     keras.utils.set_random_seed(7)

@@ -2,21 +2,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import dataset, tiny_backbone
+from conftest import OPTIMIZERS, dataset, tiny_backbone
 
 from keras_transfer import BlockUnfreezer, TransferModel
 from keras_transfer.blockwise_optimizer import BlockwiseOptimizer
-
-OPTIMIZERS = {
-    "sgd": lambda **kw: keras.optimizers.SGD(1e-2, momentum=0.9, **kw),
-    "rmsprop": lambda **kw: keras.optimizers.RMSprop(1e-3, **kw),
-    "adam": lambda **kw: keras.optimizers.Adam(1e-3, **kw),
-    "adamw": lambda **kw: keras.optimizers.AdamW(1e-3, **kw),
-    "nadam": lambda **kw: keras.optimizers.Nadam(1e-3, **kw),
-    "lion": lambda **kw: keras.optimizers.Lion(1e-4, **kw),
-    "lamb": lambda **kw: keras.optimizers.Lamb(1e-3, **kw),
-    "adafactor": lambda **kw: keras.optimizers.Adafactor(1e-3, **kw),
-}
 
 
 def variables(count: int = 2, value: float = 1.0) -> list[keras.Variable]:

@@ -499,6 +499,26 @@ def test_clipping_all_gradients_under_accumulation_is_refused():
         fit(plain(optimizer=optimizer), BlockUnfreezer({1: "block4"}), epochs=2)
 
 
+def test_the_best_of_a_second_schedule_holds_its_blocks_too():
+    backbone = tiny_backbone()
+    model = plain(backbone)
+    first = Given([Phase("block4", at_epoch=1, restore_best=True)], values=[0.5, 0.4])
+    fit(model, first, epochs=2)
+
+    class Keep(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 0:
+                self.best = snapshot(backbone.block("block3"))
+
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                self.same = identical(self.best, backbone.block("block3"))
+
+    keep, schedule = Keep(), [Phase("block3", at_epoch=0), Phase("block2", at_epoch=2)]
+    fit(model, keep, Given(schedule, values=[0.1, 0.5, 0.5], restore_best=True), epochs=3)
+    assert keep.same
+
+
 def test_the_best_needs_weights_that_exist():
     class Subclassed(keras.Model):
         def __init__(self):

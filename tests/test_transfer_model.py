@@ -149,14 +149,13 @@ def test_several_phases_are_one_training_to_callbacks_and_history():
     assert all(len(values) == 4 for values in history.history.values())
 
 
-def test_early_stopping_ends_all_phases_and_restores_the_best():
+def test_early_stopping_that_may_end_any_phase_ends_them_all():
     model = model_of()
     stop = keras.callbacks.EarlyStopping(
         "loss", patience=1, min_delta=10, restore_best_weights=True
     )
-    history = model.fit(
-        dataset(16), epochs=9, verbose=0, callbacks=[stop, BlockUnfreezer({5: "block4"})]
-    )
+    unfreezer = BlockUnfreezer({5: "block4"}, early_stopping="any")
+    history = model.fit(dataset(16), epochs=9, verbose=0, callbacks=[stop, unfreezer])
     assert len(history.epoch) == 2
 
 

@@ -9,21 +9,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import SIZE, dataset, identical, images, labels, snapshot, tiny_backbone
+from conftest import OPTIMIZERS, SIZE, dataset, identical, images, labels, snapshot, tiny_backbone
 
 from keras_transfer import BlockUnfreezer, Phase, TransferModel
 
-OPTIMIZERS = {
-    "sgd": lambda **kw: keras.optimizers.SGD(1e-2, momentum=0.9, **kw),
-    "rmsprop": lambda **kw: keras.optimizers.RMSprop(1e-3, **kw),
-    "adam": lambda **kw: keras.optimizers.Adam(1e-3, **kw),
-    "adamw": lambda **kw: keras.optimizers.AdamW(1e-3, **kw),
-    "nadam": lambda **kw: keras.optimizers.Nadam(1e-3, **kw),
-    "lion": lambda **kw: keras.optimizers.Lion(1e-3, **kw),
-    "lamb": lambda **kw: keras.optimizers.Lamb(1e-2, **kw),
-    "adafactor": lambda **kw: keras.optimizers.Adafactor(1e-2, **kw),
-    "muon": lambda **kw: keras.optimizers.Muon(1e-3, **kw),
-}
 OPTIONS = {
     "clipnorm": {"clipnorm": 1.0},
     "weight_decay": {"weight_decay": 1e-3},
