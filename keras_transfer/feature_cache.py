@@ -1,89 +1,141 @@
 """FeatureCache: what a frozen part of a backbone makes of the data, computed once."""
 
-import hashlib
-import random
-import sys
-from collections.abc import Iterator, Sequence
+import contextlib
+import errno
+import itertools
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import tensorflow as tf
 
-from keras_transfer import pipelines
-from keras_transfer.flips import Flips
+from keras_transfer import extraction, pipelines
+from keras_transfer.array_file import ArrayWriter, FileArray
+from keras_transfer.cache_folder import CacheFolder, Entry
 from keras_transfer.frozen_backbone import FrozenBackbone
+from keras_transfer.kept_data import batches
+from keras_transfer.kept_rows import ArrayInMemory, Rows
+from keras_transfer.memory import memory_budget, readable
+from keras_transfer.passes import Pass
+from keras_transfer.views import AsTheyAre, Views
 
-# Keras' CPU kernels run fastest on small batches: more fits into the processor's cache.
-_CPU_BATCH = 16
-
-# Of the free memory, at most this share is taken by what one call keeps.
-_MEMORY_SHARE = 0.25
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Kept rows in their own order: activations, and labels and weights as the dataset has them."""
+class _Job:
+    """Activations of one view of some data after a link."""
 
-    activations: np.ndarray
-    rest: tuple[np.ndarray, ...]
+    backbone: FrozenBackbone
+    pipeline: pipelines.Pipeline
+    after: str
+    views: Views
+    view: int
+    origin: Mapping[str, Any]
+    show: bool
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return tuple(sorted(self.origin.items()))
+
+    @property
+    def most_rows(self) -> int:
+        return self.pipeline.batches * self.pipeline.batch_size
+
+    @property
+    def lasting(self) -> bool:
+        """Whether another run can know the data again."""
+        return isinstance(self.pipeline.identity, str) and self.pipeline.batches > 0
+
+    def say(self, text: str) -> None:
+        if self.show:
+            print(f"activations after {self.after}: {text}")
 
 
-def batches(views: Sequence[Rows], after: str, indices: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns batches of kept rows, each row from one of its views.
+@dataclass(frozen=True)
+class _Made:
+    """Activations that are being made, batch by batch, and what comes to light meanwhile."""
 
-    Args:
-        views: The rows of each view; more than one are drawn among, anew in each epoch.
-        after: The block that the activations come from.
-        indices: Batches of row numbers.
-    """
-    kept = [tf.constant(rows.activations) for rows in views]
-    rest = [tf.constant(column) for column in views[0].rest]
-
-    def batch(index: tf.Tensor, seed: tf.Tensor | None = None) -> tuple[Any, ...]:
-        seen = [tf.gather(activations, index) for activations in kept]
-        if seed is not None:
-            shape = tf.shape(index)
-            drawn = tf.random.stateless_uniform(shape, [seed, 0], maxval=len(kept), dtype=tf.int32)
-            seen = [Flips.choose(seen, drawn)]
-        return {f"after:{after}": seen[0]}, *(tf.gather(column, index) for column in rest)
-
-    if len(kept) > 1:
-        seed = random.randrange(2**31)  # Keras' set_random_seed reaches this generator too
-        seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
-        indices = tf.data.Dataset.zip(indices, seeds)
-    return pipelines.prefetched(indices.map(batch))
+    activations: Iterable[np.ndarray]
+    rest: list[Sequence[np.ndarray]]
+    sizes: list[int]
+    below: Rows | None = None
 
 
 class FeatureCache:
     """Keeps activations at any place of a backbone, so that what is frozen runs once.
 
-    Entries are found by the data (a digest for `image_folder` datasets and arrays, the object
-    itself for other datasets), by a digest of the frozen part with its weights, and by the place
-    in the chain. Changed weights or another preprocessing are never mistaken for the same.
+    They are found again by what they were made of: the data, the frozen part with its weights, the
+    augmentation, and the place in the chain. Changed weights or another preprocessing are never
+    mistaken for the same. They are kept in RAM while they take at most `memory_limit`, beyond that
+    in `.npy` files.
 
     Args:
-        verbose: Whether to show progress on a terminal.
+        directory: A folder to keep activations in between runs, of data that can be recognized:
+            from `image_folder`, or arrays. Processes may share it. `None` for no such folder.
+        memory_limit: Bytes of activations that may be held in RAM at a place; a quarter of the
+            free memory unless given.
+        disk_limit: Bytes that the folder may take; the least recently used activations are
+            removed. No limit unless given.
+        dtype: `"float16"` to keep activations in half the space, rounded; `None` as they are.
+        views: How many augmented views of each image to keep under an `augmentation` other than
+            `Flips`, whose views are kept in any case; each epoch draws among them. 0 for none:
+            training runs end to end then.
+        seed: Decides what the views show.
+        strict: Whether to recognize image files by their content, too, not by path, size and time
+            of change alone.
+        verbose: Whether to show progress on a terminal, and to say what was computed.
+
+    Raises:
+        NotADirectoryError: If the directory is a file.
+        PermissionError: If it cannot be written.
+        ValueError: If it has the format of a newer version, or an argument is out of range.
 
     Example:
-        >>> cache = FeatureCache()
+        >>> cache = FeatureCache("cache/")
         >>> backbone = FrozenBackbone("vgg16", input_shape=(150, 150, 3), pooling="flatten")
         >>> head.fit(cache.dataset(backbone, data.train).map(lambda x, y: (x["after:pooling"], y)))
     """
 
-    def __init__(self, *, verbose: bool = True) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str] | None = None,
+        *,
+        memory_limit: int | None = None,
+        disk_limit: int | None = None,
+        dtype: str | None = None,
+        views: int = 0,
+        seed: int = 0,
+        strict: bool = False,
+        verbose: bool = True,
+    ) -> None:
+        _check_numbers(memory_limit=memory_limit, disk_limit=disk_limit, views=views, seed=seed)
+        if dtype not in (None, "float16", "float32"):
+            raise ValueError(f"dtype={dtype!r}. Expected 'float16', 'float32' or None.")
+        self.directory = directory
+        self.memory_limit = memory_limit
+        self.disk_limit = disk_limit
+        self.dtype = dtype
+        self.views = views
+        self.seed = seed
+        self.strict = strict
         self.verbose = verbose
+        self._folder = None if directory is None else CacheFolder(directory, disk_limit)
         self._entries: dict[tuple[Any, ...], Rows] = {}
+        self._runners: dict[Any, extraction.Runner | None] = {}
         self._shadows: dict[Any, tf.data.Dataset] = {}
         self._alive: dict[int, Any] = {}  # so that no id is given to another object
 
     def dataset(
-        self,
-        backbone: FrozenBackbone,
-        data: tf.data.Dataset,
-        *,
-        after: str = "pooling",
+        self, backbone: FrozenBackbone, data: tf.data.Dataset, *, after: str = "pooling"
     ) -> tf.data.Dataset:
         """Returns the batches of a dataset with activations in place of images.
 
@@ -95,36 +147,34 @@ class FeatureCache:
             after: A block's name, or `"pooling"` for the features.
 
         Returns:
-            Batches of `({"after:<block>": activations}, labels, ...)`, held in RAM.
+            Batches of `({"after:<block>": activations}, labels, ...)`.
 
         Raises:
             NotKeepable: If the rows are random, their number unknown, or the activations too many
-                for the memory; the message says why.
+                for the disk; the message says why.
             ValueError: If `after` lies above a block that is not frozen, or is unknown.
         """
         pipeline = pipelines.inspect(data)
         rows = self.rows(backbone, pipeline, after)
-        return batches([rows], after, pipeline.order.indices(len(rows.activations)))
+        return batches([rows], after, pipeline.order.indices(len(rows)))
 
-    def array(self, backbone: FrozenBackbone, images: Any, *, after: str = "pooling") -> Any:
+    def array(self, backbone: FrozenBackbone, images: Any, *, after: str = "pooling") -> np.ndarray:
         """Returns the activations of an array of images `(n, height, width, 3)`, row for row."""
-        images = np.asarray(images)
-        order = pipelines.Order(_CPU_BATCH)
-        data = tf.data.Dataset.from_tensor_slices((images,)).batch(_CPU_BATCH)
-        pipeline = pipelines.Pipeline(
-            data, _CPU_BATCH, ordered=True, order=order, identity=_digest(images)
-        )
-        return self.rows(backbone, pipeline, after).activations
+        pipeline = pipelines.of_array(np.asarray(images), extraction.CPU_BATCH)
+        return self.rows(backbone, pipeline, after).read(0, len(images))
 
     def __len__(self) -> int:
-        """How many sets of activations are kept."""
+        """How many sets of activations this object holds or has open."""
         return len(self._entries)
 
     def clear(self) -> None:
-        """Forgets all that is kept."""
+        """Forgets all that is kept, and empties the folder of all activations in it."""
         self._entries.clear()
+        self._runners.clear()
         self._shadows.clear()
         self._alive.clear()
+        if self._folder is not None:
+            self._folder.clear()
 
     def rows(
         self,
@@ -132,8 +182,9 @@ class FeatureCache:
         pipeline: pipelines.Pipeline,
         after: str,
         *,
-        flips: Flips | None = None,
+        views: Views | None = None,
         view: int = 0,
+        verbose: bool = True,
     ) -> Rows:
         """Returns the kept rows of a pipeline, computed now if there are none.
 
@@ -141,81 +192,251 @@ class FeatureCache:
             backbone: What makes the activations.
             pipeline: The data.
             after: A block's name, or `"pooling"`.
-            flips: What the images go through before, `None` for nothing.
+            views: What the images go through before, `None` for nothing.
             view: Which of its views.
+            verbose: Whether to show progress, unless the cache does not.
         """
         _check_frozen(backbone, after)
-        data = (self._data_key(pipeline), view)
-        if flips is not None and view:
-            pipeline = replace(pipeline, transform=lambda images: flips.view(images, view))
-        key = (data, after, backbone.digest(after))
-        if key not in self._entries:
-            self._entries[key] = self._from_below(backbone, data, after) or self._from_images(
-                backbone, pipeline, data, after
-            )
-        return self._entries[key]
+        views = views or AsTheyAre()
+        fingerprints = backbone.fingerprints()
+        origin = {
+            "data": self._data_key(pipeline),
+            "view": views.key(view),
+            "after": after,
+            "dtype": self.dtype or "as computed",
+            **fingerprints[after],
+        }
+        show = verbose and self.verbose
+        job = _Job(backbone, pipeline, after, views, view, origin, show)
+        if job.key not in self._entries:
+            self._entries[job.key] = self._found_or_made(job)
+        return self._entries[job.key]
 
-    def _data_key(self, pipeline: pipelines.Pipeline) -> Any:
+    def _data_key(self, pipeline: pipelines.Pipeline) -> str:
         if isinstance(pipeline.identity, str):
-            return pipeline.identity
+            content = pipeline.content() if self.strict and pipeline.content else ""
+            return pipeline.identity + content
         self._alive[id(pipeline.identity)] = pipeline.identity
-        return id(pipeline.identity)
+        return f"object {id(pipeline.identity)}"
 
-    def _from_below(self, backbone: FrozenBackbone, data: Any, after: str) -> Rows | None:
-        """Goes on from the nearest kept activations below `after`, if there are any."""
-        below = backbone.link_names[: backbone.link_names.index(after)]
-        for name in reversed(below):
-            rows = self._entries.get((data, name, backbone.digest(name)))
-            if rows is not None:
-                inputs = _chunks({f"after:{name}": rows.activations})
-                return Rows(self._run(backbone, inputs, after, len(rows.activations)), rows.rest)
-        return None
+    def _found_or_made(self, job: _Job) -> Rows:
+        with _told_of_full_disk():
+            if self._folder is not None and job.lasting:
+                return self._from_folder(job, self._folder)
+            return self._kept_for_now(job)
 
-    def _from_images(
-        self, backbone: FrozenBackbone, pipeline: pipelines.Pipeline, data: Any, after: str
-    ) -> Rows:
-        rest: list[Sequence[Any]] = []
+    # ---- in the folder
 
-        def images() -> Iterator[Any]:
-            for batch in pipeline.dataset:
-                x, *others = batch if isinstance(batch, tuple) else (batch,)
-                if not rest:
-                    backbone.check_pixels(x)
-                x = pipeline.transform(x) if pipeline.transform else x
-                rest.append([np.asarray(column) for column in others])
-                yield from _chunks(x)
+    def _from_folder(self, job: _Job, folder: CacheFolder) -> Rows:
+        entry = folder.entry(job.origin)
+        with _locked(entry, job):
+            began = time.monotonic()
+            array = entry.open()
+            if array is None:
+                self._write(job, entry, folder)
+                array = entry.opened()
+            else:
+                text = f"{len(array):,} images from {folder.path}, {readable(array.nbytes)}"
+                job.say(f"{text}, {time.monotonic() - began:.1f} s")
+        kept: Any = array
+        if array.nbytes <= self._budget():
+            kept = ArrayInMemory(array.take(slice(None)))
+        return Rows(kept, entry.computed, job.pipeline.columns or (), sizes=())
 
-        size = int(pipeline.dataset.cardinality()) * pipeline.batch_size
-        activations = self._run(backbone, images(), after, size)
-        columns = tuple(np.concatenate(column) for column in zip(*rest, strict=True))
-        rows = Rows(activations, columns)
-        if pipeline.ordered:
-            return rows
-        # A shadow that is read whenever the pipeline is: a pass over a seeded shuffle has the order
-        # of the same pass over another with that seed. Without a seed, or if somebody else reads
-        # the pipeline too, any order is as good as another.
-        shadow = self._shadows.setdefault(data[0], pipeline.order.indices(len(activations)))
-        return _unshuffled(rows, np.concatenate([batch.numpy() for batch in shadow]))
-
-    def _run(
-        self, backbone: FrozenBackbone, inputs: Iterator[Any], after: str, rows: int
-    ) -> np.ndarray:
-        """Runs the chain over all inputs; `rows` is how many there are at most."""
-        run = tf.function(
-            lambda x: backbone.activations(x, after=after)[f"after:{after}"], reduce_retracing=True
+    def _write(self, job: _Job, entry: Entry, folder: CacheFolder) -> None:
+        missed = folder.nearest_miss(job.origin)
+        if missed:
+            job.say(f"what {folder.path} holds differs in the {missed}")
+        began = time.monotonic()
+        with entry.writing() as writer:
+            there = writer.rows
+            made = self._make(job, there)
+            for number, activations in enumerate(made.activations):
+                if not number:
+                    needed = (job.most_rows - there) * self._row_bytes(activations)
+                    _check_disk(folder.path, needed, self.disk_limit)
+                writer.append(activations.astype(self._stored(activations)), activations.dtype.name)
+        gone_on = f", {there:,} of them from before" if there else ""
+        job.say(
+            f"{writer.rows:,} images{gone_on}, {time.monotonic() - began:.1f} s, "
+            f"{readable(writer.nbytes)} in {folder.path}"
         )
-        kept, done = np.empty(0), 0
-        with _progress(self.verbose) as progress:
-            task = progress.add_task(f"activations after {after}", total=rows)
-            for x in inputs:
-                activations = run(x).numpy()
-                if not done:
-                    _check_memory(after, rows, activations)
-                    kept = np.empty((rows, *activations.shape[1:]), activations.dtype)
-                kept[done : done + len(activations)] = activations
-                done += len(activations)
-                progress.update(task, completed=done)
-        return kept[:done]
+
+    # ---- for now
+
+    def _kept_for_now(self, job: _Job) -> Rows:
+        began = time.monotonic()
+        made = self._make(job, 0)
+        activations = iter(made.activations)
+        first = next(activations, np.empty((0,)))
+        stored, needed = self._stored(first), job.most_rows * self._row_bytes(first)
+        rows = (part.astype(stored, copy=False) for part in itertools.chain([first], activations))
+        kept: ArrayInMemory | FileArray
+        if needed <= self._budget():
+            where, kept = "RAM", _in_memory(rows, job.most_rows)
+        else:
+            folder = self._folder.path if self._folder else Path(tempfile.gettempdir())
+            _check_disk(folder, needed, None)
+            where, kept = "a temporary file", _in_temporary_file(rows, folder)
+        job.say(
+            f"{len(kept):,} images, {time.monotonic() - began:.1f} s, "
+            f"{readable(kept.nbytes)} in {where}"
+        )
+        return self._with_rest(job, made, kept, first.dtype.name)
+
+    def _with_rest(self, job: _Job, made: _Made, kept: Any, dtype: str) -> Rows:
+        if made.below is not None:
+            return replace(made.below, activations=kept, dtype=dtype)
+        rest = tuple(np.concatenate(column) for column in zip(*made.rest, strict=True))
+        places = None
+        if not job.pipeline.ordered:
+            # A shadow that is read whenever the pipeline is: a pass over a seeded shuffle has the
+            # order of the same pass over another with that seed. Without a seed, or if somebody
+            # else reads the pipeline too, any order is as good as another.
+            order = job.pipeline.order
+            shadow = self._shadows.setdefault(job.origin["data"], order.indices(len(kept)))
+            places = np.argsort(np.concatenate([batch.numpy() for batch in shadow]))
+        return Rows(kept, dtype, rest, places, tuple(made.sizes))
+
+    def _budget(self) -> int:
+        return memory_budget() if self.memory_limit is None else self.memory_limit
+
+    def _stored(self, activations: np.ndarray) -> np.dtype:
+        """The type to keep: NumPy's files know no bfloat16, which float32 holds exactly."""
+        bfloat16 = activations.dtype.name == "bfloat16"
+        return np.dtype(self.dtype or ("float32" if bfloat16 else activations.dtype))
+
+    def _row_bytes(self, activations: np.ndarray) -> int:
+        return int(np.prod(activations.shape[1:])) * self._stored(activations).itemsize
+
+    # ---- where they come from
+
+    def _make(self, job: _Job, start: int) -> _Made:
+        """Begins to make activations, from a row on, from the nearest kept ones or the images."""
+        rest: list[Sequence[np.ndarray]] = []
+        sizes: list[int] = []
+        name, below = self._nearest_below(job)
+        if below is None:
+            inputs: Iterable[Any] = _images(job, start, rest, sizes)
+        else:
+            chunks = below.chunks(start, extraction.CPU_BATCH)
+            inputs = ({f"after:{name}": chunk} for chunk in chunks)
+        key = (job.origin["weights"], job.origin["architecture"], job.after, name)
+        total = job.most_rows if below is None else len(below)
+        run = Pass(job.backbone, job.after, inputs, start, total, self._runners, key, job.show)
+        return _Made(run, rest, sizes, below)
+
+    def _nearest_below(self, job: _Job) -> tuple[str, Rows | None]:
+        names = job.backbone.link_names
+        prints = job.backbone.fingerprints()
+        for name in reversed(names[: names.index(job.after)]):
+            lower = replace(job, after=name, origin={**job.origin, "after": name, **prints[name]})
+            if lower.key in self._entries:
+                return name, self._entries[lower.key]
+            if self._folder is not None and lower.lasting:
+                with _locked(entry := self._folder.entry(lower.origin), lower):
+                    if (array := entry.open()) is not None:
+                        columns = job.pipeline.columns or ()
+                        return name, Rows(array, entry.computed, columns)
+        return "images", None
+
+
+@contextlib.contextmanager
+def _told_of_full_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        warnings.warn(
+            f"The disk is full: {error}. Free some of it, or give FeatureCache a folder elsewhere.",
+            stacklevel=2,
+        )
+        raise pipelines.NotKeepable("the disk is full") from error
+
+
+@contextlib.contextmanager
+def _locked(entry: Entry, job: _Job) -> Iterator[None]:
+    """Holds the lock of an entry, and tells if another process has it for now."""
+    from filelock import Timeout
+
+    try:
+        lock = entry.lock(wait=False)
+        lock.acquire()
+    except Timeout:
+        job.say("another process is computing them; waiting for it")
+        lock = entry.lock(wait=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _images(
+    job: _Job, start: int, rest: list[Sequence[np.ndarray]], sizes: list[int]
+) -> Iterator[Any]:
+    """The images from a row on; labels are put aside."""
+    size = job.pipeline.batch_size
+    row, skip = start - start % size, start % size
+    for number, batch in enumerate(job.pipeline.read(start // size)):
+        x, *others = batch if isinstance(batch, tuple) else (batch,)
+        if not number:
+            job.backbone.check_pixels(x)
+        if others:
+            rest.append([np.asarray(column) for column in others])
+        sizes.append(len(x))
+        yield job.views.view(x, job.view, row)[skip:]
+        row, skip = row + len(x), 0
+
+
+def _in_memory(batches: Iterable[np.ndarray], most_rows: int) -> ArrayInMemory:
+    kept, done = np.empty(0), 0
+    for batch in batches:
+        if not done:
+            kept = np.empty((most_rows, *batch.shape[1:]), batch.dtype)
+        if done + len(batch) > len(kept):  # a PyDataset whose later batches are larger
+            kept = np.concatenate(
+                [kept[:done], np.empty_like(kept, shape=(len(kept), *kept.shape[1:]))]
+            )
+        kept[done : done + len(batch)] = batch
+        done += len(batch)
+    return ArrayInMemory(kept[:done])
+
+
+def _in_temporary_file(batches: Iterable[np.ndarray], folder: Path) -> FileArray:
+    """Where the system allows it the file has no name any more, so nothing is left of it."""
+    with tempfile.TemporaryDirectory(
+        prefix="keras_transfer_", dir=folder, ignore_cleanup_errors=True
+    ) as temporary:
+        path = Path(temporary) / "activations.npy"
+        writer = None
+        for batch in batches:
+            writer = writer or ArrayWriter(path, batch.shape[1:], batch.dtype)
+            writer.append(batch)
+        if writer is not None:
+            writer.finish()
+        return FileArray(path)
+
+
+def _check_disk(folder: Path, needed: int, limit: int | None) -> None:
+    free = shutil.disk_usage(folder).free
+    if limit is not None and needed > limit:
+        raise pipelines.NotKeepable(
+            f"the activations take {readable(needed)}, more than the disk_limit of "
+            f"{readable(limit)}"
+        )
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC, f"{readable(needed)} of activations, {readable(free)} free", str(folder)
+        )
+
+
+def _check_numbers(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        whole = isinstance(number, Integral) and not isinstance(number, bool)
+        if number is not None and not (whole and number >= 0):
+            raise ValueError(f"{name}={number!r}. Expected a whole number of 0 or more.")
 
 
 def _check_frozen(backbone: FrozenBackbone, after: str) -> None:
@@ -228,44 +449,3 @@ def _check_frozen(backbone: FrozenBackbone, after: str) -> None:
             f"What comes after {after!r} changes while training: backbone '{backbone.name}' is "
             f"frozen up to {border!r} only. Keep activations there, or freeze more blocks."
         )
-
-
-def _chunks(x: Any) -> Iterator[Any]:
-    """Slices of a size that the device is fast at."""
-    rows = len(tf.nest.flatten(x)[0])
-    size = rows if tf.config.list_physical_devices("GPU") else _CPU_BATCH
-    for start in range(0, rows, size):
-        yield tf.nest.map_structure(lambda column: column[start : start + size], x)  # noqa: B023
-
-
-def _unshuffled(rows: Rows, places: np.ndarray) -> Rows:
-    """Puts rows from a shuffled pass into their own order."""
-    columns = (rows.activations, *rows.rest)
-    ordered = [np.empty_like(column) for column in columns]
-    for column, shuffled in zip(ordered, columns, strict=True):
-        column[places] = shuffled
-    return Rows(ordered[0], tuple(ordered[1:]))
-
-
-def _check_memory(after: str, rows: int, activations: np.ndarray) -> None:
-    needed = rows * activations.nbytes // len(activations)
-    available = psutil.virtual_memory().available
-    if needed > _MEMORY_SHARE * available:
-        raise pipelines.NotKeepable(
-            f"{rows:,} activations after {after} take {needed / 1e9:.1f} GB, more than a quarter "
-            f"of the {available / 1e9:.1f} GB of free memory"
-        )
-
-
-def _progress(verbose: bool) -> Any:
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, transient=True, disable=not (verbose and sys.stdout.isatty()))
-
-
-def _digest(array: np.ndarray) -> str:
-    """Returns a digest of an array's shape, type and content."""
-    digest = hashlib.blake2b(f"{array.shape}{array.dtype}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

@@ -2,8 +2,6 @@
 
 import fnmatch
 import hashlib
-import json
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
@@ -11,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_transfer import backbones, blocks
+from keras_transfer.fingerprints import nameless
 from keras_transfer.preprocessing import PixelScaling, preprocessing_layer, warn_of_range
 
 _AFTER = "after:"
@@ -126,14 +125,23 @@ class FrozenBackbone(keras.layers.Layer):
         if isinstance(self.preprocessing, PixelScaling):
             warn_of_range(images)
 
-    def digest(self, after: str) -> str:
-        """Returns a digest of the architecture and the weights up to a link."""
-        digest = hashlib.blake2b(digest_size=16)
-        for link in self._links[: self._index(after) + 1]:
-            digest.update(type(link).__name__.encode() + _nameless(link.get_config()).encode())
+    def fingerprints(self) -> dict[str, dict[str, str]]:
+        """Returns what decides the activations after each link: digests of what comes before."""
+        preprocessing = hashlib.blake2b(digest_size=16)
+        architecture, weights = preprocessing.copy(), preprocessing.copy()
+        found = {}
+        for name, link in zip((None, *self.link_names), self._links, strict=True):
+            digest = architecture if name else preprocessing
+            digest.update(type(link).__name__.encode() + nameless(link.get_config()).encode())
             for weight in link.weights:
-                digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
-        return digest.hexdigest()
+                weights.update(np.ascontiguousarray(weight.numpy()).tobytes())
+            if name:
+                found[name] = {
+                    "preprocessing": preprocessing.hexdigest(),
+                    "architecture": architecture.hexdigest(),
+                    "weights": weights.hexdigest(),
+                }
+        return found
 
     @property
     def _links(self) -> list[keras.Layer]:
@@ -319,14 +327,6 @@ def _matches(pattern: Any, names: Sequence[str]) -> Sequence[str]:
     if not isinstance(pattern, str):
         return ()
     return names if pattern == "all" else fnmatch.filter(names, pattern)
-
-
-def _nameless(config: dict[str, Any]) -> str:
-    """A config as text, with numbers for names: Keras gives each new layer another name."""
-    text = json.dumps(config, sort_keys=True, default=str)
-    names = dict.fromkeys(re.findall(r'"name": "([^"]*)"', text))
-    number = {name: str(i) for i, name in enumerate(names)}
-    return re.sub(r'"([^"]*)"', lambda match: number.get(match[1], match[0]), text)
 
 
 class _Opaque:

@@ -8,7 +8,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,17 +16,14 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from keras_transfer.memory import memory_budget
+
 SPLITS = ("train", "valid", "test")
 
 _SPLIT_NAMES = {split: split for split in SPLITS} | {"val": "valid", "validation": "valid"}
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"})
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
-_MEMORY_INFO = Path("/proc/meminfo")
-_MEMORY_LIMITS = (  # of the container, which /proc/meminfo does not know: cgroup 2 and 1
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
 
 # A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which made photographs of 4000 x 3000 five
 # times as fast. While that leaves three times the wanted size, they differed from a full decode by
@@ -300,7 +296,7 @@ def check_images(
     """
     shape = (len(paths), *image_size, 3)
     # Empty, not zeros: nothing is paged in before an image is written there.
-    pixels = np.empty(shape, np.uint8) if np.prod(shape, dtype=float) <= _memory_budget() else None
+    pixels = np.empty(shape, np.uint8) if np.prod(shape, dtype=float) <= memory_budget() else None
     with warnings.catch_warnings():
         # About damaged EXIF data, without a file name. Bombs have a category of their own.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -389,29 +385,3 @@ def _grey_16_to_8_bit(image: Image.Image) -> Image.Image:
 
 def _threads() -> int:
     return os.cpu_count() or 1
-
-
-def _memory_budget() -> int:
-    """Bytes of pixels that may be kept in RAM: a quarter of what is available."""
-    return _available_memory() // 4
-
-
-def _available_memory() -> int:
-    limits = []
-    for file in _MEMORY_LIMITS:
-        with suppress(OSError, ValueError):  # no such file; "max"
-            limits.append(int(file.read_text()))
-    try:
-        facts = dict(line.split(":") for line in _MEMORY_INFO.read_text().splitlines())
-        limits.append(int(facts["MemAvailable"].split()[0]) * 1024)
-    except (OSError, KeyError, ValueError):
-        limits.append(_half_of_memory())
-    return min(limits)
-
-
-def _half_of_memory() -> int:
-    """Guess where nothing tells what is available: macOS knows its total, Windows not even that."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (AttributeError, OSError, ValueError):
-        return 2**31

@@ -1,11 +1,16 @@
-"""What a tf.data pipeline does to its rows: whether they are always the same, and in what order."""
+"""What a pipeline of data does to its rows: whether they stay the same, and in what order."""
 
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import keras
+import numpy as np
 import tensorflow as tf
+
+from keras_transfer.fingerprints import digest_of
 
 _MAPS = ("_MapDataset", "_ParallelMapDataset")
 _BATCHES = ("_BatchDataset", "_ParallelBatchDataset")
@@ -27,6 +32,23 @@ def prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.prefetch(2).with_options(options)
+
+
+def shuffled_rows(rows: int, seed: int) -> tf.data.Dataset:
+    """Returns all row numbers in another order in each iteration.
+
+    `Dataset.range(rows).shuffle(rows)` would hold a tensor for each, and fill its buffer anew for
+    each epoch: of a million rows 200 MB and a second.
+    """
+    epochs = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
+
+    def one_epoch(seed: tf.Tensor) -> tf.data.Dataset:
+        numbers = tf.range(rows, dtype=tf.int64)
+        order = tf.random.experimental.stateless_shuffle(numbers, [seed, 0])
+        return tf.data.Dataset.from_tensor_slices(order)
+
+    shuffled = epochs.flat_map(one_epoch)
+    return shuffled.apply(tf.data.experimental.assert_cardinality(rows))
 
 
 @dataclass(frozen=True)
@@ -83,23 +105,67 @@ class Given:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A pipeline whose rows are the same in every epoch.
+    """Batches whose rows are the same in every epoch.
 
     Attributes:
-        dataset: The pipeline; to be read once.
+        read: Gives the batches from a number on, once.
+        batches: How many there are.
         batch_size: Rows in a batch, at most.
         ordered: Whether it gives its rows in their own order, so that no shuffle is to be undone.
         order: How batches are made from the rows.
-        identity: What stands for the content: a digest, or the dataset itself.
-        transform: What is done to the images of each batch, if anything.
+        identity: What stands for the content: a digest, or an object.
+        content: Gives a digest of the content of the files, if there are any.
+        columns: Labels and so on for all rows, where they are known without reading.
     """
 
-    dataset: tf.data.Dataset
+    read: Callable[[int], Iterable[Any]]
+    batches: int
     batch_size: int
     ordered: bool
     order: Order | Given
     identity: Any
-    transform: Callable[[Any], Any] | None = None
+    content: Callable[[], str] | None = None
+    columns: tuple[np.ndarray, ...] | None = None
+
+
+def of_array(images: np.ndarray, batch_size: int) -> Pipeline:
+    """Returns the pipeline of an array of images, known by its content."""
+    count = math.ceil(len(images) / batch_size)
+
+    def read(start: int) -> Iterator[tuple[np.ndarray]]:
+        for batch in range(start, count):
+            yield (images[batch * batch_size : (batch + 1) * batch_size],)
+
+    identity = f"array {digest_of(images)}"
+    order = Order(batch_size)
+    return Pipeline(read, count, batch_size, True, order, identity, columns=())
+
+
+def of_py_dataset(dataset: keras.utils.PyDataset) -> Pipeline:
+    """Returns the pipeline of a `PyDataset`, its batches in their order.
+
+    Raises:
+        NotKeepable: If the number of batches is infinite, or they may differ between epochs: there
+            is code to run between them, or a batch that is read twice is not the same.
+    """
+    kind, base = type(dataset), keras.utils.PyDataset
+    count = dataset.num_batches
+    if not count:
+        raise NotKeepable(f"the number of batches of the {kind.__name__} is infinite, or 0")
+    for hook in ("on_epoch_begin", "on_epoch_end"):
+        if getattr(kind, hook) is not getattr(base, hook):
+            raise NotKeepable(f"the {hook} of the {kind.__name__} may change what it gives")
+    for number in {0, count - 1}:
+        once, again = (tf.nest.flatten(dataset[number]) for _ in range(2))
+        if not all(np.array_equal(a, b) for a, b in zip(once, again, strict=True)):
+            raise NotKeepable(f"the {kind.__name__} gives another batch each time it is asked")
+    size = len(tf.nest.flatten(dataset[0])[0])
+
+    def read(start: int) -> Iterator[Any]:
+        for number in range(start, count):
+            yield dataset[number]
+
+    return Pipeline(read, count, size, ordered=True, order=Order(size), identity=dataset)
 
 
 def inspect(dataset: tf.data.Dataset) -> Pipeline:
@@ -120,23 +186,35 @@ def inspect(dataset: tf.data.Dataset) -> Pipeline:
         raise NotKeepable(f"the number of batches is {kind}")
     if hasattr(dataset, "identity"):
         ordered = dataset.ordered
-        order = Given(dataset.index_batches)
-        size = _batch_size(ordered)
-        return Pipeline(ordered, size, ordered=True, order=order, identity=dataset.identity)
-    return _inspect_graph(dataset)
+        return Pipeline(
+            _from(ordered),
+            batches,
+            _batch_size(ordered),
+            ordered=True,
+            order=Given(dataset.index_batches),
+            identity=dataset.identity,
+            content=dataset.content,
+            columns=(dataset.labels,),
+        )
+    return _inspect_graph(dataset, batches)
+
+
+def _from(dataset: tf.data.Dataset) -> Callable[[int], tf.data.Dataset]:
+    return lambda start: dataset.skip(start) if start else dataset
 
 
 def _batch_size(dataset: tf.data.Dataset) -> int:
-    return next(int(tf.shape(batch[0])[0]) for batch in dataset.take(1))
+    return int(next(iter(dataset.index_batches)).shape[0])
 
 
-def _inspect_graph(dataset: tf.data.Dataset) -> Pipeline:
+def _inspect_graph(dataset: tf.data.Dataset, batches: int) -> Pipeline:
     batch, shuffle = None, None
     for stage in _stages(dataset):
         kind = type(stage).__name__
         if hasattr(stage, "identity"):
             given, ordered = Given(stage.index_batches), stage.shuffle_seed is None
-            return Pipeline(dataset, _batch_size(stage.ordered), ordered, given, dataset)
+            size = _batch_size(stage.ordered)
+            return Pipeline(_from(dataset), batches, size, ordered, given, dataset)
         if kind in _BATCHES and batch is None:
             batch = stage
         elif kind == "_ShuffleDataset" and shuffle is None:
@@ -150,8 +228,7 @@ def _inspect_graph(dataset: tf.data.Dataset) -> Pipeline:
     if shuffle is not None and bool(batch._drop_remainder):
         raise NotKeepable("it shuffles and drops the last rows, other ones in each epoch")
     order = Order(int(batch._batch_size), bool(batch._drop_remainder), **_shuffle(shuffle))
-    size, ordered = order.batch_size, shuffle is None
-    return Pipeline(dataset, size, ordered=ordered, order=order, identity=dataset)
+    return Pipeline(_from(dataset), batches, order.batch_size, shuffle is None, order, dataset)
 
 
 def _shuffle(stage: Any) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from keras import ops
 
 from keras_transfer import backbones
 from keras_transfer.feature_cache import FeatureCache
-from keras_transfer.fit_data import Keeper, Part, split
+from keras_transfer.fit_data import Part, split
 from keras_transfer.frozen_backbone import FrozenBackbone
+from keras_transfer.keeper import Keeper
 from keras_transfer.labels import LOSSES, check_labels
 from keras_transfer.one_training import OneTraining
 
@@ -196,7 +197,12 @@ class TransferModel(keras.Model):
         )
         with one:
             for start, stop in one.phases(initial_epoch, epochs):
-                kept, kept_valid = keeper.at_border(train), keeper.at_border(valid)
+                kept = keeper.at_border(
+                    train, batch_size=batch_size, steps=steps_per_epoch, shuffle=shuffle
+                )
+                kept_valid = keeper.at_border(
+                    valid, batch_size=validation_batch_size or batch_size, steps=validation_steps
+                )
                 super().fit(
                     kept.x,
                     kept.y,
@@ -205,7 +211,7 @@ class TransferModel(keras.Model):
                     verbose=verbose,
                     callbacks=one,
                     validation_data=kept_valid.as_tuple(),
-                    shuffle=shuffle and not train.is_dataset,
+                    shuffle=shuffle and not kept.is_dataset,
                     class_weight=class_weight,
                     sample_weight=kept.sample_weight,
                     initial_epoch=start,

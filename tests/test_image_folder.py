@@ -86,7 +86,7 @@ def few(tmp_path):
 @pytest.fixture(params=["in RAM", "decoded again"])
 def storage(request, monkeypatch):
     if request.param == "decoded again":
-        monkeypatch.setattr(image_files, "_memory_budget", lambda: 0)
+        monkeypatch.setattr(image_files, "memory_budget", lambda: 0)
 
 
 # ---- datasets
@@ -123,9 +123,9 @@ def test_rows_are_the_files_in_path_order_with_their_labels(photos):
 def test_images_in_ram_and_images_decoded_again_are_bit_identical(photos, monkeypatch):
     for number, suffix in enumerate((".jpg", ".gif", ".webp", ".bmp")):
         save(photos / "cats" / f"other{suffix}", number)
-    monkeypatch.setattr(image_files, "_memory_budget", lambda: 34 * 8 * 12 * 3)
+    monkeypatch.setattr(image_files, "memory_budget", lambda: 34 * 8 * 12 * 3)
     kept = load(photos)
-    monkeypatch.setattr(image_files, "_memory_budget", lambda: 34 * 8 * 12 * 3 - 1)
+    monkeypatch.setattr(image_files, "memory_budget", lambda: 34 * 8 * 12 * 3 - 1)
     calls = []
     decode = image_files.decode_image
     monkeypatch.setattr(image_files, "decode_image", lambda *a: calls.append(a) or decode(*a))
@@ -202,7 +202,7 @@ def test_a_keras_model_trains_on_the_datasets(photos):
 
 
 def test_a_file_that_breaks_after_the_check_is_named(photos, monkeypatch):
-    monkeypatch.setattr(image_files, "_memory_budget", lambda: 0)
+    monkeypatch.setattr(image_files, "memory_budget", lambda: 0)
     data = load(photos)
     data.paths["valid"][0].write_bytes(b"")
     with pytest.raises(tf.errors.UnknownError, match=f"{data.paths['valid'][0].name}.*Call image_"):
@@ -905,31 +905,3 @@ def test_the_summary_is_a_table_of_classes_and_splits(photos):
         "total     20      5     5     30",
     ]
     assert repr(data) == str(data)
-
-
-# ---- memory
-
-
-def test_the_budget_is_a_quarter_of_the_available_memory(monkeypatch, tmp_path):
-    limit = tmp_path / "memory.max"
-    info = tmp_path / "meminfo"
-    info.write_text("MemTotal:       4096 kB\nMemAvailable:   2048 kB\n")
-    monkeypatch.setattr(image_files, "_MEMORY_INFO", info)
-    monkeypatch.setattr(image_files, "_MEMORY_LIMITS", (limit, tmp_path / "none"))
-    limit.write_text("max\n")
-    assert image_files._memory_budget() == 512 * 1024
-    limit.write_text(f"{1024 * 1024}\n")
-    assert image_files._memory_budget() == 256 * 1024
-
-
-def test_the_budget_is_guessed_where_nothing_tells_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(image_files, "_MEMORY_INFO", tmp_path / "none")
-    monkeypatch.setattr(image_files, "_MEMORY_LIMITS", ())
-    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 800, "SC_PAGE_SIZE": 4096}.get)
-    assert image_files._memory_budget() == 100 * 4096
-    monkeypatch.delattr(os, "sysconf")
-    assert image_files._memory_budget() == 2**29
-
-
-def test_this_machine_has_a_budget():
-    assert image_files._memory_budget() > 2**20

@@ -193,19 +193,6 @@ def test_what_cannot_be_kept_trains_end_to_end_and_one_line_says_why(data, capsy
     assert out.count("Training end to end, with nothing kept: the number of batches is") == 1
 
 
-def test_a_pydataset_trains_end_to_end(capsys):
-    class Batches(keras.utils.PyDataset):
-        def __len__(self):
-            return 2
-
-        def __getitem__(self, index):
-            return images(4, seed=index), labels(4)
-
-    model = model_of()
-    model.fit(Batches(), epochs=2, verbose=2)
-    assert "a Batches may give other images in each epoch" in capsys.readouterr().out
-
-
 def test_a_generator_trains_end_to_end():
     def batches():
         while True:

@@ -1,0 +1,194 @@
+"""Arrays in `.npy` files: written row by row in checked stretches, read in any order."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# A checksum for each stretch of about so many bytes: what of an interrupted or damaged file is
+# whole need not be made again.
+_STRETCH = 2**24
+
+_POSITIONED = hasattr(os, "preadv")  # not on Windows
+
+
+class ArrayWriter:
+    """Appends rows to a `.npy` file, and notes a checksum for each stretch of rows.
+
+    Args:
+        path: The file. What is there already and agrees with `stretches` stays.
+        row_shape: Shape of a row.
+        dtype: Type of its numbers.
+        stretches: Rows and checksum of each stretch that should be there.
+
+    Attributes:
+        rows: Rows in whole stretches so far; appending goes on behind them.
+        stretches: Rows and checksum of each of these stretches.
+
+    Raises:
+        OSError: If the file cannot be written, of a full disk for example.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        row_shape: tuple[int, ...],
+        dtype: Any,
+        stretches: Sequence[tuple[int, str]] = (),
+    ) -> None:
+        self.path, self.row_shape, self.dtype = path, tuple(row_shape), np.dtype(dtype)
+        self._row_bytes = self.dtype.itemsize * int(np.prod(row_shape))
+        self._pending, self._pending_rows = hashlib.blake2b(digest_size=16), 0
+        self.stretches = self._sound(stretches) if path.exists() else []
+        self._file = path.open("r+b" if self.stretches else "w+b")
+        self._write_header(0)
+        self._start = self._file.tell()
+        self._file.truncate(self._start + self.rows * self._row_bytes)
+        self._file.seek(0, 2)
+
+    def _sound(self, stretches: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+        """The stretches up to the first that is not what it was."""
+        sound = []
+        with self.path.open("rb") as file:
+            try:
+                shape, _, dtype = _read_header(file)
+            except ValueError:
+                return []
+            if (shape[1:], dtype) != (self.row_shape, self.dtype):
+                return []
+            for rows, checksum in stretches:
+                if _checksum(file.read(rows * self._row_bytes)) != checksum:
+                    break
+                sound.append((rows, checksum))
+        return sound
+
+    @property
+    def rows(self) -> int:
+        """Rows in whole stretches."""
+        return sum(rows for rows, _ in self.stretches)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of these rows."""
+        return self.rows * self._row_bytes
+
+    def append(self, rows: np.ndarray) -> bool:
+        """Appends rows; returns whether they completed a stretch, which is on the disk then."""
+        data = np.ascontiguousarray(rows, self.dtype)
+        self._file.write(data.data)
+        self._pending.update(data.data)
+        self._pending_rows += len(data)
+        whole = self._pending_rows * self._row_bytes >= _STRETCH
+        if whole:
+            self._end_stretch()
+        return whole
+
+    def _end_stretch(self) -> None:
+        self._file.flush()
+        self.stretches.append((self._pending_rows, self._pending.hexdigest()))
+        self._pending, self._pending_rows = hashlib.blake2b(digest_size=16), 0
+
+    def finish(self) -> None:
+        """Writes the number of rows into the header; the file is complete then."""
+        if self._pending_rows:
+            self._end_stretch()
+        self._file.seek(0)
+        self._write_header(self.rows)
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file, as it is."""
+        self._file.close()
+
+    def _write_header(self, rows: int) -> None:
+        # NumPy leaves room in the header for the first axis to grow, so its length stays.
+        header = {
+            "shape": (rows, *self.row_shape),
+            "fortran_order": False,
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
+        }
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+class FileArray:
+    """The rows of a `.npy` file, read when they are asked for.
+
+    Rows are read by their place in the file, not through a memory map, whose pages would count as
+    resident memory: of a million rows read at random nearly all pages, in 2.5 GB.
+
+    Args:
+        path: The file. It may be removed as soon as it is open, where the system allows that.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb", buffering=0)
+        self.shape, _, self.dtype = _read_header(self._file)
+        self._start = self._file.tell()
+        self._row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:]))
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows."""
+        return len(self) * self._row_bytes
+
+    def take(self, rows: Any) -> np.ndarray:
+        """Returns rows, by their numbers or as a slice without steps.
+
+        Raises:
+            OSError: If the file is shorter than it was.
+        """
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(len(self))
+            taken = np.empty((max(0, stop - start), *self.shape[1:]), self.dtype)
+            self._fill(taken, start)
+            return taken
+        taken = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for row, number in zip(taken, rows.tolist(), strict=True):
+            self._fill(row, number)
+        return taken
+
+    def _fill(self, array: np.ndarray, row: int) -> None:
+        """Reads as much of the file as an array holds, from a row on."""
+        view = array.reshape(-1).view(np.uint8).data
+        at = self._start + row * self._row_bytes
+        while view:
+            if _POSITIONED:
+                count = os.preadv(self._file.fileno(), [view], at)
+            else:
+                with self._lock:
+                    self._file.seek(at)
+                    count = self._file.readinto(view)
+            if not count:
+                raise OSError(f"{self._file.name} is shorter than it was: somebody changed it.")
+            view, at = view[count:], at + count
+
+
+def is_whole(path: Path, stretches: Sequence[tuple[int, str]]) -> bool:
+    """Returns whether a complete file holds just the rows that the checksums were made of."""
+    try:
+        with path.open("rb") as file:
+            shape, _, dtype = _read_header(file)
+            row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
+            checked = all(_checksum(file.read(n * row_bytes)) == c for n, c in stretches)
+            return checked and shape[0] == sum(n for n, _ in stretches) and not file.read(1)
+    except (OSError, ValueError):
+        return False
+
+
+def _read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(file)
+    if version != (1, 0):
+        raise ValueError(f"format {version} of .npy")
+    return np.lib.format.read_array_header_1_0(file)
+
+
+def _checksum(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -1,0 +1,309 @@
+"""CacheFolder: activations in a folder, found again by what they were made of."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_transfer.array_file import ArrayWriter, FileArray, is_whole
+from keras_transfer.whole_files import written_whole
+
+_FORMAT = 1
+_MARK = "keras_transfer_cache.json"
+_MANIFEST = "manifest.json"
+_PART = ".part"
+_ARRAY = "activations.npy"
+
+_FIELDS = {  # of an origin, as people call them
+    "data": "data (files, image size, seed or split)",
+    "view": "augmentation",
+    "weights": "weights",
+    "architecture": "architecture",
+    "preprocessing": "preprocessing",
+    "after": "block",
+    "dtype": "type",
+}
+
+
+class CacheFolder:
+    """Complete sets of activations in a folder, one folder each with a manifest and an array.
+
+    An entry is written under another name, stretch by stretch, and renamed when it is complete.
+    What an interrupted process has left is gone on with; what a checksum refutes is made again.
+
+    Args:
+        path: The folder; made if it does not exist.
+        limit: Bytes that its entries may take; the least recently used ones go.
+
+    Raises:
+        NotADirectoryError: If it is a file.
+        PermissionError: If it cannot be written.
+        ValueError: If it was written by a newer version.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], limit: int | None = None) -> None:
+        self.path = Path(path).expanduser()
+        self.limit = limit
+        self._prepare()
+
+    def _prepare(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise NotADirectoryError(
+                f"FeatureCache({str(self.path)!r}): that is a file. Expected a folder, new or of "
+                "this kind; choose another name."
+            )
+        mark = self.path / _MARK
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not mark.exists():
+                _write(mark, {"format": _FORMAT})
+            found = json.loads(mark.read_text())["format"]
+        except OSError as error:
+            raise PermissionError(
+                f"FeatureCache({str(self.path)!r}): the folder cannot be written "
+                f"({error.strerror or error}). Expected a folder that you may write to."
+            ) from error
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"FeatureCache({str(self.path)!r}): {_MARK} in it is no such file as this version "
+                "writes. Remove the folder, or choose another."
+            ) from None
+        if found != _FORMAT:
+            raise ValueError(
+                f"FeatureCache({str(self.path)!r}): the folder has format {found}. This version "
+                f"of keras_transfer reads format {_FORMAT}. Update the package, or choose another "
+                "folder."
+            )
+
+    def entry(self, origin: Mapping[str, Any]) -> "Entry":
+        """Returns the entry, there or not, of activations that come from an origin.
+
+        Args:
+            origin: All that decides them, as plain values.
+        """
+        return Entry(self, dict(origin))
+
+    def entries(self) -> Iterator[Path]:
+        """Gives the folders of all entries, complete or not."""
+        for folder in self.path.iterdir():
+            if (folder / _MANIFEST).exists():
+                yield folder
+
+    def nearest_miss(self, origin: Mapping[str, Any]) -> str:
+        """Returns in what the entry differs that is most like an origin; empty if none is."""
+        nearest: list[str] = list(origin)
+        for folder in self.entries():
+            other = _read(folder / _MANIFEST).get("origin", {})
+            differ = [name for name in origin if other.get(name) != origin[name]]
+            if differ and len(differ) < len(nearest):
+                nearest = differ
+        if len(nearest) > 2 or "after" in nearest:  # something else altogether
+            return ""
+        return " and ".join(_FIELDS.get(name, name) for name in nearest)
+
+    def size(self) -> int:
+        """Returns the bytes that all entries take."""
+        return sum(_size(folder) for folder in self.entries())
+
+    def make_room(self, keep: Path) -> None:
+        """Removes the least recently used entries until the rest is within the limit."""
+        if self.limit is None:
+            return
+        oldest_first = sorted(self.entries(), key=lambda f: _used(f / _MANIFEST))
+        for folder in oldest_first:
+            if self.size() <= self.limit:
+                return
+            if folder != keep:
+                self._remove(folder)
+
+    def clear(self) -> None:
+        """Removes all entries but those that another process is writing."""
+        for folder in list(self.entries()):
+            self._remove(folder)
+
+    def _remove(self, folder: Path) -> None:
+        from filelock import Timeout
+
+        with contextlib.suppress(Timeout), self.lock(folder.name, wait=False):
+            # Under another name first: half an entry is none.
+            gone = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+            with contextlib.suppress(OSError):
+                folder.rename(gone)
+                shutil.rmtree(gone, ignore_errors=True)
+
+    def lock(self, name: str, *, wait: bool) -> Any:
+        """Returns a lock for an entry, of the operating system: it ends with its process."""
+        from filelock import FileLock
+
+        locks = self.path / ".locks"
+        locks.mkdir(exist_ok=True)
+        return FileLock(locks / f"{name.removesuffix(_PART)}.lock", timeout=-1 if wait else 0)
+
+
+class Entry:
+    """One set of activations in a folder.
+
+    Attributes:
+        folder: Where it is when it is complete.
+    """
+
+    def __init__(self, cache: CacheFolder, origin: dict[str, Any]) -> None:
+        self._cache, self._origin = cache, origin
+        text = json.dumps([_FORMAT, origin], sort_keys=True)
+        self.folder = cache.path / hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        self._part = self.folder.with_name(self.folder.name + _PART)
+
+    def lock(self, *, wait: bool = True) -> Any:
+        """Returns the lock under which the entry is written."""
+        return self._cache.lock(self.folder.name, wait=wait)
+
+    def open(self) -> FileArray | None:
+        """Returns its activations; `None` if they are not there, or not whole.
+
+        What is not whole is put aside, to be made good by `writer`.
+        """
+        if not self.folder.exists():
+            return None
+        manifest = _read(self.folder / _MANIFEST)
+        stretches = [tuple(stretch) for stretch in manifest.get("stretches", ())]
+        if stretches and is_whole(self.folder / _ARRAY, stretches):
+            with contextlib.suppress(OSError):
+                os.utime(self.folder / _MANIFEST)
+            return self.opened()
+        warnings.warn(
+            f"Kept activations in {str(self.folder)!r} are damaged. What is broken is made again.",
+            stacklevel=2,
+        )
+        shutil.rmtree(self._part, ignore_errors=True)
+        self.folder.rename(self._part)
+        return None
+
+    def opened(self) -> FileArray:
+        """Returns its activations, which are known to be there."""
+        return FileArray(self.folder / _ARRAY)
+
+    @property
+    def computed(self) -> str:
+        """The type that its activations had when they were computed."""
+        return _read(self.folder / _MANIFEST)["computed"]
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator["EntryWriter"]:
+        """Lets the entry be written within a block, from where it was left.
+
+        It is complete when the block ends. After an exception what is there stays for the next
+        time, but for a full disk, which is freed.
+
+        Raises:
+            OSError: If the disk is full, or cannot be written.
+        """
+        self._part.mkdir(exist_ok=True)
+        try:
+            with contextlib.closing(EntryWriter(self._part, self._origin)) as writer:
+                yield writer
+                writer.finish()
+            self._part.rename(self.folder)
+        except OSError:
+            shutil.rmtree(self._part, ignore_errors=True)
+            raise
+        self._cache.make_room(self.folder)
+
+
+class EntryWriter:
+    """Writes the activations of an entry, and its manifest whenever more of them are whole.
+
+    Args:
+        folder: Where; what of it is whole stays.
+        origin: All that decides the activations.
+    """
+
+    def __init__(self, folder: Path, origin: Mapping[str, Any]) -> None:
+        self._folder, self._origin = folder, origin
+        self._array: Any = None  # until the first rows come
+        self._computed = ""
+        before = _read(folder / _MANIFEST)
+        if before.get("stretches"):
+            stretches = [tuple(stretch) for stretch in before["stretches"]]
+            self._open(tuple(before["row_shape"]), before["dtype"], before["computed"], stretches)
+
+    @property
+    def rows(self) -> int:
+        """Rows that are there, in whole stretches."""
+        return self._array.rows if self._array else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that these rows take."""
+        return self._array.nbytes if self._array else 0
+
+    def _open(self, row_shape: tuple[int, ...], dtype: Any, computed: str, stretches: Any) -> None:
+        self._computed = computed
+        self._array = ArrayWriter(self._folder / _ARRAY, row_shape, dtype, stretches)
+        self._note()
+
+    def append(self, rows: np.ndarray, computed: str) -> None:
+        """Appends rows; `computed` is the type that they had when they were computed."""
+        if self._array is None:
+            self._open(rows.shape[1:], rows.dtype, computed, ())
+        if self._array.append(rows):
+            self._note()
+
+    def finish(self) -> None:
+        """Completes array and manifest."""
+        if self._array is None:
+            raise ValueError("There is nothing to keep: the data has no rows.")
+        self._array.finish()
+        self._note()
+
+    def close(self) -> None:
+        """Closes the file, as it is."""
+        if self._array is not None:
+            self._array.close()
+
+    def _note(self) -> None:
+        manifest = {
+            "format": _FORMAT,
+            "origin": self._origin,
+            "computed": self._computed,
+            "dtype": self._array.dtype.name,
+            "row_shape": self._array.row_shape,
+            "rows": self._array.rows,
+            "stretches": self._array.stretches,
+            "written": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        _write(self._folder / _MANIFEST, manifest)
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A manifest; an empty one if it is not there or torn."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _size(folder: Path) -> int:
+    with contextlib.suppress(OSError):
+        return sum(file.stat().st_size for file in folder.iterdir())
+    return 0
+
+
+def _used(path: Path) -> float:
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0

@@ -1,0 +1,137 @@
+"""Runs the frozen part of a backbone: by Keras, or faster by OpenVINO where that is installed."""
+
+import importlib.util
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_transfer.frozen_backbone import FrozenBackbone
+
+# Keras' CPU kernels run fastest on small batches: more fits into the processor's cache.
+CPU_BATCH = 16
+
+# OpenVINO takes a few seconds to begin; it is worth that when Keras would need longer than this.
+WORTH_SECONDS = 10.0
+
+# What OpenVINO may differ from Keras by, relative to the largest activation: rounding in float32.
+_TOLERANCE = 1e-5
+
+Runner = Callable[[Any], np.ndarray]
+
+
+def by_keras(backbone: FrozenBackbone, after: str) -> Runner:
+    """Returns a function of images, or of kept activations, that gives those after a link."""
+    run = tf.function(
+        lambda x: backbone.activations(x, after=after)[f"after:{after}"], reduce_retracing=True
+    )
+
+    def runner(inputs: Any) -> np.ndarray:
+        return np.concatenate([run(x).numpy() for x in _chunks(inputs)])
+
+    return runner
+
+
+def by_openvino(backbone: FrozenBackbone, after: str, inputs: Any) -> Runner | None:
+    """Returns the same function as `by_keras`, made by OpenVINO, where that is possible.
+
+    Args:
+        backbone: The backbone.
+        after: A block's name, or `"pooling"`.
+        inputs: A batch of inputs, on which the two are compared.
+
+    Returns:
+        The function; `None` without the extra `fast`, on a GPU, or in half precision. A warning
+        tells of a backbone that OpenVINO cannot convert or computes differently.
+    """
+    if not _is_at_hand():
+        return None
+    ((key, batch),) = inputs.items() if isinstance(inputs, Mapping) else ((None, inputs),)
+    expected = by_keras(backbone, after)(inputs)
+    if expected.dtype != np.float32:
+        return None
+    try:
+        compiled = _compile(backbone, after, key, np.asarray(batch))
+    except Exception as error:  # of OpenVINO, of whatever kind; the plain way remains
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        warnings.warn(
+            f"OpenVINO cannot run the frozen part of '{backbone.name}' ({reason[0]}). Keras runs "
+            "it, slower.",
+            stacklevel=2,
+        )
+        return None
+
+    def runner(inputs: Any) -> np.ndarray:
+        batch = np.asarray(next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs)
+        outputs = np.empty((len(batch), *expected.shape[1:]), np.float32)
+
+        def keep(request: Any, row: int) -> None:
+            outputs[row] = request.get_output_tensor(0).data[0]
+
+        compiled.set_callback(keep)
+        for row in range(len(batch)):
+            compiled.start_async(np.ascontiguousarray(batch[row : row + 1]), row)
+        compiled.wait_all()
+        return outputs
+
+    off = np.abs(runner(inputs) - expected).max() / max(np.abs(expected).max(), 1e-30)
+    if not off <= _TOLERANCE:
+        warnings.warn(
+            f"OpenVINO's activations after {after} differ from Keras' by {off:.1e}, more than "
+            f"{_TOLERANCE:.0e}. Keras computes them, slower.",
+            stacklevel=2,
+        )
+        return None
+    return runner
+
+
+def _is_at_hand() -> bool:
+    if tf.config.list_logical_devices("GPU"):
+        return False
+    return importlib.util.find_spec("openvino") is not None
+
+
+def _compile(backbone: FrozenBackbone, after: str, key: str | None, batch: np.ndarray) -> Any:
+    """One request for each stream of the processor; an image at a time was fastest of all."""
+    openvino = _import_openvino()
+    given = keras.Input(batch.shape[1:], dtype=batch.dtype.name)
+    outputs = backbone.activations({key: given} if key else given, after=after)
+    model = keras.Model(given, outputs[f"after:{after}"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "frozen.xml"
+        model.export(str(path), format="openvino", verbose=False)
+        core = openvino.Core()
+        converted = core.read_model(path)
+        converted.reshape([1, *batch.shape[1:]])
+        # Some processors would compute in bfloat16 unless told otherwise.
+        exact = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
+        return openvino.AsyncInferQueue(core.compile_model(converted, "CPU", exact))
+
+
+def _import_openvino() -> Any:
+    """Imports it without its telemetry, which reports each conversion unless the user objected."""
+    name = "openvino_telemetry"
+    if "openvino" in sys.modules or name in sys.modules:
+        import openvino
+
+        return openvino
+    sys.modules[name] = None  # type: ignore[assignment]  # OpenVINO has a stub for its absence
+    try:
+        import openvino
+    finally:
+        del sys.modules[name]
+    return openvino
+
+
+def _chunks(x: Any) -> Iterator[Any]:
+    """Slices of a size that the device is fast at."""
+    rows = len(tf.nest.flatten(x)[0])
+    size = rows if tf.config.list_logical_devices("GPU") else CPU_BATCH
+    for start in range(0, rows, size):
+        yield tf.nest.map_structure(lambda column: column[start : start + size], x)  # noqa: B023

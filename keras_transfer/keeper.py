@@ -1,0 +1,177 @@
+"""Keeper: puts kept activations in the place of images, as far up as a backbone is frozen."""
+
+import contextlib
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_transfer.extraction import CPU_BATCH
+from keras_transfer.feature_cache import FeatureCache
+from keras_transfer.fit_data import Part, first_of
+from keras_transfer.flips import Flips
+from keras_transfer.frozen_backbone import FrozenBackbone
+from keras_transfer.kept_data import KeptBatches, array_indices, batches
+from keras_transfer.kept_rows import Rows
+from keras_transfer.pipelines import NotKeepable, Pipeline, inspect, of_array, of_py_dataset
+from keras_transfer.views import AllFlips, AsTheyAre, DrawnViews, Views
+
+
+class Keeper:
+    """Puts kept activations in the place of images, as far up as a backbone is frozen.
+
+    Args:
+        backbone: The backbone.
+        feature_cache: As for `TransferModel`.
+        will_train: Blocks that are unfrozen later. What lies below them is kept at once, so that
+            the images are run through it once only.
+        verbose: Whether to show progress, and say why something cannot be kept.
+        check_labels: Called with labels, or with the `tf.TensorSpec` of those still to come, before
+            anything is trained on them.
+    """
+
+    def __init__(
+        self,
+        backbone: FrozenBackbone,
+        feature_cache: str | FeatureCache | None,
+        *,
+        will_train: Collection[str] = (),
+        verbose: bool = True,
+        check_labels: Callable[[Any], None] | None = None,
+    ) -> None:
+        self._backbone = backbone
+        self._cache = FeatureCache(verbose=verbose)
+        if isinstance(feature_cache, FeatureCache):
+            self._cache = feature_cache
+        self._keeps = feature_cache is not None
+        self._will_train = will_train
+        self._verbose = verbose
+        self._check = check_labels
+        self._told: set[str] = set()
+        self._pipelines: dict[int, Pipeline] = {}
+        self._row_numbers: dict[int, tf.data.Dataset] = {}
+
+    def at_border(self, part: Part, **loop: Any) -> Part:
+        """Returns the data with activations after the last frozen block, where that is possible.
+
+        Args:
+            part: The data.
+            **loop: How Keras would go through arrays: `batch_size`, `steps` and `shuffle`.
+        """
+        if part.x is None:
+            return part
+        self._check_labels(part)
+        if part.is_kept:
+            _check_kept(self._backbone, part)
+            return part
+        if not self._keeps:
+            self.check_pixels(part)
+            return part
+        try:
+            return self._kept(part, loop)
+        except NotKeepable as reason:
+            self._tell(str(reason))
+            self.check_pixels(part)
+            return part
+
+    def _check_labels(self, part: Part) -> None:
+        if self._check is None:
+            return
+        if part.is_dataset:
+            spec = part.x.element_spec
+            labels = spec[1] if isinstance(spec, tuple) and len(spec) > 1 else None
+        elif part.is_array or part.is_kept:
+            labels = None if part.y is None else keras.ops.convert_to_numpy(part.y)
+        else:  # only reading it would tell
+            return
+        if labels is None:
+            raise ValueError("There are no labels. Give `y`, or a dataset of (images, labels).")
+        self._check(labels)
+
+    def check_pixels(self, part: Part) -> None:
+        """Warns if images are not in the range that the backbone takes."""
+        images = part.some_images()
+        if images is not None and not part.is_kept:
+            self._backbone.check_pixels(images)
+
+    def _kept(self, part: Part, loop: Mapping[str, Any]) -> Part:
+        border = self._backbone.border
+        if border is None:
+            raise NotKeepable("no block is frozen")
+        if not (part.is_dataset or part.is_array or part.is_py_dataset):
+            raise NotKeepable(f"a {type(part.x).__name__} may give other images in each epoch")
+        views, pipeline = self._views(part.augmentation), self._pipeline(part)
+        lowest = self._backbone.border_without(self._will_train)
+        if lowest not in (None, border):
+            with contextlib.suppress(NotKeepable):  # it may be too much; the border may not
+                self._rows(pipeline, lowest, views)
+        rows = self._rows(pipeline, border, views)
+        if self._check is not None and rows[0].rest:
+            self._check(rows[0].rest[0])
+        if part.is_py_dataset:
+            return Part(KeptBatches(rows, border))
+        return Part(batches(rows, border, self._indices(part, pipeline, len(rows[0]), loop)))
+
+    def _rows(self, pipeline: Pipeline, after: str, views: Views) -> list[Rows]:
+        return [
+            self._cache.rows(
+                self._backbone, pipeline, after, views=views, view=view, verbose=self._verbose
+            )
+            for view in range(views.count)
+        ]
+
+    def _views(self, augmentation: keras.Layer | None) -> Views:
+        if augmentation is None:
+            return AsTheyAre()
+        if isinstance(augmentation, Flips):
+            return AllFlips(augmentation)
+        if not self._cache.views:
+            raise NotKeepable(
+                "under augmentation each epoch sees other images (feature_cache="
+                "FeatureCache(views=8) would keep 8 views of each)"
+            )
+        return DrawnViews(augmentation, self._cache.views, self._cache.seed)
+
+    def _pipeline(self, part: Part) -> Pipeline:
+        """One inspection for all phases of a fit: images keep their places, shuffles go on."""
+        key = id(part.x)
+        if key not in self._pipelines:
+            if part.is_dataset:
+                self._pipelines[key] = inspect(part.x)
+            elif part.is_py_dataset:
+                self._pipelines[key] = of_py_dataset(part.x)
+            else:
+                self._pipelines[key] = of_array(_floats(np.asarray(part.x)), CPU_BATCH)
+        return self._pipelines[key]
+
+    def _indices(
+        self, part: Part, pipeline: Pipeline, rows: int, loop: Mapping[str, Any]
+    ) -> tf.data.Dataset:
+        if part.is_array:  # anew in each phase, as Keras itself would
+            return array_indices(rows, part.y, part.sample_weight, **loop)
+        return self._row_numbers.setdefault(id(part.x), pipeline.order.indices(rows))
+
+    def _tell(self, reason: str) -> None:
+        if self._verbose and reason not in self._told:
+            self._told.add(reason)
+            print(f"Training end to end, with nothing kept: {reason}.")
+
+
+def _check_kept(backbone: FrozenBackbone, part: Part) -> None:
+    names = backbone.link_names
+    key = next(iter(first_of(getattr(part.x, "element_spec", part.x))), "")
+    after = key.removeprefix("after:")
+    border = backbone.border
+    if after in names and (border is None or names.index(border) < names.index(after)):
+        raise ValueError(
+            f"The data holds activations {key!r}, which blocks below it would change: backbone "
+            f"'{backbone.name}' is frozen up to {border!r} only. Give activations from there, or "
+            "images."
+        )
+
+
+def _floats(images: np.ndarray) -> np.ndarray:
+    """As Keras takes arrays: in no larger floating point type than its own."""
+    return images.astype(keras.config.floatx()) if images.dtype.kind == "f" else images

@@ -1,0 +1,102 @@
+"""Views: what an augmentation makes of an image, as a set that activations can be kept of."""
+
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_transfer.fingerprints import nameless
+from keras_transfer.flips import Flips
+
+
+class Views(Protocol):
+    """Some views of each image, by number.
+
+    Attributes:
+        count: How many.
+    """
+
+    count: int
+
+    def key(self, index: int) -> str:
+        """Returns what stands for a view; empty for the images as they are."""
+
+    def view(self, images: Any, index: int, row: int) -> Any:
+        """Returns a view of images, the first of which is in a row of the data."""
+
+
+class AsTheyAre:
+    """One view: the images."""
+
+    count = 1
+
+    def key(self, index: int) -> str:
+        """Returns an empty key."""
+        return ""
+
+    def view(self, images: Any, index: int, row: int) -> Any:
+        """Returns the images."""
+        return images
+
+
+class AllFlips:
+    """All views that `Flips` makes, exactly."""
+
+    def __init__(self, flips: Flips) -> None:
+        self._flips, self.count = flips, flips.views
+
+    def key(self, index: int) -> str:
+        """Returns the number of the flip; that of no flip is empty."""
+        return f"flip {index}" if index else ""
+
+    def view(self, images: Any, index: int, row: int) -> Any:
+        """Returns one flip of all images."""
+        return self._flips.view(images, index)
+
+
+class DrawnViews:
+    """A number of views drawn from any augmentation.
+
+    What is drawn for an image depends on the seed, the number of the view, and the row of the first
+    image of its batch: so an interrupted computation goes on with the same. Layers must draw from a
+    `keras.random.SeedGenerator` for that, as those of Keras do; their random state is left as it
+    was.
+
+    Args:
+        augmentation: A layer that takes images and `training`.
+        count: How many views.
+        seed: Decides what is drawn.
+    """
+
+    def __init__(self, augmentation: keras.Layer, count: int, seed: int) -> None:
+        self._augmentation, self.count, self._seed = augmentation, count, seed
+
+    def key(self, index: int) -> str:
+        """Returns the augmentation, its seed and the number of the view."""
+        config = keras.saving.serialize_keras_object(self._augmentation)
+        return f"{nameless(config)}, seed {self._seed}, view {index} of {self.count}"
+
+    def view(self, images: Any, index: int, row: int) -> Any:
+        """Returns one view of all images, as floating point numbers."""
+        images = ops.cast(images, "float32")
+        if not self._augmentation.built:
+            self._augmentation.build(images.shape)
+        states = seed_states(self._augmentation)
+        before = [np.array(state) for state in states]
+        drawn = np.random.SeedSequence([self._seed, index, row]).generate_state(2 * len(states))
+        try:
+            for state, words in zip(states, drawn.reshape(-1, 2), strict=True):
+                state.assign(words % 2**31)
+            return self._augmentation(images, training=True)
+        finally:
+            for state, value in zip(states, before, strict=True):
+                state.assign(value)
+
+
+def seed_states(layer: keras.Layer) -> list[keras.Variable]:
+    """Returns the state of each random generator of a layer and the layers in it.
+
+    Keras has no public list of them; this name is what `SeedGenerator` gives its variable.
+    """
+    return [v for v in layer.non_trainable_variables if v.name == "seed_generator_state"]
