@@ -1,0 +1,240 @@
+import keras
+import numpy as np
+import psutil
+import pytest
+from conftest import dataset, images, labels, relative_difference, snapshot, tiny_backbone
+
+from keras_transfer import BlockUnfreezer, FeatureCache, Flips, TransferModel
+from keras_transfer.kept_data import array_indices
+from keras_transfer.pipelines import NotKeepable, of_py_dataset, shuffled_rows
+
+
+class Batches(keras.utils.PyDataset):
+    """Ten batches, the last of which is short."""
+
+    def __init__(self, weights=False, **kwargs):
+        super().__init__(**kwargs)
+        self.weights = weights
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        rows = slice(4 * index, min(4 * index + 4, 38))
+        batch = images(40)[rows], labels(40)[rows]
+        return (*batch, np.linspace(0, 1, 40, dtype="float32")[rows]) if self.weights else batch
+
+
+def trained(cache, *data, validation=None, schedule=None, augmentation=None, **fit):
+    keras.utils.set_random_seed(1)
+    model = TransferModel(
+        tiny_backbone(), 2, hidden=8, dropout=0, feature_cache=cache, augmentation=augmentation
+    )
+    model.compile(keras.optimizers.SGD(1e-2))
+    callbacks = [BlockUnfreezer(schedule or {3: "block4", 5: "block3"})]
+    history = model.fit(
+        *data, epochs=7, verbose=0, validation_data=validation, callbacks=callbacks, **fit
+    )
+    return snapshot(model), history.history
+
+
+def assert_same(kept, plain):
+    assert relative_difference(kept[0], plain[0]) <= 1e-5
+    for name in plain[1]:
+        np.testing.assert_allclose(kept[1][name], plain[1][name], rtol=1e-4, err_msg=name)
+
+
+# ---- law 4, for each form of data
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"validation_split": 0.2},
+        {"sample_weight": np.linspace(0, 1, 38)},
+        {"class_weight": {0: 1.0, 1: 3.0}, "validation_batch_size": 5, "validation_split": 0.5},
+        {"steps_per_epoch": 3},
+        {"initial_epoch": 4},
+    ],
+)
+def test_arrays_train_as_end_to_end(shuffle, more):
+    data = images(38), labels(38)
+    fit = {"batch_size": 8, "shuffle": shuffle, **more}
+    cache = FeatureCache(verbose=False)
+    assert_same(trained(cache, *data, **fit), trained(None, *data, **fit))
+    assert len(cache) > 0
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("weights", [False, True])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_py_dataset_trains_as_end_to_end(shuffle, weights, workers):
+    data = Batches(weights, workers=workers)
+    cache = FeatureCache(verbose=False)
+    fit = {"shuffle": shuffle, "validation": Batches(weights)}
+    assert_same(trained(cache, data, **fit), trained(None, data, **fit))
+    assert len(cache) > 0
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        {"steps_per_epoch": 2},
+        {"class_weight": {0: 1.0, 1: 3.0}},
+        {"validation": dataset(16, shuffle=False), "validation_freq": 3},
+        {"validation": dataset(16, shuffle=False), "validation_steps": 1},
+        {"initial_epoch": 4},
+    ],
+    ids=lambda fit: "-".join(fit),
+)
+def test_datasets_train_as_end_to_end_whatever_fit_is_told(fit):
+    made = [trained(cache, dataset(38), **fit) for cache in ("auto", None)]
+    assert_same(*made)
+
+
+@pytest.mark.parametrize("data", ["dataset", "arrays", "py_dataset"])
+def test_from_files_it_trains_bit_for_bit_as_from_memory(data):
+    results = []
+    for limit in (None, 0):
+        given = {
+            "dataset": lambda: (dataset(38),),
+            "arrays": lambda: (images(38), labels(38)),
+            "py_dataset": lambda: (Batches(),),
+        }[data]()
+        cache = FeatureCache(memory_limit=limit, verbose=False)
+        results.append(trained(cache, *given, augmentation=Flips("flips")))
+    for one, other in zip(results[0][0], results[1][0], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_half_the_space_trains_nearly_the_same():
+    cache = FeatureCache(dtype="float16", verbose=False)
+    kept = cache.rows(tiny_backbone(), of_py_dataset(Batches()), "block4")
+    assert kept.activations.dtype == "float16"
+    assert kept.read(0, 5).dtype == "float32"
+    half, _ = trained(cache, Batches(), shuffle=False)
+    whole, _ = trained(None, Batches(), shuffle=False)
+    assert 1e-7 < relative_difference(half, whole) < 1e-2
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("folder", [False, True])
+def test_half_precision_is_kept_exactly(policy, folder, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    backbone = tiny_backbone()
+    expected = backbone.activations(images(16), after="block2")["after:block2"]
+    cache = FeatureCache(tmp_path if folder else None, verbose=False)
+    for _ in range(2):
+        kept = cache.array(backbone, images(16), after="block2")
+        assert kept.dtype.name == policy.removeprefix("mixed_")
+        np.testing.assert_array_equal(kept.astype("float32"), np.asarray(expected, "float32"))
+        cache = FeatureCache(tmp_path if folder else None, verbose=False)
+
+
+# ---- what cannot be kept
+
+
+class Reshuffled(Batches):
+    def on_epoch_end(self):
+        pass
+
+
+class Random(Batches):
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return x + np.random.default_rng().integers(0, 2, x.shape, "uint8"), y
+
+
+class Endless(Batches):
+    num_batches = None
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (Reshuffled, "the on_epoch_end of the Reshuffled may change what it gives"),
+        (Random, "the Random gives another batch each time it is asked"),
+        (Endless, "the number of batches of the Endless is infinite"),
+    ],
+)
+def test_a_py_dataset_that_may_change_trains_end_to_end_and_a_line_says_why(kind, reason, capsys):
+    with pytest.raises(NotKeepable, match=reason):
+        of_py_dataset(kind())
+    model = TransferModel(tiny_backbone(), 2)
+    model.compile()
+    model.fit(kind(), steps_per_epoch=2, verbose=2)
+    assert f"Training end to end, with nothing kept: {reason}" in capsys.readouterr().out
+
+
+def test_images_of_different_sizes_train_end_to_end_and_a_line_says_why(capsys):
+    class Growing(Batches):
+        def __getitem__(self, index):
+            return images(4, 24 + 8 * index), labels(4)
+
+    class Large(keras.layers.Layer):
+        def call(self, x):
+            return x[:, :1]
+
+    model = TransferModel(tiny_backbone(pooling="avg"), 2)
+    model.backbone.unfreeze("block4")
+    model.compile()
+    model.fit(Growing(), verbose=2)
+    out = capsys.readouterr().out
+    assert (
+        "images give activations after block3 of different shapes, (3, 3, 8) and (4, 4, 8)" in out
+    )
+
+
+def test_batches_that_grow_are_kept_whole():
+    class Growing(Batches):
+        def __getitem__(self, index):
+            return images(index + 1, seed=index), labels(index + 1)
+
+    kept = FeatureCache(verbose=False).rows(tiny_backbone(), of_py_dataset(Growing()), "pooling")
+    assert len(kept) == 55
+    expected = np.concatenate([tiny_backbone()(images(i + 1, seed=i)) for i in range(10)])
+    np.testing.assert_allclose(kept.read(0, 55), expected, rtol=1e-5, atol=1e-6)
+
+
+# ---- order, and where it lies
+
+
+@pytest.mark.parametrize("shuffle", [False, True, "batch"])
+def test_row_numbers_come_in_the_order_in_which_keras_gives_arrays(shuffle):
+    def plain():
+        seen = []
+        model = keras.Sequential([keras.layers.Lambda(lambda x: x)])
+        model.compile("sgd", "mse", run_eagerly=True)
+        model.train_step = lambda data: (seen.append(np.array(data[0])), {"loss": 0.0})[1]
+        keras.utils.set_random_seed(7)
+        x = np.arange(23)
+        model.fit(x, x, batch_size=4, epochs=3, verbose=0, shuffle=shuffle)
+        return np.concatenate(seen).ravel()
+
+    keras.utils.set_random_seed(7)
+    data = array_indices(23, np.arange(23), None, batch_size=4, shuffle=shuffle)
+    ours = np.concatenate([np.concatenate([np.array(i) for i, _ in data]) for _ in range(3)])
+    np.testing.assert_array_equal(ours, plain())
+
+
+def test_rows_are_shuffled_anew_in_each_epoch_by_the_seed():
+    one, other, third = (shuffled_rows(50, seed) for seed in (3, 3, 4))
+    epochs = [list(one.as_numpy_iterator()) for _ in range(2)]
+    assert sorted(epochs[0]) == list(range(50))
+    assert epochs[0] != epochs[1]
+    assert [list(other.as_numpy_iterator()) for _ in range(2)] == epochs
+    assert list(third.as_numpy_iterator()) != epochs[0]
+    assert len(one) == 50
+
+
+def test_what_is_too_much_for_the_memory_goes_into_a_file(monkeypatch, capsys):
+    memory = psutil.virtual_memory()._replace(available=1000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    backbone = tiny_backbone()
+    kept = FeatureCache().dataset(backbone, dataset(64, shuffle=False))
+    assert "64 images, " in (out := capsys.readouterr().out)
+    assert "2.6 kB in a temporary file" in out
+    actual = np.concatenate([x["after:pooling"] for x, _ in kept])
+    np.testing.assert_allclose(actual, backbone(images(64)), rtol=1e-5, atol=1e-6)
