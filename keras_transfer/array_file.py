@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -125,9 +126,12 @@ class FileArray:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb", buffering=0)
-        self.shape, _, self.dtype = _read_header(self._file)
-        self._start = self._file.tell()
+        self.path = path
+        with path.open("rb") as file:
+            self.shape, _, self.dtype = _read_header(file)
+            self._start = file.tell()
+            self._file = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._file)
         self._row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:]))
         self._lock = threading.Lock()
 
@@ -161,13 +165,15 @@ class FileArray:
         at = self._start + row * self._row_bytes
         while view:
             if _POSITIONED:
-                count = os.preadv(self._file.fileno(), [view], at)
+                count = os.preadv(self._file, [view], at)
             else:
                 with self._lock:
-                    self._file.seek(at)
-                    count = self._file.readinto(view)
+                    os.lseek(self._file, at, os.SEEK_SET)
+                    part = os.read(self._file, min(len(view), _STRETCH))
+                    count = len(part)
+                    view[:count] = part
             if not count:
-                raise OSError(f"{self._file.name} is shorter than it was: somebody changed it.")
+                raise OSError(f"{str(self.path)!r} is shorter than it was: somebody changed it.")
             view, at = view[count:], at + count
 
 

@@ -94,7 +94,9 @@ class KeptBatches(keras.utils.PyDataset):
         super().__init__()
         self._views, self._key = views, f"after:{after}"
         self._ends = np.cumsum(views[0].sizes).tolist()
-        self._random = np.random.default_rng(random.randrange(2**31))
+        # Keras draws the order of batches from the generator that this seed would be drawn from.
+        seed = random.randrange(2**31) if len(views) > 1 else 0
+        self._random = np.random.default_rng(seed)
 
     def __len__(self) -> int:
         return len(self._ends)

@@ -34,10 +34,12 @@ class TransferModel(keras.Model):
         head: A layer or model to take the place of hidden layer, dropout and last layer. Its
             output must have one unit for two classes, else one for each class.
         augmentation: A layer or a list of layers for raw pixels, run in training only. The views
-            that `Flips` makes are kept, all of them. Under any other augmentation each epoch sees
-            other images, so nothing is kept.
+            that `Flips` makes are kept, all of them; of any other augmentation so many as the
+            `FeatureCache` has `views`. Without views each epoch sees other images, so nothing is
+            kept.
         feature_cache: `"auto"` to keep activations for the time of each `fit`; a `FeatureCache` to
-            share them between models; `None` to run the whole model on images in every epoch.
+            share them between fits and models, or runs if it has a folder; `None` to run the whole
+            model on images in every epoch.
         **kwargs: As for any Keras model.
 
     Input: Raw RGB images `(batch, height, width, 3)`, 0..255, uint8 or floating point; or kept

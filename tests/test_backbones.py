@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import pytest
-from conftest import tiny_network
+import tensorflow as tf
+from conftest import relative_difference, snapshot, tiny_network
 
-from keras_transfer import FrozenBackbone, backbones
+from keras_transfer import BlockUnfreezer, FrozenBackbone, TransferModel, backbones
 from keras_transfer.preprocessing import PixelScaling
 
 # keras.Variable to numpy, in TensorFlow's own __array__ under numpy 2.
@@ -139,6 +140,29 @@ class TestEveryFamily:
         found = backbones.load(family.original)
         assert found.model is family.original
         assert found.preprocessing == backbones._MODES[backbones._family(family.name)]
+
+    def test_law_4_training_on_kept_activations_equals_training_end_to_end(self, family):
+        backbone = family.backbone
+        before = [np.array(weight) for weight in backbone.weights]
+        after = []
+        for cache in ("auto", None):
+            for weight, value in zip(backbone.weights, before, strict=True):
+                weight.assign(value)
+            backbone.freeze("all")
+            keras.utils.set_random_seed(1)
+            head = keras.Sequential(
+                [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(1, "sigmoid")]
+            )
+            model = TransferModel(backbone, 2, head=head, feature_cache=cache)
+            model.compile(keras.optimizers.SGD(1e-3))
+            pixels = random_pixels(FAMILIES[family.name][0], 8)
+            data = tf.data.Dataset.from_tensor_slices((pixels, np.arange(8) % 2)).batch(4)
+            unfreezer = BlockUnfreezer({2: backbone.blocks[-1].name})
+            model.fit(data, epochs=3, verbose=0, callbacks=[unfreezer])
+            after.append(snapshot(model))
+        assert relative_difference(*after) <= 1e-5
+        moved = any((a != b).any() for a, b in zip(snapshot(backbone), before, strict=True))
+        assert moved or np.abs(family.features).max() < 1e-9  # MobileNetV3's, at random weights
 
 
 def stand_in(monkeypatch, application: str, make=None) -> list[dict]:

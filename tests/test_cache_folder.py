@@ -429,7 +429,7 @@ def test_a_killed_process_leaves_no_lock_and_its_work(photos, tmp_path):
         if batches == 3:
             break
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     began = time.monotonic()
     again = start(photos, tmp_path, 0)
     output = again.communicate(timeout=120)[0]
