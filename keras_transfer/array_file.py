@@ -61,8 +61,10 @@ class ArrayWriter:
                 return []
             if (shape[1:], dtype) != (self.row_shape, self.dtype):
                 return []
+            left = self.path.stat().st_size - file.tell()
             for rows, checksum in stretches:
-                if _checksum(file.read(rows * self._row_bytes)) != checksum:
+                left -= rows * self._row_bytes
+                if left < 0 or _checksum(file.read(rows * self._row_bytes)) != checksum:
                     break
                 sound.append((rows, checksum))
         return sound
@@ -183,17 +185,23 @@ def is_whole(path: Path, stretches: Sequence[tuple[int, str]]) -> bool:
         with path.open("rb") as file:
             shape, _, dtype = _read_header(file)
             row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
-            checked = all(_checksum(file.read(n * row_bytes)) == c for n, c in stretches)
-            return checked and shape[0] == sum(n for n, _ in stretches) and not file.read(1)
+            rows = sum(n for n, _ in stretches)
+            if shape[0] != rows or path.stat().st_size - file.tell() != rows * row_bytes:
+                return False
+            return all(_checksum(file.read(n * row_bytes)) == c for n, c in stretches)
     except (OSError, ValueError):
         return False
 
 
 def _read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = np.lib.format.read_magic(file)
-    if version != (1, 0):
-        raise ValueError(f"format {version} of .npy")
-    return np.lib.format.read_array_header_1_0(file)
+    try:
+        version = np.lib.format.read_magic(file)
+        shape, order, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # NumPy evaluates the header, so a damaged one may raise anything
+        raise ValueError(f"no header of an .npy file ({error})") from error
+    if version != (1, 0) or order or dtype.hasobject:
+        raise ValueError(f"format {version} of .npy, {dtype}")
+    return shape, order, dtype
 
 
 def _checksum(data: bytes) -> str:

@@ -1,9 +1,11 @@
 """CacheFolder: activations in a folder, found again by what they were made of."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -22,6 +24,9 @@ _MARK = "keras_transfer_cache.json"
 _MANIFEST = "manifest.json"
 _PART = ".part"
 _ARRAY = "activations.npy"
+_LOCKS = ".locks"
+_NAME = re.compile(r"[0-9a-f]{32}(\.part)?")
+_TYPES = ("float16", "float32", "float64", "bfloat16")
 
 _FIELDS = {  # of an origin, as people call them
     "data": "data (files, image size, seed or split)",
@@ -53,6 +58,7 @@ class CacheFolder:
     def __init__(self, path: str | os.PathLike[str], limit: int | None = None) -> None:
         self.path = Path(path).expanduser()
         self.limit = limit
+        self.known: set[str] = set()
         self._prepare()
 
     def _prepare(self) -> None:
@@ -62,10 +68,15 @@ class CacheFolder:
                 "this kind; choose another name."
             )
         mark = self.path / _MARK
+        if self.path.exists() and not mark.exists():
+            self._check_empty()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not mark.exists():
                 _write(mark, {"format": _FORMAT})
+            (self.path / _LOCKS).mkdir(exist_ok=True)
+            if not os.access(self.path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             found = json.loads(mark.read_text())["format"]
         except OSError as error:
             raise PermissionError(
@@ -84,6 +95,16 @@ class CacheFolder:
                 "folder."
             )
 
+    def _check_empty(self) -> None:
+        """Refuses a folder of something else, in which removing old entries would do harm."""
+        others = [path for path in self.path.iterdir() if not _NAME.fullmatch(path.name)]
+        strange = [path.name for path in others if path.name != _LOCKS]
+        if strange:
+            raise ValueError(
+                f"FeatureCache({str(self.path)!r}): that folder holds other things, such as "
+                f"{strange[0]!r}. Expected a folder of its own, new or empty."
+            )
+
     def entry(self, origin: Mapping[str, Any]) -> "Entry":
         """Returns the entry, there or not, of activations that come from an origin.
 
@@ -93,15 +114,20 @@ class CacheFolder:
         return Entry(self, dict(origin))
 
     def entries(self) -> Iterator[Path]:
-        """Gives the folders of all entries, complete or not."""
+        """Gives the folders of all entries, complete or not, and nothing that is not one."""
         for folder in self.path.iterdir():
-            if (folder / _MANIFEST).exists():
+            if _NAME.fullmatch(folder.name) and folder.is_dir():
                 yield folder
 
     def nearest_miss(self, origin: Mapping[str, Any]) -> str:
-        """Returns in what the entry differs that is most like an origin; empty if none is."""
+        """Returns in what the entry differs that is most like an origin; empty if none is.
+
+        Entries that this object has made or found itself are left out.
+        """
         nearest: list[str] = list(origin)
         for folder in self.entries():
+            if folder.name in self.known:
+                continue
             other = _read(folder / _MANIFEST).get("origin", {})
             differ = [name for name in origin if other.get(name) != origin[name]]
             if differ and len(differ) < len(nearest):
@@ -135,7 +161,7 @@ class CacheFolder:
 
         with contextlib.suppress(Timeout), self.lock(folder.name, wait=False):
             # Under another name first: half an entry is none.
-            gone = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+            gone = folder.with_name(f"{uuid.uuid4().hex}{_PART}")
             with contextlib.suppress(OSError):
                 folder.rename(gone)
                 shutil.rmtree(gone, ignore_errors=True)
@@ -144,7 +170,7 @@ class CacheFolder:
         """Returns a lock for an entry, of the operating system: it ends with its process."""
         from filelock import FileLock
 
-        locks = self.path / ".locks"
+        locks = self.path / _LOCKS
         locks.mkdir(exist_ok=True)
         return FileLock(locks / f"{name.removesuffix(_PART)}.lock", timeout=-1 if wait else 0)
 
@@ -166,15 +192,19 @@ class Entry:
         """Returns the lock under which the entry is written."""
         return self._cache.lock(self.folder.name, wait=wait)
 
+    def exists(self) -> bool:
+        """Returns whether there is anything complete, sound or not."""
+        return self.folder.exists()
+
     def open(self) -> FileArray | None:
         """Returns its activations; `None` if they are not there, or not whole.
 
         What is not whole is put aside, to be made good by `writer`.
         """
+        self._cache.known.add(self.folder.name)
         if not self.folder.exists():
             return None
-        manifest = _read(self.folder / _MANIFEST)
-        stretches = [tuple(stretch) for stretch in manifest.get("stretches", ())]
+        stretches = _read(self.folder / _MANIFEST).get("stretches")
         if stretches and is_whole(self.folder / _ARRAY, stretches):
             with contextlib.suppress(OSError):
                 os.utime(self.folder / _MANIFEST)
@@ -183,7 +213,7 @@ class Entry:
             f"Kept activations in {str(self.folder)!r} are damaged. What is broken is made again.",
             stacklevel=2,
         )
-        shutil.rmtree(self._part, ignore_errors=True)
+        _remove(self._part)
         self.folder.rename(self._part)
         return None
 
@@ -206,14 +236,18 @@ class Entry:
         Raises:
             OSError: If the disk is full, or cannot be written.
         """
+        if not all(path.is_file() for path in _parts(self._part)):
+            _remove(self._part)
         self._part.mkdir(exist_ok=True)
+        writer = EntryWriter(self._part, self._origin)
         try:
-            with contextlib.closing(EntryWriter(self._part, self._origin)) as writer:
+            with contextlib.closing(writer):
                 yield writer
                 writer.finish()
             self._part.rename(self.folder)
-        except OSError:
-            shutil.rmtree(self._part, ignore_errors=True)
+        except BaseException as error:
+            if isinstance(error, OSError) or not writer.rows:
+                _remove(self._part)
             raise
         self._cache.make_room(self.folder)
 
@@ -232,8 +266,12 @@ class EntryWriter:
         self._computed = ""
         before = _read(folder / _MANIFEST)
         if before.get("stretches"):
-            stretches = [tuple(stretch) for stretch in before["stretches"]]
-            self._open(tuple(before["row_shape"]), before["dtype"], before["computed"], stretches)
+            self._open(
+                tuple(before["row_shape"]),
+                before["dtype"],
+                before["computed"],
+                before["stretches"],
+            )
 
     @property
     def rows(self) -> int:
@@ -289,12 +327,31 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A manifest; an empty one if it is not there or torn."""
+    """A manifest; an empty one if it is not there, or not as it was written."""
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError):
+        stretches = [(int(rows), str(checksum)) for rows, checksum in content["stretches"]]
+        shape = [int(size) for size in content["row_shape"]]
+        sound = isinstance(content["origin"], dict) and min([0, *shape]) == 0
+        sound = sound and all(rows > 0 for rows, _ in stretches)
+        sound = sound and {content["dtype"], content["computed"]} <= set(_TYPES)
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return {**content, "stretches": stretches, "row_shape": shape} if sound else {}
+
+
+def _parts(folder: Path) -> list[Path]:
+    """What should be files in the folder of an entry; the folder itself if it is none."""
+    if not folder.exists():
+        return []
+    return list(folder.iterdir()) if folder.is_dir() else [folder / "none"]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _size(folder: Path) -> int:

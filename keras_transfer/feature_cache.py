@@ -1,13 +1,10 @@
 """FeatureCache: what a frozen part of a backbone makes of the data, computed once."""
 
 import contextlib
-import errno
 import itertools
 import os
-import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -18,16 +15,17 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer import extraction, pipelines
-from keras_transfer.array_file import ArrayWriter, FileArray
+from keras_transfer.array_file import FileArray
 from keras_transfer.cache_folder import CacheFolder, Entry
 from keras_transfer.frozen_backbone import FrozenBackbone
 from keras_transfer.kept_data import batches
 from keras_transfer.kept_rows import ArrayInMemory, Rows
 from keras_transfer.memory import memory_budget, readable
 from keras_transfer.passes import Pass
+from keras_transfer.places import check_disk, in_memory, in_temporary_file, told_of_full_disk
 from keras_transfer.views import AsTheyAre, Views
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNEVEN = "its batches have another number of rows than its batching makes; map rows before it"
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,8 @@ class _Job:
 
     @property
     def most_rows(self) -> int:
-        return self.pipeline.batches * self.pipeline.batch_size
+        known = len(self.pipeline.columns[0]) if self.pipeline.columns else None
+        return known or self.pipeline.batches * self.pipeline.batch_size
 
     @property
     def lasting(self) -> bool:
@@ -117,7 +116,10 @@ class FeatureCache:
         strict: bool = False,
         verbose: bool = True,
     ) -> None:
-        _check_numbers(memory_limit=memory_limit, disk_limit=disk_limit, views=views, seed=seed)
+        limits = {"memory_limit": memory_limit, "disk_limit": disk_limit}
+        _check_numbers(views=views, seed=seed, **{k: n for k, n in limits.items() if n is not None})
+        if not (directory is None or (isinstance(directory, str | os.PathLike) and str(directory))):
+            raise TypeError(f"directory={directory!r}. Expected the path of a folder, or None.")
         if dtype not in (None, "float16", "float32"):
             raise ValueError(f"dtype={dtype!r}. Expected 'float16', 'float32' or None.")
         self.directory = directory
@@ -154,6 +156,11 @@ class FeatureCache:
                 for the disk; the message says why.
             ValueError: If `after` lies above a block that is not frozen, or is unknown.
         """
+        if not isinstance(data, tf.data.Dataset):
+            raise TypeError(
+                f"`data` is a {type(data).__name__}. Expected a tf.data.Dataset of batches; for an "
+                "array of images there is `array`."
+            )
         pipeline = pipelines.inspect(data)
         rows = self.rows(backbone, pipeline, after)
         return batches([rows], after, pipeline.order.indices(len(rows)))
@@ -197,6 +204,8 @@ class FeatureCache:
             verbose: Whether to show progress, unless the cache does not.
         """
         _check_frozen(backbone, after)
+        if not pipeline.batches:
+            raise pipelines.NotKeepable("there are no rows in it")
         views = views or AsTheyAre()
         fingerprints = backbone.fingerprints()
         origin = {
@@ -217,10 +226,10 @@ class FeatureCache:
             content = pipeline.content() if self.strict and pipeline.content else ""
             return pipeline.identity + content
         self._alive[id(pipeline.identity)] = pipeline.identity
-        return f"object {id(pipeline.identity)}"
+        return f"object {id(pipeline.identity)} {pipeline.sample}"
 
     def _found_or_made(self, job: _Job) -> Rows:
-        with _told_of_full_disk():
+        with told_of_full_disk():
             if self._folder is not None and job.lasting:
                 return self._from_folder(job, self._folder)
             return self._kept_for_now(job)
@@ -254,7 +263,7 @@ class FeatureCache:
             for number, activations in enumerate(made.activations):
                 if not number:
                     needed = (job.most_rows - there) * self._row_bytes(activations)
-                    _check_disk(folder.path, needed, self.disk_limit)
+                    check_disk(folder.path, needed, self.disk_limit)
                 writer.append(activations.astype(self._stored(activations)), activations.dtype.name)
         gone_on = f", {there:,} of them from before" if there else ""
         job.say(
@@ -273,11 +282,11 @@ class FeatureCache:
         rows = (part.astype(stored, copy=False) for part in itertools.chain([first], activations))
         kept: ArrayInMemory | FileArray
         if needed <= self._budget():
-            where, kept = "RAM", _in_memory(rows, job.most_rows)
+            where, kept = "RAM", in_memory(rows, job.most_rows)
         else:
             folder = self._folder.path if self._folder else Path(tempfile.gettempdir())
-            _check_disk(folder, needed, None)
-            where, kept = "a temporary file", _in_temporary_file(rows, folder)
+            check_disk(folder, needed, None)
+            where, kept = "a temporary file", in_temporary_file(rows, folder)
         job.say(
             f"{len(kept):,} images, {time.monotonic() - began:.1f} s, "
             f"{readable(kept.nbytes)} in {where}"
@@ -296,6 +305,8 @@ class FeatureCache:
             order = job.pipeline.order
             shadow = self._shadows.setdefault(job.origin["data"], order.indices(len(kept)))
             places = np.argsort(np.concatenate([batch.numpy() for batch in shadow]))
+            if len(places) != len(kept):
+                raise pipelines.NotKeepable(_UNEVEN)
         return Rows(kept, dtype, rest, places, tuple(made.sizes))
 
     def _budget(self) -> int:
@@ -334,25 +345,14 @@ class FeatureCache:
             if lower.key in self._entries:
                 return name, self._entries[lower.key]
             if self._folder is not None and lower.lasting:
-                with _locked(entry := self._folder.entry(lower.origin), lower):
+                entry = self._folder.entry(lower.origin)
+                if not entry.exists():
+                    continue
+                with _locked(entry, lower):
                     if (array := entry.open()) is not None:
                         columns = job.pipeline.columns or ()
                         return name, Rows(array, entry.computed, columns)
         return "images", None
-
-
-@contextlib.contextmanager
-def _told_of_full_disk() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        warnings.warn(
-            f"The disk is full: {error}. Free some of it, or give FeatureCache a folder elsewhere.",
-            stacklevel=2,
-        )
-        raise pipelines.NotKeepable("the disk is full") from error
 
 
 @contextlib.contextmanager
@@ -386,60 +386,26 @@ def _images(
         if others:
             rest.append([np.asarray(column) for column in others])
         sizes.append(len(x))
-        yield job.views.view(x, job.view, row)[skip:]
+        if job.pipeline.even and (len(x) > size or any(n < size for n in sizes[-2:-1])):
+            raise pipelines.NotKeepable(_UNEVEN)
+        if len(x) > skip:
+            yield job.views.view(x, job.view, row)[skip:]
         row, skip = row + len(x), 0
 
 
-def _in_memory(batches: Iterable[np.ndarray], most_rows: int) -> ArrayInMemory:
-    kept, done = np.empty(0), 0
-    for batch in batches:
-        if not done:
-            kept = np.empty((most_rows, *batch.shape[1:]), batch.dtype)
-        if done + len(batch) > len(kept):  # a PyDataset whose later batches are larger
-            kept = np.concatenate(
-                [kept[:done], np.empty_like(kept, shape=(len(kept), *kept.shape[1:]))]
-            )
-        kept[done : done + len(batch)] = batch
-        done += len(batch)
-    return ArrayInMemory(kept[:done])
-
-
-def _in_temporary_file(batches: Iterable[np.ndarray], folder: Path) -> FileArray:
-    """Where the system allows it the file has no name any more, so nothing is left of it."""
-    with tempfile.TemporaryDirectory(
-        prefix="keras_transfer_", dir=folder, ignore_cleanup_errors=True
-    ) as temporary:
-        path = Path(temporary) / "activations.npy"
-        writer = None
-        for batch in batches:
-            writer = writer or ArrayWriter(path, batch.shape[1:], batch.dtype)
-            writer.append(batch)
-        if writer is not None:
-            writer.finish()
-        return FileArray(path)
-
-
-def _check_disk(folder: Path, needed: int, limit: int | None) -> None:
-    free = shutil.disk_usage(folder).free
-    if limit is not None and needed > limit:
-        raise pipelines.NotKeepable(
-            f"the activations take {readable(needed)}, more than the disk_limit of "
-            f"{readable(limit)}"
-        )
-    if needed > free:
-        raise OSError(
-            errno.ENOSPC, f"{readable(needed)} of activations, {readable(free)} free", str(folder)
-        )
-
-
-def _check_numbers(**numbers: int | None) -> None:
+def _check_numbers(**numbers: int) -> None:
     for name, number in numbers.items():
         whole = isinstance(number, Integral) and not isinstance(number, bool)
-        if number is not None and not (whole and number >= 0):
+        if not (whole and number >= 0):
             raise ValueError(f"{name}={number!r}. Expected a whole number of 0 or more.")
 
 
 def _check_frozen(backbone: FrozenBackbone, after: str) -> None:
+    if not isinstance(backbone, FrozenBackbone):
+        raise TypeError(
+            f"`backbone` is a {type(backbone).__name__}. Expected a FrozenBackbone; a Keras model "
+            "becomes one by FrozenBackbone(model, preprocessing=...)."
+        )
     names = backbone.link_names
     if after not in names:
         raise ValueError(f"Backbone '{backbone.name}' has no link {after!r}: it has {names}.")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,35 @@ def digest_of(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def nameless(config: dict[str, Any]) -> str:
-    """Returns a config as text, with numbers for names: Keras gives each new layer another name."""
-    text = json.dumps(config, sort_keys=True, default=str)
-    names = dict.fromkeys(re.findall(r'"name": "([^"]*)"', text))
-    number = {name: str(i) for i, name in enumerate(names)}
-    return re.sub(r'"([^"]*)"', lambda match: number.get(match[1], match[0]), text)
+_REFERENCES = ("input_layers", "output_layers", "keras_history")
+
+
+def nameless(config: Any) -> str:
+    """Returns a config as text, with numbers for layers' names: Keras gives each new layer another.
+
+    Args:
+        config: What `get_config` or `keras.saving.serialize_keras_object` returns.
+    """
+    numbers: dict[str, int] = {}
+
+    def number(value: Any) -> Any:
+        if isinstance(value, str):
+            return numbers.setdefault(value, len(numbers))
+        return [number(part) for part in value] if isinstance(value, list | tuple) else value
+
+    def plain(value: Any, of_layer: bool) -> Any:
+        if isinstance(value, dict):
+            is_object = "class_name" in value
+            # A dtype policy has a name, too, which says what it is.
+            layer = is_object and not value["class_name"].endswith("DTypePolicy")
+            return {
+                key: number(value[key])
+                if key in _REFERENCES or (key == "name" and (of_layer or is_object))
+                else plain(value[key], layer and key == "config")
+                for key in sorted(value, key=str)
+            }
+        if isinstance(value, list | tuple):
+            return [plain(part, False) for part in value]
+        return value
+
+    return json.dumps(plain(config, True), default=str)

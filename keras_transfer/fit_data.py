@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer.pipelines import fresh_copy
+
 
 @dataclass(frozen=True)
 class Part:
@@ -68,12 +70,12 @@ class Part:
     def some_images(self) -> Any:
         """Returns a few images to look at, `None` where that is not possible or not needed.
 
-        A dataset of integers is not read: to begin it takes one iteration of its shuffle.
+        A dataset is copied for that, since to begin it would take one iteration of its shuffle.
         """
         if self.is_array:
             return self.x[:32]
         if self.is_dataset and not self.is_kept and first_of(self.x.element_spec).dtype.is_floating:
-            return next((first_of(batch) for batch in self.x.take(1)), None)
+            return next((first_of(batch) for batch in fresh_copy(self.x).take(1)), None)
         return None
 
     def as_tuple(self) -> Any:

@@ -102,6 +102,8 @@ class Keeper:
             raise NotKeepable("no block is frozen")
         if not (part.is_dataset or part.is_array or part.is_py_dataset):
             raise NotKeepable(f"a {type(part.x).__name__} may give other images in each epoch")
+        if part.is_array and loop.get("shuffle") == "batch":
+            raise NotKeepable("shuffle='batch' is Keras' own way through files of arrays")
         views, pipeline = self._views(part.augmentation), self._pipeline(part)
         lowest = self._backbone.border_without(self._will_train)
         if lowest not in (None, border):

@@ -14,9 +14,21 @@ from keras_transfer.fingerprints import digest_of
 
 _MAPS = ("_MapDataset", "_ParallelMapDataset")
 _BATCHES = ("_BatchDataset", "_ParallelBatchDataset")
-_KEEP_ROWS = (*_MAPS, *_BATCHES, "_PrefetchDataset", "_OptionsDataset", "CacheDataset")
-_RANDOM = re.compile(r"Random|Multinomial|Poisson|Generator")
+_KEEP_ROWS = (
+    *_MAPS,
+    *_BATCHES,
+    "_PrefetchDataset",
+    "_OptionsDataset",
+    "CacheDataset",
+    "_AssertCardinalityDataset",
+)
+_RANDOM = re.compile(
+    r"Random|Multinomial|Poisson|Binomial|Generator|TruncatedNormal|Sample|Shuffle|^Rng"
+    r"|Stateful(Uniform|StandardNormal)|^Assign"
+)
 _OPAQUE = re.compile(r"PyFunc")
+_WITH_STATE = ("_ShuffleDataset", "RandomDataset")
+_SEEDED_ANEW = ("ShuffleDatasetV3", "RandomDatasetV2")
 
 
 class NotKeepable(Exception):
@@ -32,23 +44,6 @@ def prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.prefetch(2).with_options(options)
-
-
-def shuffled_rows(rows: int, seed: int) -> tf.data.Dataset:
-    """Returns all row numbers in another order in each iteration.
-
-    `Dataset.range(rows).shuffle(rows)` would hold a tensor for each, and fill its buffer anew for
-    each epoch: of a million rows 200 MB and a second.
-    """
-    epochs = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
-
-    def one_epoch(seed: tf.Tensor) -> tf.data.Dataset:
-        numbers = tf.range(rows, dtype=tf.int64)
-        order = tf.random.experimental.stateless_shuffle(numbers, [seed, 0])
-        return tf.data.Dataset.from_tensor_slices(order)
-
-    shuffled = epochs.flat_map(one_epoch)
-    return shuffled.apply(tf.data.experimental.assert_cardinality(rows))
 
 
 @dataclass(frozen=True)
@@ -94,13 +89,19 @@ class Order:
 
 @dataclass(frozen=True)
 class Given:
-    """Row numbers that a dataset brings along, in step with its own order."""
+    """Row numbers that a dataset brings along, in step with its own order.
+
+    Attributes:
+        index_batches: Batches of row numbers.
+        afresh: Whether to begin with its first epoch each time.
+    """
 
     index_batches: tf.data.Dataset
+    afresh: bool = False
 
     def indices(self, rows: int) -> tf.data.Dataset:
         """Returns batches of row numbers in the order in which the pipeline would give the rows."""
-        return self.index_batches
+        return fresh_copy(self.index_batches) if self.afresh else self.index_batches
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,8 @@ class Pipeline:
         identity: What stands for the content: a digest, or an object.
         content: Gives a digest of the content of the files, if there are any.
         columns: Labels and so on for all rows, where they are known without reading.
+        sample: A digest of some of it, where the object may come to give something else.
+        even: Whether all batches but the last have `batch_size` rows.
     """
 
     read: Callable[[int], Iterable[Any]]
@@ -126,6 +129,8 @@ class Pipeline:
     identity: Any
     content: Callable[[], str] | None = None
     columns: tuple[np.ndarray, ...] | None = None
+    sample: str = ""
+    even: bool = True
 
 
 def of_array(images: np.ndarray, batch_size: int) -> Pipeline:
@@ -155,17 +160,28 @@ def of_py_dataset(dataset: keras.utils.PyDataset) -> Pipeline:
     for hook in ("on_epoch_begin", "on_epoch_end"):
         if getattr(kind, hook) is not getattr(base, hook):
             raise NotKeepable(f"the {hook} of the {kind.__name__} may change what it gives")
+    sample = ""
     for number in {0, count - 1}:
         once, again = (tf.nest.flatten(dataset[number]) for _ in range(2))
         if not all(np.array_equal(a, b) for a, b in zip(once, again, strict=True)):
             raise NotKeepable(f"the {kind.__name__} gives another batch each time it is asked")
+        sample += "".join(digest_of(np.asarray(part)) for part in once)
     size = len(tf.nest.flatten(dataset[0])[0])
 
     def read(start: int) -> Iterator[Any]:
         for number in range(start, count):
             yield dataset[number]
 
-    return Pipeline(read, count, size, ordered=True, order=Order(size), identity=dataset)
+    return Pipeline(
+        read,
+        count,
+        size,
+        ordered=True,
+        order=Order(size),
+        identity=dataset,
+        sample=sample,
+        even=False,
+    )
 
 
 def inspect(dataset: tf.data.Dataset) -> Pipeline:
@@ -184,6 +200,7 @@ def inspect(dataset: tf.data.Dataset) -> Pipeline:
     if batches < 0:
         kind = "infinite" if batches == tf.data.INFINITE_CARDINALITY else "unknown"
         raise NotKeepable(f"the number of batches is {kind}")
+    _check_structure(dataset.element_spec)
     if hasattr(dataset, "identity"):
         ordered = dataset.ordered
         return Pipeline(
@@ -199,6 +216,15 @@ def inspect(dataset: tf.data.Dataset) -> Pipeline:
     return _inspect_graph(dataset, batches)
 
 
+def _check_structure(spec: Any) -> None:
+    parts = spec if isinstance(spec, tuple) else (spec,)
+    if not (1 <= len(parts) <= 3 and all(isinstance(part, tf.TensorSpec) for part in parts)):
+        raise NotKeepable(
+            "it does not give batches of (images, labels) or (images, labels, weights), each one "
+            "dense tensor"
+        )
+
+
 def _from(dataset: tf.data.Dataset) -> Callable[[int], tf.data.Dataset]:
     return lambda start: dataset.skip(start) if start else dataset
 
@@ -212,12 +238,15 @@ def _inspect_graph(dataset: tf.data.Dataset, batches: int) -> Pipeline:
     for stage in _stages(dataset):
         kind = type(stage).__name__
         if hasattr(stage, "identity"):
-            given, ordered = Given(stage.index_batches), stage.shuffle_seed is None
+            # The pass that reads the images takes an epoch of their order; training begins anew.
+            given, ordered = Given(stage.index_batches, afresh=True), stage.shuffle_seed is None
             size = _batch_size(stage.ordered)
             return Pipeline(_from(dataset), batches, size, ordered, given, dataset)
         if kind in _BATCHES and batch is None:
             batch = stage
-        elif kind == "_ShuffleDataset" and shuffle is None:
+        elif kind == "_ShuffleDataset":
+            if shuffle is not None:
+                raise NotKeepable("it shuffles twice; shuffle once, before batching")
             shuffle = stage
             if batch is None:
                 raise NotKeepable("it shuffles whole batches; shuffle before batching")
@@ -256,16 +285,10 @@ def _stages(dataset: Any) -> Iterator[Any]:
     if type(dataset).__name__ == "RandomDataset":
         raise NotKeepable("it draws random numbers")
     if type(dataset).__name__ == "CacheDataset":
-        yield from (stage for stage in _unchecked(dataset) if type(stage).__name__ in _BATCHES)
+        yield from (stage for stage in all_stages(dataset) if type(stage).__name__ in _BATCHES)
         return
     for source in dataset._inputs():
         yield from _stages(source)
-
-
-def _unchecked(dataset: Any) -> Iterator[Any]:
-    for source in dataset._inputs():
-        yield source
-        yield from _unchecked(source)
 
 
 def _refuse_random(function: Any) -> None:
@@ -277,3 +300,34 @@ def _refuse_random(function: Any) -> None:
             raise NotKeepable(f"it is random ({operation}): each epoch sees other images")
         if _OPAQUE.search(operation):
             raise NotKeepable("it calls Python code, which may be random; put .cache() after it")
+
+
+def all_stages(dataset: Any) -> Iterator[Any]:
+    """Gives a dataset and all that it is made from (`_inputs`: as tf.data's own debugging does)."""
+    yield dataset
+    for source in dataset._inputs():
+        yield from all_stages(source)
+
+
+def fresh_copy(dataset: Any) -> Any:
+    """Returns the same pipeline, with shuffles as they stand before the dataset's first epoch.
+
+    What is too large to be written as a graph (2 GB of arrays in the dataset itself) stays.
+    """
+    if not any(type(stage).__name__ in _WITH_STATE for stage in all_stages(dataset)):
+        return dataset
+    variant = tf.data.experimental.to_variant(dataset)
+    try:
+        # 1: no warning of functions that call Python; they are found again in the same process.
+        written = tf.raw_ops.DatasetToGraphV2(
+            input_dataset=variant, external_state_policy=1, strip_device_assignment=False
+        )
+    except tf.errors.OpError:
+        return dataset
+    graph = tf.compat.v1.GraphDef.FromString(written.numpy())
+    for node in list(graph.node):
+        if node.op in _SEEDED_ANEW:
+            new = graph.node.add(op="DummySeedGenerator", name=f"{node.name}/seeds")
+            node.input[4 if node.op == "ShuffleDatasetV3" else 2] = new.name
+    variant = tf.raw_ops.DatasetFromGraph(graph_def=graph.SerializeToString())
+    return tf.data.experimental.from_variant(variant, dataset.element_spec)

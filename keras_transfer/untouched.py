@@ -11,13 +11,12 @@ import tensorflow as tf
 from keras.src.backend.common import global_state
 from tensorflow.python.eager import context
 
+from keras_transfer.pipelines import all_stages, fresh_copy
+
 # What `fit` sets on a model, beside its variables. `_initial_epoch` is where BackupAndRestore
 # leaves the epoch to go on with, `_eval_epoch_iterator` what `fit` validates on.
 _OF_FIT = ("history", "stop_training", "train_function", "_initial_epoch", "_eval_epoch_iterator")
 _MISSING = object()
-
-_WITH_STATE = ("_ShuffleDataset", "RandomDataset")
-_SEEDED_ANEW = ("ShuffleDatasetV3", "RandomDatasetV2")
 
 
 @contextlib.contextmanager
@@ -138,45 +137,14 @@ def _same_shuffles(data: Any) -> Iterator[None]:
     its identity say what of it can be kept.
     """
     with contextlib.ExitStack() as stack:
-        for stage in _stages(data) if isinstance(data, tf.data.Dataset) else ():
+        for stage in all_stages(data) if isinstance(data, tf.data.Dataset) else ():
             if hasattr(stage, "index_batches"):
-                _exchange(stack, stage, "index_batches", _copy(stage.index_batches))
+                _exchange(stack, stage, "index_batches", fresh_copy(stage.index_batches))
         if isinstance(data, tf.data.Dataset):
-            _exchange(stack, data, "_variant_tensor_attr", _copy(data)._variant_tensor_attr)
+            _exchange(stack, data, "_variant_tensor_attr", fresh_copy(data)._variant_tensor_attr)
         yield
 
 
 def _exchange(stack: contextlib.ExitStack, owner: Any, name: str, value: Any) -> None:
     stack.callback(setattr, owner, name, getattr(owner, name))
     setattr(owner, name, value)
-
-
-def _stages(dataset: Any) -> Iterator[Any]:
-    """A dataset and all that it is made from; `_inputs` is what tf.data's own debugging uses."""
-    yield dataset
-    for source in dataset._inputs():
-        yield from _stages(source)
-
-
-def _copy(dataset: Any) -> Any:
-    """The same pipeline, with shuffles that stand where the dataset's stand before its first epoch.
-
-    What is too large to be written as a graph (2 GB of arrays in the dataset itself) stays.
-    """
-    if not any(type(stage).__name__ in _WITH_STATE for stage in _stages(dataset)):
-        return dataset
-    variant = tf.data.experimental.to_variant(dataset)
-    try:
-        # 1: no warning of functions that call Python; they are found again in the same process.
-        written = tf.raw_ops.DatasetToGraphV2(
-            input_dataset=variant, external_state_policy=1, strip_device_assignment=False
-        )
-    except tf.errors.OpError:
-        return dataset
-    graph = tf.compat.v1.GraphDef.FromString(written.numpy())
-    for node in list(graph.node):
-        if node.op in _SEEDED_ANEW:
-            new = graph.node.add(op="DummySeedGenerator", name=f"{node.name}/seeds")
-            node.input[4 if node.op == "ShuffleDatasetV3" else 2] = new.name
-    variant = tf.raw_ops.DatasetFromGraph(graph_def=graph.SerializeToString())
-    return tf.data.experimental.from_variant(variant, dataset.element_spec)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 from pathlib import Path
 
 import keras
@@ -212,7 +213,10 @@ def _short_stretches(monkeypatch):
 
 
 @pytest.mark.usefixtures("_short_stretches")
-def test_an_interrupted_pass_goes_on_where_it_stopped(photos, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("batch_size", [4, 6])
+def test_an_interrupted_pass_goes_on_where_it_stopped(
+    photos, tmp_path, monkeypatch, capsys, batch_size
+):
     expected = rows(FeatureCache(), read(photos).train)
     by_keras, left = extraction.by_keras, [2]
 
@@ -232,7 +236,8 @@ def test_an_interrupted_pass_goes_on_where_it_stopped(photos, tmp_path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             rows(FeatureCache(tmp_path / "cache"), read(photos).train)
     capsys.readouterr()
-    found = rows(FeatureCache(tmp_path / "cache"), read(photos).train)
+    data = image_folder(photos, image_size=24, batch_size=batch_size, verbose=0)
+    found = rows(FeatureCache(tmp_path / "cache"), data.train)
     assert "16 images, 8 of them from before" in capsys.readouterr().out
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert len(list((tmp_path / "cache").glob("*.part"))) == 0
@@ -279,6 +284,14 @@ def test_a_full_disk_means_a_warning_the_plain_path_and_no_debris(photos, tmp_pa
     assert len(model.history.epoch) == 2
     left = [path.name for path in (tmp_path / "cache").iterdir() if not path.name.startswith(".")]
     assert left == ["keras_transfer_cache.json"]
+
+
+def test_nothing_is_said_of_a_miss_where_nothing_was_missed(photos, tmp_path, capsys):
+    model = TransferModel(tiny_backbone(), 2, feature_cache=FeatureCache(tmp_path / "cache"))
+    model.compile()
+    data = read(photos)
+    model.fit(data.train, validation_data=data.valid, verbose=2)
+    assert "differs in" not in capsys.readouterr().out
 
 
 def test_too_little_space_is_noticed_before_anything_is_computed(
@@ -332,6 +345,122 @@ def test_unknown_types_are_refused():
         FeatureCache(dtype="int8")
 
 
+@pytest.mark.usefixtures("_short_stretches")
+@pytest.mark.parametrize("harm", ["rename", "longer", "rows", "header"])
+def test_an_entry_whose_rows_are_all_there_is_completed(photos, tmp_path, computed, harm):
+    expected = rows(FeatureCache(tmp_path / "cache"), read(photos).train)
+    (folder,) = entries(tmp_path / "cache")
+    path = folder / NPY
+    content = path.read_bytes()
+    if harm == "rename":  # killed just before
+        folder.rename(folder.with_name(folder.name + ".part"))
+    else:
+        path.write_bytes(
+            {
+                "longer": content + b"x",
+                "rows": content.replace(b"(16,", b"(17,"),
+                "header": content.replace(b"(16,", b"((((", 1),
+            }[harm]
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = rows(FeatureCache(tmp_path / "cache"), read(photos).train)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert sum(computed) == (32 if harm == "header" else 16)
+    rows(FeatureCache(tmp_path / "cache"), read(photos).train)
+    assert sum(computed) == (32 if harm == "header" else 16)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stretches": 5},
+        {"stretches": [1, 2]},
+        {"stretches": [["a", "b"]]},
+        {"stretches": [[10**15, "b"]]},
+        {"stretches": [[-1, "b"]]},
+        {"computed": "floot"},
+        {"computed": None},
+        {"origin": [1]},
+        {"row_shape": ["a"]},
+        {"dtype": "object"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("part", [False, True])
+def test_a_manifest_that_cannot_be_right_is_made_again(photos, tmp_path, wrong, part):
+    expected = rows(FeatureCache(tmp_path / "cache"), read(photos).train)
+    (folder,) = entries(tmp_path / "cache")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, **wrong}))
+    if part:
+        folder.rename(folder.with_name(folder.name + ".part"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = rows(FeatureCache(tmp_path / "cache"), read(photos).train)
+        rows(FeatureCache(tmp_path / "cache"), read(photos, seed=1).train)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("what", [NPY, "manifest.json", "", ".part"])
+def test_files_and_folders_that_took_each_others_place_are_cleared_away(photos, tmp_path, what):
+    import shutil
+
+    expected = rows(FeatureCache(tmp_path / "cache"), read(photos).train)
+    (folder,) = entries(tmp_path / "cache")
+    if what in ("", ".part"):
+        shutil.rmtree(folder)
+        folder.with_name(folder.name + what).write_text("what is this")
+    else:
+        (folder / what).unlink()
+        (folder / what).mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = rows(FeatureCache(tmp_path / "cache"), read(photos).train)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_folder_that_cannot_be_written_any_more_is_refused_at_once(tmp_path, monkeypatch):
+    FeatureCache(tmp_path / "cache")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match=r"cannot be written \(Permission denied\)"):
+        FeatureCache(tmp_path / "cache")
+
+
+def test_nothing_of_others_is_ever_removed(photos, tmp_path):
+    (tmp_path / "site" / "app").mkdir(parents=True)
+    (tmp_path / "site" / "app" / "manifest.json").write_text("{}")
+    with pytest.raises(
+        ValueError, match=r"holds other things, such as 'app'\. Expected a folder of"
+    ):
+        FeatureCache(tmp_path / "site")
+    cache = FeatureCache(tmp_path / "cache", disk_limit=1500)
+    (tmp_path / "cache" / "app").mkdir()
+    (tmp_path / "cache" / "app" / "manifest.json").write_text("x" * 5000)
+    for seed in range(3):
+        rows(cache, read(photos, seed=seed).train)
+    cache.clear()
+    assert (tmp_path / "cache" / "app" / "manifest.json").exists()
+    assert entries(tmp_path / "cache") == [tmp_path / "cache" / "app"]
+
+
+def test_names_that_layers_were_given_tell_nothing_about_what_they_do(tmp_path, computed):
+    for activation in ("relu", "tanh"):
+        keras.utils.set_random_seed(0)
+        network = keras.Sequential(
+            [
+                keras.Input((None, None, 3)),
+                keras.layers.Conv2D(8, 3, name="block1_conv"),
+                keras.layers.Activation(activation, name=activation),
+                keras.layers.Conv2D(8, 3, name="block2_conv"),
+            ]
+        )
+        backbone = FrozenBackbone(network, preprocessing="unit")
+        kept = FeatureCache(tmp_path).array(backbone, images(8))
+        np.testing.assert_allclose(kept, backbone(images(8)), rtol=1e-5, atol=1e-6)
+    assert sum(computed) == 16
+
+
 # ---- removal
 
 
@@ -360,6 +489,7 @@ def test_the_least_recently_used_goes_when_the_folder_is_over_its_limit(photos, 
 def test_what_is_larger_than_the_limit_is_not_kept(photos, tmp_path):
     with pytest.raises(NotKeepable, match="640 bytes, more than the disk_limit of 100 bytes"):
         rows(FeatureCache(tmp_path / "cache", disk_limit=100), read(photos).train)
+    assert list((tmp_path / "cache").glob("*.part")) == []
 
 
 def test_clear_removes_the_activations_and_nothing_else(photos, tmp_path):

@@ -1,11 +1,10 @@
 import keras
 import numpy as np
-import psutil
 import pytest
 import tensorflow as tf
-from conftest import SIZE, dataset, images, labels, tiny_backbone
+from conftest import SIZE, dataset, images, labels, tiny_backbone, tiny_network
 
-from keras_transfer import FeatureCache, TransferModel
+from keras_transfer import FeatureCache
 from keras_transfer.pipelines import NotKeepable, inspect
 
 
@@ -97,17 +96,6 @@ def test_a_border_above_what_is_frozen_is_refused():
         FeatureCache().dataset(backbone, dataset(8), after="block9")
 
 
-def test_what_is_too_much_for_the_memory_is_not_kept(monkeypatch, capsys):
-    memory = psutil.virtual_memory()._replace(available=1000)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    with pytest.raises(NotKeepable, match="more than a quarter of the"):
-        FeatureCache().dataset(tiny_backbone(), dataset(64))
-    model = TransferModel(tiny_backbone(), 2)
-    model.compile()
-    model.fit(dataset(64), verbose=2)
-    assert "Training end to end, with nothing kept: 64 activations" in capsys.readouterr().out
-
-
 FLIP = keras.layers.RandomFlip()
 
 
@@ -123,6 +111,35 @@ FLIP = keras.layers.RandomFlip()
         (
             lambda d: d.map(lambda x, y: (tf.numpy_function(lambda a: a, [x], tf.uint8), y)),
             "it calls Python code",
+        ),
+        (
+            lambda d: d.map(lambda x, y: (x + tf.cast(tf.random.truncated_normal([]), x.dtype), y)),
+            "it is random",
+        ),
+        (
+            lambda d: d.map(
+                lambda x, y: (
+                    tf.image.sample_distorted_bounding_box(
+                        [24, 24, 3], [[[0.0, 0.0, 1.0, 1.0]]], min_object_covered=0.5
+                    )[0][0]
+                    + 0 * tf.cast(y[:1], tf.int32),
+                    y,
+                )
+            ),
+            "it is random",
+        ),
+        (lambda d: d.map(lambda x, y: (x, (y, y))), "does not give batches of"),
+        (lambda d: d.map(lambda x, y: (x, {"a": y})), "does not give batches of"),
+        (
+            lambda d: (
+                d.unbatch()
+                .apply(tf.data.experimental.assert_cardinality(8))
+                .shuffle(8)
+                .map(lambda x, y: (x, y))
+                .shuffle(4)
+                .batch(4)
+            ),
+            "it shuffles twice",
         ),
         (lambda d: d.shuffle(4), "shuffles whole batches"),
         (lambda d: d.repeat(), "infinite"),
@@ -142,6 +159,7 @@ def test_pipelines_that_give_other_rows_each_time_are_found_out(data, reason):
         lambda d: d.map(lambda x, y: (tf.cast(x, "float32"), y), num_parallel_calls=2),
         lambda d: d.map(lambda x, y: (FLIP(x, training=True), y)).cache(),
         lambda d: d.cache().prefetch(2),
+        lambda d: d.apply(tf.data.experimental.assert_cardinality(3)),
         lambda d: d.map(lambda x, y: (FLIP(x, training=False), y)),
         lambda d: d.map(lambda x, y: (tf.image.resize(x, (8, 8)), y)).with_options(
             tf.data.Options()
@@ -151,6 +169,31 @@ def test_pipelines_that_give_other_rows_each_time_are_found_out(data, reason):
 def test_pipelines_that_give_the_same_rows_each_time_are_kept(data):
     pipeline = inspect(data(dataset(8, shuffle=False, batch=3)))
     assert pipeline.batch_size == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x, y: (tf.concat([x, x], 0), tf.concat([y, y], 0)),
+        lambda x, y: (x[:3], y[:3]),
+    ],
+)
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_map_that_changes_the_number_of_rows_of_a_batch_is_found_out(change, shuffle):
+    data = dataset(16, shuffle=shuffle).map(change)
+    with pytest.raises(NotKeepable, match="another number of rows than its batching makes"):
+        FeatureCache().dataset(tiny_backbone(), data)
+
+
+def test_data_of_the_wrong_kind_are_refused_with_what_to_do():
+    with pytest.raises(TypeError, match=r"`data` is a ndarray\. Expected a tf.data.Dataset"):
+        FeatureCache().dataset(tiny_backbone(), images(8))
+    with pytest.raises(TypeError, match=r"`backbone` is a Functional\. Expected a FrozenBackbone"):
+        FeatureCache().dataset(tiny_network(), dataset(8))
+    with pytest.raises(TypeError, match="directory=5"):
+        FeatureCache(5)
+    with pytest.raises(NotKeepable, match="there are no rows in it"):
+        FeatureCache().array(tiny_backbone(), images(0))
 
 
 def test_the_way_that_keras_reads_image_folders_is_kept(tmp_path):

@@ -34,6 +34,7 @@ LAYERS = (
     "fit_data",
     "feature_cache",
     "passes",
+    "places",
     "extraction",
     "kept_data",
     "kept_rows",

@@ -99,13 +99,14 @@ def test_the_same_seed_gives_the_same_search_and_0_is_a_seed(five_classes, tmp_p
 
 @pytest.mark.slow
 def test_the_backbone_runs_once_for_all_trials(five_classes, tmp_path, monkeypatch):
-    from keras_transfer import FeatureCache
+    from keras_transfer import extraction
 
     runs = []
-    run = FeatureCache._run
+    by_keras = extraction.by_keras
     monkeypatch.setattr(
-        FeatureCache, "_run", lambda self, *args: (runs.append(args[2]), run(self, *args))[1]
+        extraction, "by_keras", lambda *args: (runs.append(args[1]), by_keras(*args))[1]
     )
+    monkeypatch.setattr(extraction, "WORTH_SECONDS", 1e9)  # by_openvino asks by_keras, too
     search.main([str(five_classes), "--output", str(tmp_path / "run"), *QUICK])
     # Training and validation data, each to the border of fine-tuning, and on from there.
     assert sorted(runs) == ["block7", "block7", "pooling", "pooling"]
