@@ -234,13 +234,17 @@ def _batch_size(dataset: tf.data.Dataset) -> int:
 
 
 def _inspect_graph(dataset: tf.data.Dataset, batches: int) -> Pipeline:
-    batch, shuffle = None, None
+    batch, shuffle, maps = None, None, []
     for stage in _stages(dataset):
         kind = type(stage).__name__
+        if kind in _MAPS and batch is None:
+            maps.append(stage)
         if hasattr(stage, "identity"):
             # The pass that reads the images takes an epoch of their order; training begins anew.
             given, ordered = Given(stage.index_batches, afresh=True), stage.shuffle_seed is None
             size = _batch_size(stage.ordered)
+            if not ordered:
+                _check_rows_apart(maps)
             return Pipeline(_from(dataset), batches, size, ordered, given, dataset)
         if kind in _BATCHES and batch is None:
             batch = stage
@@ -256,8 +260,54 @@ def _inspect_graph(dataset: tf.data.Dataset, batches: int) -> Pipeline:
         raise NotKeepable("its last batching is hidden; batch the dataset as its last step")
     if shuffle is not None and bool(batch._drop_remainder):
         raise NotKeepable("it shuffles and drops the last rows, other ones in each epoch")
+    if shuffle is not None:
+        _check_rows_apart(maps)
     order = Order(int(batch._batch_size), bool(batch._drop_remainder), **_shuffle(shuffle))
     return Pipeline(_from(dataset), batches, order.batch_size, shuffle is None, order, dataset)
+
+
+def _check_rows_apart(maps: Iterable[Any]) -> None:
+    """Refuses maps that make a row of a batch from several, other ones after each shuffle.
+
+    Each is tried on a few rows and on the same rows the other way round.
+    """
+    generator = np.random.default_rng(0)
+    for stage in maps:
+        (function,) = stage._functions()
+        specs = tf.nest.flatten(stage._inputs()[0].element_spec)
+        try:
+            rows = [_some(spec, generator) for spec in specs]
+            there = tf.nest.flatten(function.function(*map(tf.constant, rows)))
+            back = tf.nest.flatten(function.function(*(tf.constant(part[::-1]) for part in rows)))
+            pairs = [(np.asarray(a), np.asarray(b)[::-1]) for a, b in zip(there, back, strict=True)]
+            apart = all(_alike(a, b) for a, b in pairs)
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            raise NotKeepable(
+                "whether a map after its batching keeps rows apart could not be tried; put it "
+                "before the batching"
+            ) from error
+        if not apart:
+            raise NotKeepable(
+                "a map after its batching mixes the rows of a batch, other ones in each epoch"
+            )
+
+
+def _some(spec: tf.TensorSpec, generator: np.random.Generator) -> np.ndarray:
+    """A few rows such as a specification describes."""
+    rows, *sizes = spec.shape.as_list()
+    shape = (rows or 4, *(size or 32 for size in sizes))
+    if spec.dtype == tf.string:
+        return generator.integers(0, 2, shape).astype(str).astype(bytes).astype(object)
+    pixels = spec.dtype == tf.uint8 or spec.dtype.is_floating  # else labels, 0 or 1
+    return generator.integers(0, 256 if pixels else 2, shape).astype(spec.dtype.as_numpy_dtype)
+
+
+def _alike(a: np.ndarray, b: np.ndarray) -> bool:
+    if a.shape != b.shape:
+        return False
+    if a.dtype.kind in "fc":
+        return np.allclose(a, b, rtol=1e-4, atol=1e-4, equal_nan=True)
+    return np.array_equal(a, b)
 
 
 def _shuffle(stage: Any) -> dict[str, Any]:

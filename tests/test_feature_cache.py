@@ -142,6 +142,14 @@ FLIP = keras.layers.RandomFlip()
             "it shuffles twice",
         ),
         (lambda d: d.shuffle(4), "shuffles whole batches"),
+        (
+            lambda d: dataset(8).map(lambda x, y: ((x // 2 + x[::-1] // 2), y)),
+            "mixes the rows of a batch, other ones in each epoch",
+        ),
+        (
+            lambda d: dataset(8).map(lambda x, y: (tf.reshape(x, (2, 4, 24, 24, 3))[0], y[:4])),
+            "could not be tried; put it before the batching",
+        ),
         (lambda d: d.repeat(), "infinite"),
         (lambda d: d.filter(lambda x, y: True), "unknown"),
         (lambda d: d.repeat(2), "regroups rows"),
@@ -159,6 +167,14 @@ def test_pipelines_that_give_other_rows_each_time_are_found_out(data, reason):
         lambda d: d.map(lambda x, y: (tf.cast(x, "float32"), y), num_parallel_calls=2),
         lambda d: d.map(lambda x, y: (FLIP(x, training=True), y)).cache(),
         lambda d: d.cache().prefetch(2),
+        lambda d: (
+            d.unbatch()
+            .apply(tf.data.experimental.assert_cardinality(8))
+            .shuffle(8)
+            .batch(3)
+            .map(lambda x, y: (tf.image.resize(x, (8, 8)) / 255.0, tf.one_hot(y, 2)))
+        ),
+        lambda d: d.map(lambda x, y: ((x // 2 + x[::-1] // 2), y)),
         lambda d: d.apply(tf.data.experimental.assert_cardinality(3)),
         lambda d: d.map(lambda x, y: (FLIP(x, training=False), y)),
         lambda d: d.map(lambda x, y: (tf.image.resize(x, (8, 8)), y)).with_options(
