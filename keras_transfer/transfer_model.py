@@ -169,7 +169,7 @@ class TransferModel(keras.Model):
         Arguments, callbacks and the returned History are those of `keras.Model.fit`. Where a
         `BlockUnfreezer` moves the border, the next activations are computed from the nearest ones
         that are kept, or from the images. What can't be kept trains end to end, and one line says
-        why.
+        why. With `steps_per_epoch` each phase begins a new pass through the data.
 
         Raises:
             ValueError: As `keras.Model.fit`; if the head does not fit the classes; or if kept
