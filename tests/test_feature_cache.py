@@ -198,7 +198,7 @@ def test_pipelines_that_give_the_same_rows_each_time_are_kept(data):
 def test_a_map_that_changes_the_number_of_rows_of_a_batch_is_found_out(change, shuffle):
     data = dataset(16, shuffle=shuffle).map(change)
     with pytest.raises(
-        NotKeepable, match="another number of rows than its batching makes|mixes the rows"
+        NotKeepable, match=r"another number of rows than its batching makes|mixes the rows"
     ):
         FeatureCache().dataset(tiny_backbone(), data)
 
