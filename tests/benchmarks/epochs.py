@@ -27,8 +27,8 @@ CASES = (  # the last number: of the images, how many; VGG16 takes long
     ("efficientnet_lite0", 224, (), 1),
     ("efficientnet_lite0", 224, ("block7", "top"), 1),
     ("efficientnet_lite0", 224, ("block6", "block7", "top"), 1),
-    ("vgg16", 150, (), 1 / 8),
-    ("vgg16", 150, ("block5",), 1 / 8),
+    ("vgg16", 150, (), 1 / 4),
+    ("vgg16", 150, ("block5",), 1 / 4),
 )
 BATCH = 32
 
@@ -199,7 +199,7 @@ def pictures(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 def main() -> None:
     """Prints a row for each case."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     print("| case | plain Keras / kept | kept / limit |")
