@@ -150,6 +150,16 @@ class CacheFolder:
                 return
             if folder != keep:
                 self._remove(folder)
+                if folder.name in self.known:
+                    self._tell_too_small()
+
+    def _tell_too_small(self) -> None:
+        warnings.warn(
+            f"disk_limit={self.limit} holds not all activations of this run: older ones of them "
+            f"were removed from {str(self.path)!r}, and another run computes them again. Give a "
+            "higher limit, or dtype='float16'.",
+            stacklevel=2,
+        )
 
     def clear(self) -> None:
         """Removes all entries but those that another process is writing."""

@@ -1,5 +1,6 @@
 """Views: what an augmentation makes of an image, as a set that activations can be kept of."""
 
+import warnings
 from typing import Any, Protocol
 
 import keras
@@ -82,6 +83,21 @@ class DrawnViews:
         images = ops.cast(images, "float32")
         if not self._augmentation.built:
             self._augmentation.build(images.shape)
+        if not (index or row):
+            self._check_seeded(images[:2])
+        return self._drawn(images, index, row)
+
+    def _check_seeded(self, images: Any) -> None:
+        once, again = (np.asarray(self._drawn(images, 0, 0)) for _ in range(2))
+        if not np.array_equal(once, again):
+            warnings.warn(
+                f"The augmentation '{self._augmentation.name}' draws from something else than a "
+                "keras.random.SeedGenerator of its own, so no seed decides what its views show: "
+                "another run keeps others. Let its layers draw from one.",
+                stacklevel=2,
+            )
+
+    def _drawn(self, images: Any, index: int, row: int) -> Any:
         states = seed_states(self._augmentation)
         before = [np.array(state) for state in states]
         drawn = np.random.SeedSequence([self._seed, index, row]).generate_state(2 * len(states))

@@ -434,10 +434,11 @@ def test_nothing_of_others_is_ever_removed(photos, tmp_path):
         ValueError, match=r"holds other things, such as 'app'\. Expected a folder of"
     ):
         FeatureCache(tmp_path / "site")
-    cache = FeatureCache(tmp_path / "cache", disk_limit=1500)
+    FeatureCache(tmp_path / "cache")
     (tmp_path / "cache" / "app").mkdir()
     (tmp_path / "cache" / "app" / "manifest.json").write_text("x" * 5000)
     for seed in range(3):
+        cache = FeatureCache(tmp_path / "cache", disk_limit=1500)
         rows(cache, read(photos, seed=seed).train)
     cache.clear()
     assert (tmp_path / "cache" / "app" / "manifest.json").exists()
@@ -471,12 +472,12 @@ def test_the_least_recently_used_goes_when_the_folder_is_over_its_limit(photos, 
     use(FeatureCache(tmp_path / "cache"), 1)
     (first,) = entries(tmp_path / "cache")
     size = sum(file.stat().st_size for file in first.iterdir())
-    limited = FeatureCache(tmp_path / "cache", disk_limit=int(2.5 * size))
+    limit = int(2.5 * size)
     for number in (2, 1, 3):
         for folder in entries(tmp_path / "cache"):  # time passes
             manifest = folder / "manifest.json"
             os.utime(manifest, (manifest.stat().st_atime, manifest.stat().st_mtime - 10))
-        use(limited, number)
+        use(FeatureCache(tmp_path / "cache", disk_limit=limit), number)
     assert len(entries(tmp_path / "cache")) == 2
     done = len(computed)
     use(FeatureCache(tmp_path / "cache"), 1)
@@ -484,6 +485,17 @@ def test_the_least_recently_used_goes_when_the_folder_is_over_its_limit(photos, 
     assert len(computed) == done
     use(FeatureCache(tmp_path / "cache"), 2)
     assert len(computed) > done
+
+
+def test_a_limit_that_holds_not_all_of_one_run_is_told(photos, tmp_path):
+    cache = FeatureCache(tmp_path / "cache")
+    rows(cache, read(photos, seed=1).train)
+    (first,) = entries(tmp_path / "cache")
+    size = sum(file.stat().st_size for file in first.iterdir())
+    cache = FeatureCache(tmp_path / "cache", disk_limit=int(1.5 * size))
+    rows(cache, read(photos, seed=2).train)  # the one that goes is of another run
+    with pytest.warns(UserWarning, match=r"holds not all activations of this run.*a higher limit"):
+        rows(cache, read(photos, seed=3).train)
 
 
 def test_what_is_larger_than_the_limit_is_not_kept(photos, tmp_path):

@@ -28,6 +28,17 @@ def test_a_view_follows_from_seed_number_and_row():
     assert not np.allclose(first, images(6))
 
 
+def test_an_augmentation_that_no_seed_reaches_is_told():
+    class Noise(keras.layers.Layer):
+        def call(self, x, training=False):
+            return x + tf.random.normal(tf.shape(x))
+
+    views = DrawnViews(Noise(name="noise"), 2, 0)
+    with pytest.warns(UserWarning, match="'noise' draws from something else than a keras.random.S"):
+        views.view(images(6), 0, 0)
+    views.view(images(6), 0, 6)  # once is enough
+
+
 def test_images_of_a_batch_are_not_all_turned_alike():
     pixels = np.repeat(images(1), 4, axis=0)
     seen = np.asarray(DrawnViews(augmentation(), 1, 0).view(pixels, 0, 0))
