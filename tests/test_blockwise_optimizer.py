@@ -13,13 +13,16 @@ def variables(count: int = 2, value: float = 1.0) -> list[keras.Variable]:
 
 
 def steps(optimizer, variable, gradient, count: int) -> np.ndarray:
-    """The change that each of so many steps makes."""
-    changes = []
-    for _ in range(count):
-        before = variable.numpy()
+    """The change that each of so many steps makes; the first one builds the optimizer."""
+
+    def step():
         optimizer.apply([tf.constant(gradient)], [variable])
-        changes.append(variable.numpy() - before)
-    return np.array(changes)
+
+    values, graph = [variable.numpy()], tf.function(step)
+    for number in range(count):
+        graph() if number else step()
+        values.append(variable.numpy())
+    return np.diff(values, axis=0)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
