@@ -121,6 +121,8 @@ def test_half_the_space_trains_nearly_the_same():
     kept = cache.rows(tiny_backbone(), of_py_dataset(Batches()), "block4")
     assert kept.activations.dtype == "float16"
     assert kept.read(0, 5).dtype == "float32"
+    given, _ = cache.dataset(tiny_backbone(), dataset(8), after="block4").element_spec
+    assert given["after:block4"].dtype == "float32"
     half, _ = trained(cache, Batches(), shuffle=False)
     whole, _ = trained(None, Batches(), shuffle=False)
     assert 1e-7 < relative_difference(half, whole) < 1e-2

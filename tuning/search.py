@@ -165,8 +165,11 @@ def _check_hyperband(args: argparse.Namespace) -> None:
 
 
 def _backbone(args: argparse.Namespace) -> "FrozenBackbone":
+    import keras
+
     from keras_transfer import FrozenBackbone
 
+    keras.utils.set_random_seed(args.seed)  # of random weights, and of tf.data's shuffles
     weights = None if args.weights == "none" else args.weights
     backbone = FrozenBackbone(args.backbone, weights=weights)
     if args.unfreeze:
