@@ -17,10 +17,11 @@ from keras_transfer.curve_facts import (
     metric_names,
     text_of,
 )
+from keras_transfer.diagnosis import Diagnosis, diagnose
 from keras_transfer.figure_layout import Entry, arrange, header, panel_grid, title_panel
 from keras_transfer.figure_style import BLUE, CROSS, INK, RING, VERMILLION, figure_style
 from keras_transfer.marks import Mark, draw_marks, label_marks
-from keras_transfer.panel_parts import draw_curve, draw_rates, epoch_axes, ring
+from keras_transfer.panel_parts import draw_curve, draw_rates, epoch_axes, ring, shade_between
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,8 +41,10 @@ def history_figure(
 ) -> Figure:
     """Draws one run: a panel for the loss, for each metric and for the learning rates.
 
-    Training is solid, validation dashed, the best epoch is ringed in every panel and its numbers
-    stand in the panels' titles. Values that are not finite leave a gap and a cross.
+    Training is solid, validation dashed, the gap between them shaded; the best epoch is ringed in
+    every panel and its numbers stand in the panels' titles. Values that are not finite leave a gap
+    and a cross. The title says what the losses tell (`diagnose`), and a line marks where
+    overfitting starts.
 
     Args:
         history: Values by name of the log, one an epoch; None where nothing was logged.
@@ -70,7 +73,8 @@ def history_figure(
     curves = curves_of(history, epochs)
     best = best_epoch(history, epochs, monitor, mode)
     names = metric_names(curves)
-    marks = sorted(marks, key=lambda mark: mark.epoch)
+    told = diagnose(history, epochs)
+    marks = sorted([*marks, *_where(told)], key=lambda mark: mark.epoch)
     rates = [curve for key, curve in curves.items() if is_rate(key)]
     with figure_style():
         figure, panels = panel_grid(len(names) + bool(rates))
@@ -81,7 +85,7 @@ def history_figure(
         epoch_axes(panels, epochs)
         for ax in panels:
             draw_marks(ax, marks)
-        header(figure, _title(best, monitor, len(epochs)), _entries(curves, best))
+        header(figure, _title(best, monitor, epochs, told), _entries(curves, best))
         arrange(figure)
         for ax, name in zip(panels, [*names, "learning rate"], strict=False):
             _ring_best(ax, name, curves, best)
@@ -94,6 +98,8 @@ def _draw_metric(axes: Axes, name: str, curves: Mapping[str, Curve]) -> None:
     for key, line in ((name, _TRAINING), (f"val_{name}", _VALIDATION)):
         if key in curves:
             draw_curve(axes, curves[key], **line)
+    if {name, f"val_{name}"} <= set(curves):
+        shade_between(axes, curves[name], curves[f"val_{name}"], color=VERMILLION)
 
 
 def _ring_best(axes: Axes, name: str, curves: Mapping[str, Curve], best: Best | None) -> None:
@@ -108,10 +114,20 @@ def _ring_best(axes: Axes, name: str, curves: Mapping[str, Curve], best: Best | 
     title_panel(axes, name, f"○ {text_of(value)}", VERMILLION if validated else BLUE)
 
 
-def _title(best: Best | None, monitor: str, epochs: int) -> str:
+def _where(told: Diagnosis) -> list[Mark]:
+    """Where overfitting starts."""
+    if told.kind != "overfitting" or told.epoch is None:
+        return []
+    return [Mark(told.epoch + 1, "overfitting")]
+
+
+def _title(best: Best | None, monitor: str, epochs: Sequence[int], told: Diagnosis) -> str:
+    last = max(epochs) + 1
     if best is None:
-        return f"no finite {monitor} in {epochs} {'epoch' if epochs == 1 else 'epochs'}"
-    return f"best epoch {best.epoch + 1} of {epochs}: {best.key} {text_of(best.value)}"
+        found = f"no finite {monitor} in {len(epochs)} {'epoch' if len(epochs) == 1 else 'epochs'}"
+    else:
+        found = f"best epoch {best.epoch + 1} of {last}: {best.key} {text_of(best.value)}"
+    return f"{found} · {told}"
 
 
 def _entries(curves: Mapping[str, Curve], best: Best | None) -> list[Entry]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
+from keras_transfer.live_view import Live, live_view
 from keras_transfer.plots import (
+    Diagnosis,
     Mark,
     Mode,
+    diagnose,
     figure_path,
     history_figure,
     lower_is_better,
@@ -21,7 +26,7 @@ from keras_transfer.plots import (
     save_figure,
 )
 from keras_transfer.trained_blocks import TrainedBlocks, describe_change, trained_blocks
-from keras_transfer.whole_files import write_csv
+from keras_transfer.whole_files import check_suffix, read_csv, write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,20 +39,26 @@ class HistoryPlotter(keras.callbacks.Callback):
     """Draws the history of a fit after every epoch, and writes it as a table.
 
     The picture shows training and validation in one panel for the loss and each metric, the best
-    epoch, the learning rates, and where blocks of a `FrozenBackbone` were unfrozen. Beside it a
-    CSV file of the same name holds the numbers: a row an epoch (counted from 0, as in Keras'
-    `CSVLogger`), a column a log, empty where nothing was logged. Both are replaced whole, so that
-    whoever reads them never sees half a file.
+    epoch, the learning rates, where blocks of a `FrozenBackbone` were unfrozen, where overfitting
+    starts, and a diagnosis. Beside it a CSV file of the same name holds the numbers: a row an epoch
+    (counted from 0, as in Keras' `CSVLogger`), a column a log, empty where nothing was logged. Both
+    are replaced whole, so that whoever reads them never sees half a file.
 
     The table is complete after every epoch. Where epochs are short, the picture is drawn at most
     once a second and in at most a fifth of the time, and always when the training ends. Once the
     first drawing succeeded, no failure to write ends the training: it is a warning.
+
+    A fit that goes on behind the first epoch (`initial_epoch`, `BackupAndRestore`) continues the
+    curve of the one before it: that of this object, or of the table beside `path`.
 
     Put it behind callbacks that add logs, such as `ReduceLROnPlateau`, to have these in it.
 
     Args:
         path: The picture, ending with `.png`, `.svg` or `.pdf`. Default None: nothing is written,
             `figure()` draws.
+        live: Whether to show the picture while it changes: below a notebook's cell, or in a window
+            of matplotlib. `"auto"` where one of these is there; True to insist on it. Default
+            `"auto"`.
         monitor: The log that decides which epoch is the best. Default `"val_loss"`, which means
             `"loss"` where nothing is validated.
         mode: Whether its best value is the `"min"` or the `"max"`; `"auto"` goes by its name.
@@ -59,9 +70,9 @@ class HistoryPlotter(keras.callbacks.Callback):
         marks: The epochs in which other blocks were trained than in the one before.
 
     Raises:
-        ValueError: If `monitor` does not tell what is better and `mode` does not either; when the
-            training begins, if `path` has no supported suffix; after the first epoch, if `monitor`
-            is not logged.
+        ValueError: If `monitor` does not tell what is better and `mode` does not either, or `path`
+            has no supported suffix; after the first epoch, if `monitor` is not logged.
+        RuntimeError: When the training begins, if `live=True` has neither notebook nor window.
         OSError: When the training begins, if `path` cannot be a file.
 
     Example:
@@ -75,21 +86,27 @@ class HistoryPlotter(keras.callbacks.Callback):
         self,
         path: str | Path | None = None,
         *,
+        live: Live = "auto",
         monitor: str = "val_loss",
         mode: Mode = "auto",
     ) -> None:
         super().__init__()
         lower_is_better(monitor, mode)
+        if path is not None:
+            check_suffix(path)
+        live_view(False if live is True else live)  # refuses what is neither of the three
         self.path = path
+        self.live = live
         self.monitor = monitor
         self.mode = mode
         self._begin()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out the model: a copy belongs to no fit, and must not copy all weights."""
-        return {**self.__dict__, "_model": None}
+        return {**self.__dict__, "_model": None, "_view": None}
 
     def _begin(self) -> None:
+        self._view: Any = None
         self.history: dict[str, list[Any]] = {}
         self.epochs: list[int] = []
         self.marks: list[Mark] = []
@@ -100,7 +117,9 @@ class HistoryPlotter(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Starts anew and refuses a path that cannot be written, before the first batch."""
+        self._earlier = _Earlier(self.history, self.epochs, self.marks)
         self._begin()
+        self._view = live_view(self.live)
         if self.path is not None:
             figure_path(self.path)
 
@@ -114,9 +133,12 @@ class HistoryPlotter(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Collects the epoch's logs and writes the files."""
+        first = not self.epochs
+        if first and epoch > 0:
+            self._go_on_from(epoch)
         self._collect_logs(epoch, logs or {})
         self._collect_mark(epoch)
-        if len(self.epochs) == 1:
+        if first:
             self._check_monitor()
             self._write(drawing=True)
             return
@@ -143,6 +165,43 @@ class HistoryPlotter(keras.callbacks.Callback):
             self.history, self.epochs, monitor=self.monitor, mode=self.mode, marks=self.marks
         )
 
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """What the losses say so far; `str` of it is one sentence.
+
+        Example:
+            >>> print(plotter.diagnosis)
+            overfitting since epoch 9
+        """
+        return diagnose(self.history, self.epochs)
+
+    def frame(self) -> Any:
+        """Returns the history as a `pandas.DataFrame`: a row an epoch, counted from 0.
+
+        Raises:
+            ImportError: If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError(
+                "HistoryPlotter.frame() needs pandas. Install it (pip install pandas), or read "
+                "plotter.history, or the table beside the picture."
+            ) from error
+        return pd.DataFrame(self.history, index=pd.Index(self.epochs, name="epoch"))
+
+    def _go_on_from(self, epoch: int) -> None:
+        """Takes over what an earlier fit left of the epochs before this one."""
+        earlier = self._earlier
+        table = None if self.path is None else Path(self.path).with_suffix(".csv")
+        if epoch - 1 not in earlier.epochs and table is not None and table.exists():
+            try:
+                earlier = _Earlier(*read_csv(table))
+            except (OSError, ValueError) as error:
+                warnings.warn(f"The curve begins at epoch {epoch + 1}: {error}", stacklevel=3)
+        if epoch - 1 in earlier.epochs:
+            self.history, self.epochs, self.marks = earlier.until(epoch)
+
     def _collect_logs(self, epoch: int, logs: Mapping[str, Any]) -> None:
         for key in logs:
             self.history.setdefault(key, [None] * len(self.epochs))
@@ -161,7 +220,7 @@ class HistoryPlotter(keras.callbacks.Callback):
         if monitored_log(self.monitor, list(self.history)) is None:
             warnings.warn(
                 f"HistoryPlotter cannot tell the best epoch yet: monitor={self.monitor!r}, and "
-                f"epoch {self.epochs[0] + 1} was not validated. It can with the first validation "
+                f"epoch {self.epochs[-1] + 1} was not validated. It can with the first validation "
                 "(validation_freq of fit); without validation_data, monitor one of "
                 f"{sorted(self.history)}.",
                 stacklevel=2,
@@ -178,17 +237,44 @@ class HistoryPlotter(keras.callbacks.Callback):
             )
 
     def _write(self, drawing: bool) -> None:
-        if self.path is None:
-            return
-        write_csv(self.history, self.epochs, Path(self.path).with_suffix(".csv"))
-        if drawing:
+        if self.path is not None:
+            write_csv(self.history, self.epochs, Path(self.path).with_suffix(".csv"))
+        if drawing and not (self.path is None and self._view is None):
             began = time.monotonic()
             # Set before drawing, so that a failure is not repeated after each short epoch.
             self._next_drawing = began + _PAUSE
-            save_figure(self.figure(), self.path)
+            figure = self.figure()
+            if self.path is not None:
+                save_figure(figure, self.path)
+            if self._view is not None:
+                self._view.show(figure)
             self._drawn_epochs = len(self.epochs)
             ended = time.monotonic()
             self._next_drawing = ended + max(_PAUSE, _SHARE * (ended - began))
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """What an earlier fit has left."""
+
+    history: Mapping[str, list[Any]]
+    epochs: list[int]
+    marks: Sequence[Mark] | None = None
+
+    def until(self, stop: int) -> tuple[dict[str, list[Any]], list[int], list[Mark]]:
+        """What belongs to the epochs before one; a table tells phases by their number only."""
+        rows = [row for row, epoch in enumerate(self.epochs) if epoch < stop]
+        history = {key: [values[row] for row in rows] for key, values in self.history.items()}
+        marks = self._phases() if self.marks is None else self.marks
+        return history, [self.epochs[r] for r in rows], [m for m in marks if m.epoch < stop]
+
+    def _phases(self) -> list[Mark]:
+        phases = list(zip(self.epochs, self.history.get("phase", []), strict=False))
+        return [
+            Mark(epoch, f"phase {int(phase)}")
+            for (_, before), (epoch, phase) in itertools.pairwise(phases)
+            if None not in (before, phase) and phase != before
+        ]
 
 
 def _plain(value: Any) -> Any:

@@ -24,6 +24,15 @@ def draw_curve(axes: Axes, curve: Curve, **line: Any) -> None:
     cross(axes, curve.lost, line["color"])
 
 
+def shade_between(axes: Axes, one: Curve, other: Curve, *, color: str) -> None:
+    """Shades the gap between two curves, where both have a value."""
+    there = dict(zip(other.x, other.y, strict=True))
+    both = [(x, y, there[x]) for x, y in zip(one.x, one.y, strict=True) if x in there]
+    if both:
+        x, low, high = zip(*both, strict=True)
+        axes.fill_between(x, low, high, color=color, alpha=0.08, linewidth=0)
+
+
 def draw_rate(axes: Axes, curve: Curve, **line: Any) -> None:
     """Draws a learning rate as steps."""
     marker = "o" if len(curve.x) == 1 else ""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import keras
-
-from keras_transfer.history_plotter import HistoryPlotter
 from keras_transfer.plots import Logs, Mark, Mode, compare_figure, history_figure, save_figure
+from keras_transfer.whole_files import read_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,8 +33,9 @@ def plot_history(
     """Draws one finished fit, or several in the same panels.
 
     Args:
-        histories: What `fit` returned, its `history`, or a `HistoryPlotter`; or a mapping from
-            the names of several runs to these.
+        histories: What `fit` returned, its `history`, a `HistoryPlotter`, or the path of a table
+            that this or Keras' `CSVLogger` wrote; or a mapping from the names of several runs to
+            these.
         path: Where to save the figure, ending with `.png`, `.svg` or `.pdf`. Default None: it is
             not saved.
         monitor: The log that decides which epoch is the best. Default `"val_loss"`, which means
@@ -50,8 +50,9 @@ def plot_history(
 
     Raises:
         TypeError: If `histories` is or holds something else.
-        ValueError: If there is nothing to draw, `monitor` is unknown, or the numbers of values
-            and of epochs do not go together.
+        ValueError: If there is nothing to draw, `monitor` is unknown, a table is none, or the
+            numbers of values and of epochs do not go together.
+        OSError: If a table cannot be read, or the figure not written.
 
     Example:
         >>> history_a = model.fit(train, validation_data=valid, epochs=10)
@@ -79,22 +80,25 @@ def plot_history(
 def _is_several(histories: Any) -> bool:
     """Whether these are runs by name, and not one run's values by name of the log."""
     return isinstance(histories, Mapping) and not any(
-        isinstance(one, Sequence) for one in histories.values()
+        isinstance(one, Sequence) and not isinstance(one, str) for one in histories.values()
     )
 
 
 def _run_of(one: Any, validation_freq: int | Sequence[int], name: str) -> _Run:
     """The numbers of one fit, None where its validation did not run."""
-    if isinstance(one, HistoryPlotter):
-        return _Run(one.history, one.epochs, one.marks)
-    if isinstance(one, keras.callbacks.History):
+    # By what they have, not by class: to draw, nothing as heavy as Keras is imported.
+    if isinstance(one, str | os.PathLike):
+        return _Run(*read_csv(Path(one)))
+    if hasattr(one, "history") and hasattr(one, "epochs"):
+        return _Run(one.history, one.epochs, getattr(one, "marks", ()))
+    if hasattr(one, "history") and hasattr(one, "epoch"):
         history, epochs = one.history, one.epoch
     elif isinstance(one, Mapping) and all(isinstance(v, Sequence) for v in one.values()):
         history, epochs = one, list(range(max(map(len, one.values()), default=0)))
     else:
         raise TypeError(
             f"{name} is of type {type(one).__name__}. Expected what fit returned, its history "
-            "dict, or a HistoryPlotter; several of them as a dict by name."
+            "dict, a HistoryPlotter, or the path of a table; several of them as a dict by name."
         )
     return _Run(
         {key: _aligned(key, v, epochs, validation_freq) for key, v in history.items()}, epochs

@@ -10,6 +10,8 @@ from keras_transfer.curve_facts import Mode as Mode
 from keras_transfer.curve_facts import best_epoch as best_epoch
 from keras_transfer.curve_facts import lower_is_better as lower_is_better
 from keras_transfer.curve_facts import monitored_log as monitored_log
+from keras_transfer.diagnosis import Diagnosis as Diagnosis
+from keras_transfer.diagnosis import diagnose as diagnose
 from keras_transfer.history_figure import history_figure as history_figure
 from keras_transfer.marks import Mark as Mark
 from keras_transfer.rate_figure import rate_figure as rate_figure

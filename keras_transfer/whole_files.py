@@ -7,7 +7,7 @@ import csv
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_transfer.curve_facts import Logs
 from keras_transfer.figure_style import figure_style
@@ -25,12 +25,7 @@ def figure_path(path: str | Path) -> Path:
         ValueError: If the suffix is not one of `FIGURE_SUFFIXES`.
         OSError: If the path is a folder, or lies under a file.
     """
-    path = Path(path)
-    if path.suffix.lower() not in FIGURE_SUFFIXES:
-        raise ValueError(
-            f"path={str(path)!r} ends with {path.suffix!r}. Expected one of "
-            f"{', '.join(FIGURE_SUFFIXES)}, which says the picture's format."
-        )
+    path = check_suffix(path)
     if path.is_dir():
         raise IsADirectoryError(
             f"path={str(path)!r} is a folder. Expected the name of a file; remove the folder or "
@@ -43,6 +38,21 @@ def figure_path(path: str | Path) -> Path:
             f"path={str(path)!r} cannot be written: {str(path.parent)!r} is, or lies under, a "
             "file. Expected a folder; choose another path."
         ) from error
+    return path
+
+
+def check_suffix(path: str | Path) -> Path:
+    """Checks that the end of a path names a format of pictures.
+
+    Raises:
+        ValueError: If it is not one of `FIGURE_SUFFIXES`.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FIGURE_SUFFIXES:
+        raise ValueError(
+            f"path={str(path)!r} ends with {path.suffix!r}. Expected one of "
+            f"{', '.join(FIGURE_SUFFIXES)}, which says the picture's format."
+        )
     return path
 
 
@@ -60,6 +70,10 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.filename == str(temporary):  # which nobody has heard of
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -79,6 +93,37 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     with figure_style(), written_whole(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lower().removeprefix("."))
     return path
+
+
+def read_csv(path: Path) -> tuple[dict[str, list[Any]], list[int]]:
+    """Reads a history that `write_csv` or Keras' `CSVLogger` wrote: its logs, and its epochs.
+
+    Raises:
+        ValueError: If it is no such table.
+        OSError: If it cannot be read.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, restkey="", restval=""))
+    try:
+        epochs = [int(row.pop("epoch")) for row in rows]
+        if not epochs or any("" in row for row in rows):
+            raise ValueError("no rows, or a row longer than the header")
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{str(path)!r} is no history ({error}). Expected a table with the column 'epoch' and "
+            "one for each log, as HistoryPlotter and Keras' CSVLogger write."
+        ) from error
+    return {key: [_value(row[key]) for row in rows] for key in rows[0]}, epochs
+
+
+def _value(cell: str) -> Any:
+    """A cell as it was: nothing, a number, or a text."""
+    if cell in ("", "NA"):  # what CSVLogger writes for nothing
+        return None
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
 
 
 def write_csv(history: Logs, epochs: Sequence[int], path: Path) -> None:

@@ -4,6 +4,7 @@ import copy
 import csv
 import math
 import pickle
+import sys
 import warnings
 from dataclasses import dataclass
 
@@ -220,6 +221,56 @@ def test_a_resumed_fit_keeps_its_epochs(tmp_path):
     assert [row[0] for row in table(tmp_path / "h.csv")] == ["epoch", "5", "6"]
 
 
+@pytest.mark.parametrize("same", [True, False], ids=["the same object", "from the table"])
+def test_a_fit_that_goes_on_continues_the_curve(tmp_path, same):
+    plotter = HistoryPlotter(tmp_path / "h.png")
+    first = script(plotter, {"loss": 0.9, "phase": 0}, {"loss": 0.8, "phase": 1}, {"loss": 0.7})
+    marks = [Mark(1, "block5")] if same else [Mark(1, "phase 1")]
+    first.marks = marks
+    again = first if same else HistoryPlotter(tmp_path / "h.png")
+    again.on_train_begin()
+    for epoch, loss in ((2, 0.6), (3, 0.5)):  # it was interrupted in the third epoch
+        again.on_epoch_end(epoch, {"loss": loss, "extra": 1})
+    assert again.epochs == [0, 1, 2, 3]
+    assert again.history["loss"] == [0.9, 0.8, 0.6, 0.5]
+    assert again.history["extra"] == [None, None, 1, 1]
+    assert again.marks == marks
+    assert [row[0] for row in table(tmp_path / "h.csv")] == ["epoch", "0", "1", "2", "3"]
+
+
+def test_a_table_of_another_run_is_not_continued(tmp_path):
+    script(HistoryPlotter(tmp_path / "h.png"), {"loss": 0.9})
+    plotter = HistoryPlotter(tmp_path / "h.png")
+    plotter.on_train_begin()
+    plotter.on_epoch_end(5, {"loss": 0.5})
+    assert plotter.epochs == [5]
+    (tmp_path / "h.csv").write_text("not,a,history\n1,2,3\n")
+    plotter = HistoryPlotter(tmp_path / "h.png")
+    plotter.on_train_begin()
+    with pytest.warns(UserWarning, match=r"begins at epoch 2: .*h.csv' is no history"):
+        plotter.on_epoch_end(1, {"loss": 0.5})
+
+
+def test_the_diagnosis_can_be_had(tmp_path):
+    plotter = script(HistoryPlotter(), *({"loss": 0.5} for _ in range(8)))
+    assert (plotter.diagnosis.kind, str(plotter.diagnosis)) == (
+        "plateau",
+        "plateau: training loss no longer falls",
+    )
+
+
+def test_the_history_is_a_data_frame_where_pandas_is_there(monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    plotter = script(HistoryPlotter(), {"loss": 0.9}, {"loss": 0.8, "extra": 1.0})
+    frame = plotter.frame()
+    assert frame.index.name == "epoch"
+    assert frame["loss"].tolist() == [0.9, 0.8]
+    assert pandas.isna(frame["extra"][0])
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"needs pandas\. Install it"):
+        plotter.frame()
+
+
 def test_the_constructor_stores_its_arguments_unchanged():
     plotter = HistoryPlotter("a.png", monitor="fluffiness", mode="max")
     assert (plotter.path, plotter.monitor, plotter.mode) == ("a.png", "fluffiness", "max")
@@ -248,12 +299,9 @@ def test_it_can_be_copied_in_the_middle_of_a_fit():
     assert len(plotter.epochs) == 3
 
 
-def test_an_unsupported_suffix_is_an_error_before_the_first_batch(tmp_path):
-    model = compiled()
-    before = model.get_weights()
+def test_an_unsupported_suffix_is_an_error_at_construction(tmp_path):
     with pytest.raises(ValueError, match=r"\.jpg'\. Expected one of \.png, \.svg, \.pdf"):
-        fit(HistoryPlotter(tmp_path / "h.jpg"), model=model)
-    assert all(map(np.array_equal, before, model.get_weights()))
+        HistoryPlotter(tmp_path / "h.jpg")
 
 
 def test_a_folder_that_is_a_file_is_an_error_before_the_first_batch(tmp_path):
@@ -278,7 +326,8 @@ def test_without_validation_data_the_default_monitor_is_the_training_loss():
     plotter = HistoryPlotter()
     fit(plotter, validation_data=None)
     texts = [text.get_text() for text in plotter.figure().texts]
-    assert texts == [f"best epoch 3 of 3: loss {plotter.history['loss'][-1]:.4f}"]
+    best = f"best epoch 3 of 3: loss {plotter.history['loss'][-1]:.4f}"
+    assert texts == [f"{best} · too short to say: 3 of 5 epochs"]
 
 
 def test_a_monitor_of_a_later_validation_is_waited_for_with_a_warning():
@@ -519,3 +568,22 @@ def test_plot_history_shows_the_marks_of_a_plotter():
     plotter = HistoryPlotter()
     fit(plotter, Unfreezer(backbone, {1: ["block5"]}), model=compiled(backbone))
     assert [text.get_text() for text in plot_history(plotter).axes[0].texts] == ["block5 unfrozen"]
+
+
+def test_plot_history_draws_tables(tmp_path):
+    path = tmp_path / "h.csv"
+    script(HistoryPlotter(tmp_path / "h.png"), {"loss": 0.9}, {"loss": 0.8, "val_loss": 0.7})
+    figure = plot_history(path)
+    assert list(figure.axes[0].lines[0].get_ydata()) == [0.9, 0.8]
+    both = plot_history({"one": str(path), "two": {"loss": [0.5]}})
+    names = [text.get_text().split()[0] for text in both.legends[0].get_texts()]
+    assert {"one", "two"} <= set(names)
+    path.write_text("epoch,loss\n0,0.5\n1,0.4,0.3\n")
+    with pytest.raises(ValueError, match=r"h.csv' is no history \(no rows, or a row longer"):
+        plot_history(path)
+
+
+def test_keras_own_table_can_be_drawn(tmp_path):
+    fit(keras.callbacks.CSVLogger(tmp_path / "log.csv"), epochs=2)
+    figure = plot_history(tmp_path / "log.csv")
+    assert len(figure.axes[0].lines[0].get_ydata()) == 2

@@ -20,6 +20,7 @@ LAYERS = (
     "untouched",
     "plot_history",
     "history_plotter",
+    "live_view",
     "trained_blocks",
     "callback_order",
     "stages",
@@ -65,6 +66,7 @@ LAYERS = (
     "panel_parts",
     "figure_layout",
     "figure_style",
+    "diagnosis",
     "curve_facts",
 )
 

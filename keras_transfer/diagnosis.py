@@ -1,0 +1,159 @@
+"""Diagnosis: what the losses of a run say, in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from keras_transfer.curve_facts import Logs, is_finite, is_number, text_of
+
+Kind = Literal["short", "diverged", "overfitting", "improving", "noisy", "plateau"]
+
+_FEWEST = 5  # epochs below which nothing can be told
+_ROSE = 0.05  # of the way that a loss came down, or of its minimum: to rise so is overfitting
+_STILL = 0.02  # of that way: what is gained in the last third of the epochs, to be improving
+_SURE = 4.0  # standard errors that make a difference
+_NOISY = 0.05  # of the loss: noise that hides what matters
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the losses of a run say.
+
+    Attributes:
+        kind: `"short"` (fewer than 5 epochs), `"diverged"` (a loss that is not finite, or training
+            that ends above where it began), `"overfitting"`, `"improving"`, `"noisy"` or
+            `"plateau"`.
+        epoch: The epoch, counted from 0, after which it overfits or before which it diverged; None
+            for the other kinds.
+        sentence: The same in words, with epochs counted from 1 as in the figure.
+    """
+
+    kind: Kind
+    epoch: int | None
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """The finite values of a loss, and how far a value is off the trend."""
+
+    epochs: np.ndarray
+    values: np.ndarray
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation about the trend, told by third differences, which a trend has not.
+
+        By their median, and of the later half: the first epochs are steep.
+        """
+        differences = np.abs(np.diff(self.values, n=3))
+        return float(np.median(differences[len(differences) // 2 :]) * 1.4826 / np.sqrt(20))
+
+    @property
+    def smooth(self) -> np.ndarray:
+        """The trend: a mean over three or more epochs where noise is more than a trace."""
+        if self.noise <= 0.02 * np.ptp(self.values):
+            return self.values
+        half = max(1, len(self.values) // 16)
+        padded = np.pad(self.values, half, mode="edge")
+        return np.convolve(padded, np.full(2 * half + 1, 1 / (2 * half + 1)), "valid")
+
+    def mean(self, part: slice) -> float:
+        return float(np.mean(self.values[part]))
+
+
+def diagnose(history: Logs, epochs: Sequence[int]) -> Diagnosis:
+    """Tells from the losses how a run is going.
+
+    It overfits when the validation loss has come up from its minimum again, by more than 5 % of
+    the way that it came down (or of the minimum, if that is less) and by more than noise explains,
+    while the training loss falls on. It
+    still improves when the loss gained more than 2 % of that way in the last third of the epochs.
+    Where nothing is validated, the training loss alone is judged.
+
+    Args:
+        history: Values by name of the log, one an epoch: `"loss"`, and `"val_loss"` if there is
+            one.
+        epochs: The epochs, counted from 0.
+
+    Example:
+        >>> diagnose({"loss": [0.9, 0.5, 0.3]}, [0, 1, 2]).kind
+        'short'
+    """
+    losses = {key: _loss(history, epochs, key) for key in ("loss", "val_loss") if key in history}
+    for key, loss in losses.items():
+        if lost := _not_finite(history[key], epochs):
+            return Diagnosis("diverged", lost[0], f"diverged: {key} of epoch {lost[0] + 1} is lost")
+        if len(loss.values) >= _FEWEST and key == "loss" and _rose_above_its_start(loss):
+            before = int(loss.epochs[np.argmin(loss.smooth)])
+            return Diagnosis(
+                "diverged", before + 1, f"diverged: loss rises since epoch {before + 2}"
+            )
+    judged = losses.get("val_loss", losses.get("loss"))
+    name = "validation loss" if "val_loss" in losses else "training loss"
+    if judged is None or len(judged.values) < _FEWEST:
+        count = 0 if judged is None else len(judged.values)
+        return Diagnosis("short", None, f"too short to say: {count} of {_FEWEST} epochs")
+    if "loss" in losses and "val_loss" in losses:
+        after = _overfits_after(losses["loss"], judged)
+        if after is not None:
+            return Diagnosis("overfitting", after, f"overfitting since epoch {after + 2}")
+    if _improves(judged):
+        return Diagnosis("improving", None, f"still improving: {name} falls")
+    if judged.noise > _NOISY * abs(float(np.median(judged.values))):
+        level = text_of(judged.noise)
+        return Diagnosis("noisy", None, f"too noisy to say: {name} jumps by {level}")
+    return Diagnosis("plateau", None, f"plateau: {name} no longer falls")
+
+
+def _loss(history: Logs, epochs: Sequence[int], key: str) -> _Loss:
+    points = [(e, v) for e, v in zip(epochs, history[key], strict=True) if is_finite(v)]
+    at, values = zip(*points, strict=True) if points else ((), ())
+    return _Loss(np.array(at, int), np.array(values, float))
+
+
+def _not_finite(values: Sequence[object], epochs: Sequence[int]) -> list[int]:
+    return [
+        epoch
+        for epoch, value in zip(epochs, values, strict=True)
+        if is_number(value) and not is_finite(value)
+    ]
+
+
+def _rose_above_its_start(loss: _Loss) -> bool:
+    last = len(loss.values) // 4 + 1
+    return loss.mean(slice(-last, None)) > loss.values[0] + _SURE * loss.noise / np.sqrt(last)
+
+
+def _overfits_after(training: _Loss, validation: _Loss) -> int | None:
+    """The epoch of the lowest validation loss, if it is overfitting from there on."""
+    trend = validation.smooth
+    lowest = int(np.argmin(trend))
+    last = min(3, len(trend) - 1 - lowest)
+    if last < 1:
+        return None
+    low, fell = trend[lowest], trend[0] - trend[lowest]
+    rise = validation.mean(slice(-last, None)) - low
+    matters = _ROSE * min(max(fell, 0.02 * abs(low)), abs(low))
+    at = int(validation.epochs[lowest])
+    later = training.values[training.epochs > at]
+    before = training.values[training.epochs <= at]
+    falls = len(later) > 0 and len(before) > 0 and later[-3:].mean() < before[-3:].mean()
+    sure = _SURE * validation.noise * np.sqrt(1 / last + 1 / 3)
+    return at if falls and rise > max(matters, sure) else None
+
+
+def _improves(loss: _Loss) -> bool:
+    third = max(2, len(loss.values) // 3)
+    late = loss.values[-third:]
+    gained = float(late[: third // 2].mean() - late[-(third // 2) :].mean())
+    way = float(loss.smooth[0] - loss.smooth.min())
+    sure = _SURE * loss.noise * np.sqrt(2 / (third // 2))
+    return gained > max(_STILL * way, sure)
