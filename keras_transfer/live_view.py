@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,13 +21,19 @@ class NotebookView:
         self._handle: Any = None
 
     def show(self, figure: Figure) -> None:
-        """Shows a figure in the place of the last."""
-        from IPython.display import display
+        """Shows a figure in the place of the last.
 
+        As a picture: a figure itself is shown only where pyplot has taught the notebook to.
+        """
+        from IPython.display import Image, display
+
+        with io.BytesIO() as png:
+            figure.savefig(png, format="png")
+            picture = Image(data=png.getvalue(), format="png")
         if self._handle is None:
-            self._handle = display(figure, display_id=True)
+            self._handle = display(picture, display_id=True)
         else:
-            self._handle.update(figure)
+            self._handle.update(picture)
 
 
 class WindowView:
