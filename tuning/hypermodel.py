@@ -50,7 +50,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         self.first_epoch = max(1, epochs // 2)
         self.cache = FeatureCache()
         self.model: Any = None
-        self.plotter = HistoryPlotter(monitor=OBJECTIVE)
+        self.plotter = HistoryPlotter(live=False, monitor=OBJECTIVE)
         self._weights = backbone.get_weights()
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
@@ -80,7 +80,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         # once.
         callbacks = kwargs.pop("callbacks", [])
         checkpoints = [c for c in callbacks if type(c).__name__ == "SaveBestEpoch"]
-        self.model, self.plotter = model, HistoryPlotter(monitor=OBJECTIVE)
+        self.model, self.plotter = model, HistoryPlotter(live=False, monitor=OBJECTIVE)
         mine = [self.plotter, self._keep_best(kwargs["epochs"])]
         if self.blocks and self.first_epoch < kwargs["epochs"]:
             schedule = {self.first_epoch: self.blocks}

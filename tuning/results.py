@@ -4,60 +4,21 @@ import csv
 import json
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import binomtest
+from scores import Score
 from trials import Outcome, Trials
 
-from keras_transfer import ImageFolder, TransferModel
+from keras_transfer import TransferModel
 from keras_transfer.plots import save_figure, search_figure
 
 _FACTS = ("trial", "val_loss", "val_accuracy", "epoch")
-
-
-@dataclass(frozen=True)
-class TestScore:
-    """How the winner did on images that nothing before has seen.
-
-    Attributes:
-        correct: Images classified rightly.
-        images: All images.
-        low: Lower end of the 95 % interval (Wilson) of the accuracy, 0..1.
-        high: Upper end of it.
-    """
-
-    correct: int
-    images: int
-    low: float
-    high: float
-
-    @property
-    def accuracy(self) -> float:
-        """Share of images classified rightly, 0..1."""
-        return self.correct / self.images
-
-    def __str__(self) -> str:
-        interval = f"95 % interval {self.low:.2%} to {self.high:.2%}"
-        return f"{self.accuracy:.2%} of {self.images} images ({interval})"
-
-
-def test(model: TransferModel, data: ImageFolder) -> TestScore:
-    """Uses the test split, once."""
-    probabilities = model.predict(data.test, verbose=0)
-    if probabilities.shape[1] == 1:
-        predicted = (probabilities[:, 0] > 0.5).astype(int)
-    else:
-        predicted = probabilities.argmax(axis=1)
-    correct, images = int(np.sum(predicted == data.labels["test"])), len(predicted)
-    interval = binomtest(correct, images).proportion_ci(method="wilson")
-    return TestScore(correct, images, interval.low, interval.high)
 
 
 def average_of_best(trials: Trials, count: int) -> tuple[Any, list[int]]:
@@ -132,9 +93,7 @@ def export(model: TransferModel, folder: Path) -> None:
     unfinished.rename(folder)
 
 
-def write_summary(
-    path: Path, trials: Trials, score: TestScore | None, facts: dict[str, Any]
-) -> None:
+def write_summary(path: Path, trials: Trials, score: Score | None, facts: dict[str, Any]) -> None:
     """Writes what was searched and found, as JSON."""
     best = trials.best
     summary = {

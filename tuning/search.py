@@ -17,9 +17,10 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from command_line import image_directory, number_from, output_folder, warn_as
 
 if TYPE_CHECKING:
     from trials import Trials
@@ -40,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     args = _parse(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.showwarning = _show_warning
+    warnings.showwarning = warn_as("search.py")
     try:
-        output = _output_folder(args)
-        directory = _directory(args)
+        output = output_folder(args)
+        directory = image_directory(args)
         _check_installed()
         _check_hyperband(args)
         backbone = _backbone(args)
@@ -75,71 +76,34 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--backbone", default="efficientnet_lite0", help="or a name of keras.applications")
     add("--weights", default="imagenet", help="'imagenet', 'none' or a file (default: imagenet)")
-    add("--trials", type=_from(1), default=12, metavar="N", help="default: 12")
+    add("--trials", type=number_from(1), default=12, metavar="N", help="default: 12")
     add("--tuner", choices=("bayesian", "hyperband", "random", "grid"), default="bayesian")
-    add("--epochs", type=_from(1), default=30, metavar="N", help="of a trial (default: 30)")
+    add("--epochs", type=number_from(1), default=30, metavar="N", help="of a trial (default: 30)")
     add(
         "--unfreeze",
-        type=_from(0),
+        type=number_from(0),
         default=1,
         metavar="N",
         help="top blocks to fine-tune in the second half of the epochs, 0 for none (default: 1)",
     )
-    add("--image-size", type=_from(16, 2048), default=224, metavar="PIXELS", help="default: 224")
-    add("--batch-size", type=_from(1), default=32, metavar="IMAGES", help="default: 32")
+    add(
+        "--image-size",
+        type=number_from(16, 2048),
+        default=224,
+        metavar="PIXELS",
+        help="default: 224",
+    )
+    add("--batch-size", type=number_from(1), default=32, metavar="IMAGES", help="default: 32")
     flips = "views of an image that mean the same (default: none; for the demo data mirror)"
     add("--flips", choices=("none", "mirror", "flips", "dihedral"), help=flips)
     average = "the best trials to average in best.keras, 1 for the winner alone (default: 5)"
-    add("--average", type=_from(1), default=5, metavar="N", help=average)
-    add("--seed", type=_from(0, 2**20), default=0, metavar="N", help="default: 0")
+    add("--average", type=number_from(1), default=5, metavar="N", help=average)
+    add("--seed", type=number_from(0, 2**20), default=0, metavar="N", help="default: 0")
     add("--output", type=Path, metavar="FOLDER", help="a new folder (default: runs/<data>-<time>)")
     args = parser.parse_args(arguments)
     if args.flips is None:  # a solar cell is as good left to right; a letter is not
         args.flips = "none" if args.directory else "mirror"
     return args
-
-
-def _from(lowest: int, highest: int = 10**6) -> Any:
-    def number(text: str) -> int:
-        if not text.isdecimal() or len(text) > 9 or not lowest <= int(text) <= highest:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number from {lowest} to {highest}")
-        return int(text)
-
-    return number
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"search.py: warning: {message}", file=sys.stderr)
-
-
-def _directory(args: argparse.Namespace) -> Path:
-    if args.directory is None:
-        from demo_data import elpv_folder
-
-        return elpv_folder()
-    if not args.directory.is_dir():
-        raise ValueError(
-            f"{str(args.directory)!r} is no folder. Expected one that holds a folder of images for "
-            "each class."
-        )
-    return args.directory
-
-
-def _output_folder(args: argparse.Namespace) -> Path:
-    name = args.directory.resolve().name if args.directory else "elpv"
-    output = args.output or Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise ValueError(f"--output {output} is there already. Name a new or an empty folder.")
-    existed = output.exists()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / ".writable").touch()
-        (output / ".writable").unlink()
-    except OSError as error:
-        raise OSError(f"--output {output} cannot be written: {error}. Name another.") from error
-    if not existed:
-        output.rmdir()  # until there is something to put into it
-    return output
 
 
 def _check_installed() -> None:
@@ -226,6 +190,7 @@ def _report(
     args: argparse.Namespace, data: "ImageFolder", trials: "Trials", started: float
 ) -> None:
     import results
+    from scores import score_of
 
     output, best = trials.output, trials.ranked[0]
     results.print_leaderboard(trials)
@@ -233,7 +198,7 @@ def _report(
     results.draw_search(trials, output / "search.png")
     model, members = results.average_of_best(trials, args.average)
     results.export(model, output / "export" / "1")
-    score = results.test(model, data) if data.test is not None else None
+    score = score_of(model, data.test, data.labels["test"]) if data.test is not None else None
     seconds = time.monotonic() - started
     facts = {
         **{

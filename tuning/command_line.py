@@ -1,0 +1,74 @@
+"""What the commands of this folder share: numbers, folders and warnings as people meet them."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+
+def number_from(lowest: int, highest: int = 10**6) -> Callable[[str], int]:
+    """Returns what turns an argument into a whole number of a range, or refuses it."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or len(text) > 9 or not lowest <= int(text) <= highest:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from {lowest} to {highest}")
+        return int(text)
+
+    return number
+
+
+def warn_as(program: str) -> Callable[..., None]:
+    """Returns a `warnings.showwarning` that prints one line, without the place in the code."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"{program}: warning: {message}", file=sys.stderr)
+
+    return show
+
+
+def image_directory(args: argparse.Namespace) -> Path:
+    """Returns the folder of images that was named, or that of the demo data.
+
+    Raises:
+        ValueError: If it is no folder.
+        ImportError: If the demo data is not installed.
+    """
+    if args.directory is None:
+        from demo_data import elpv_folder
+
+        return elpv_folder()
+    if not args.directory.is_dir():
+        raise ValueError(
+            f"{str(args.directory)!r} is no folder. Expected one that holds a folder of images for "
+            "each class."
+        )
+    return args.directory
+
+
+def output_folder(args: argparse.Namespace, prefix: str = "") -> Path:
+    """Returns the folder for results, new or empty, which is known to be writable.
+
+    Args:
+        args: With `output`, and `directory` for the name that it gets otherwise.
+        prefix: Of that name.
+
+    Raises:
+        ValueError: If something is in it.
+        OSError: If it cannot be written.
+    """
+    name = prefix + (args.directory.resolve().name if args.directory else "elpv")
+    output = args.output or Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise ValueError(f"--output {output} is there already. Name a new or an empty folder.")
+    existed = output.exists()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / ".writable").touch()
+        (output / ".writable").unlink()
+    except OSError as error:
+        raise OSError(f"--output {output} cannot be written: {error}. Name another.") from error
+    if not existed:
+        output.rmdir()  # until there is something to put into it
+    return output

@@ -1,0 +1,269 @@
+#!/usr/bin/env python
+"""Compares feature extraction with fine-tuning on the same data, with test accuracies and curves.
+
+    python tuning/compare.py                       # the demo data
+    python tuning/compare.py photos/ --backbone vgg16
+    python tuning/compare.py --preset hub-resnet   # overfitting of a small head, and its cure
+
+The recipes are those of two workflows known from books and courses. `cats-dogs`: features extracted
+once and a head trained on them; the same head on the frozen backbone; then the top block unfrozen.
+`hub-resnet`: a small head on a feature vector, without and with dropout and early stopping. The
+output folder then holds compare.png, compare.csv and report/, on the best of them.
+"""
+
+import argparse
+import csv
+import functools
+import os
+import statistics
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from command_line import image_directory, number_from, output_folder, warn_as
+
+if TYPE_CHECKING:
+    from recipes import Outcome, Settings
+
+    from keras_transfer import FrozenBackbone, ImageFolder
+
+_DEFAULT = "efficientnet_lite0"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One of the original workflows.
+
+    Attributes:
+        recipes: Names of functions in recipes.py.
+        backbone: What it was made with.
+        image_size: Pixels.
+        batch_size: Images.
+        settings: What differs from the defaults of `Settings`.
+    """
+
+    recipes: tuple[str, ...]
+    backbone: str
+    image_size: int
+    batch_size: int
+    settings: dict[str, Any]
+
+
+PRESETS = {
+    "cats-dogs": Preset(("features_once", "end_to_end"), "vgg16", 150, 32, {}),
+    "hub-resnet": Preset(
+        ("overfitting", "cured"),
+        "https://tfhub.dev/google/imagenet/resnet_v1_152/feature_vector/5",
+        128,
+        64,
+        {"hidden": 6, "dropout": 0.3, "rate": 1e-3, "epochs": 30, "pooling": "avg"},
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a comparison; returns 0, 2 for input that the user can put right, 130 if interrupted."""
+    args = _parse(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.showwarning = warn_as("compare.py")
+    preset = PRESETS[args.preset]
+    try:
+        output = output_folder(args, prefix="compare-")
+        directory = image_directory(args)
+        make, wrong = _backbones(args, preset)
+        data = _images(args, preset, directory)
+        outcomes = _run_all(args, preset, data, make, wrong)
+    except (ValueError, ImportError, OSError) as error:
+        print(f"compare.py: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    _report(output, outcomes, data)
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add(
+        "directory", nargs="?", type=Path, help="class folders of images; the demo data if left out"
+    )
+    add("--preset", choices=tuple(PRESETS), default="cats-dogs", help="default: cats-dogs")
+    add("--backbone", help="default: the preset's where it can be had, else efficientnet_lite0")
+    add("--weights", default="imagenet", help="'imagenet', 'none' or a file (default: imagenet)")
+    add("--seeds", type=number_from(1, 100), default=3, metavar="N", help="how many (default: 3)")
+    add("--epochs", type=number_from(1), metavar="N", help="of each phase (default: the preset's)")
+    add("--image-size", type=number_from(16, 2048), metavar="PIXELS", help="default: the preset's")
+    add("--batch-size", type=number_from(1), metavar="IMAGES", help="default: the preset's")
+    add("--unfreeze", type=number_from(1), metavar="N", help="top blocks (default: the last stage)")
+    from_images = (
+        "compute the frozen part anew in each epoch; the weights are the same, within 1e-5"
+    )
+    add("--from-images", action="store_true", help=from_images)
+    wrong = "each recipe also with the pixel range of the original notebooks, to see what it costs"
+    add("--show-pixel-range", action="store_true", help=wrong)
+    add("--output", type=Path, metavar="FOLDER", help="a new folder (default: runs/compare-…)")
+    return parser.parse_args(arguments)
+
+
+def _backbones(
+    args: argparse.Namespace, preset: Preset
+) -> tuple[Callable[[], "FrozenBackbone"], Callable[[], "FrozenBackbone"]]:
+    """What makes the backbone, as it should be and with the pixel range of the originals."""
+    from recipes import Settings
+
+    from keras_transfer import FrozenBackbone
+
+    def maker(source: str) -> Callable[..., "FrozenBackbone"]:
+        weights = None if args.weights == "none" else args.weights
+        pooling = Settings(**preset.settings).pooling
+        return functools.partial(FrozenBackbone, source, weights=weights, pooling=pooling)
+
+    make = maker(args.backbone or preset.backbone)
+    try:
+        backbone = make()
+    except (OSError, ImportError) as error:
+        if args.backbone:
+            raise
+        print(f"In the place of {preset.backbone}, {_DEFAULT}: {error}", flush=True)
+        make = maker(_DEFAULT)
+        backbone = make()
+    size = args.image_size or preset.image_size
+    backbone.compute_output_shape((None, size, size, 3))
+    # 0..1 went into VGG16, and 0..255 into a module that takes 0..1.
+    takes_unit = getattr(backbone.preprocessing, "mode", None) == "unit"
+    return make, functools.partial(make, preprocessing="raw" if takes_unit else "unit")
+
+
+def _images(args: argparse.Namespace, preset: Preset, directory: Path) -> "ImageFolder":
+    from keras_transfer import image_folder
+
+    print(f"Reading {directory}", flush=True)
+    data = image_folder(
+        directory,
+        image_size=args.image_size or preset.image_size,
+        batch_size=args.batch_size or preset.batch_size,
+        seed=0,
+    )
+    print(data)
+    if data.valid is None:
+        raise ValueError("There is no validation split. Give images enough for one.")
+    return data
+
+
+def _run_all(
+    args: argparse.Namespace,
+    preset: Preset,
+    data: "ImageFolder",
+    make: Callable[[], "FrozenBackbone"],
+    wrong: Callable[[], "FrozenBackbone"],
+) -> list["Outcome"]:
+    import recipes
+
+    from keras_transfer import FeatureCache
+
+    settings = _settings(args, preset, make())
+    outcomes = []
+    ways = [(make, "")] + [(wrong, ", wrong pixel range")] * args.show_pixel_range
+    for backbone, suffix in ways:
+        for name in preset.recipes:
+            cache = None if args.from_images else FeatureCache(verbose=False)
+            for seed in range(args.seeds):
+                bench = recipes.Bench(data, backbone, settings, seed, cache)
+                for outcome in getattr(recipes, name)(bench):
+                    outcomes.append(replace(outcome, recipe=outcome.recipe + suffix))
+                    print(f"{outcomes[-1].recipe}, seed {seed}: {_told(outcomes[-1])}", flush=True)
+    return outcomes
+
+
+def _settings(args: argparse.Namespace, preset: Preset, backbone: "FrozenBackbone") -> "Settings":
+    from recipes import Settings
+
+    settings = Settings(**preset.settings)
+    names = backbone.link_names[:-1]
+    # The last convolution of some networks is a block without a stage of its own.
+    top = args.unfreeze or (2 if names[-1] == "top" and len(names) > 1 else 1)
+    backbone.select(top)
+    return replace(settings, top=top, epochs=args.epochs or settings.epochs)
+
+
+def _told(outcome: "Outcome") -> str:
+    test = f", test {outcome.test.accuracy:.1%}" if outcome.test else ""
+    return f"validation {outcome.valid.accuracy:.1%}{test}, {outcome.seconds:.0f} s"
+
+
+def _report(output: Path, outcomes: Sequence["Outcome"], data: "ImageFolder") -> None:
+    from keras_transfer import plot_history
+
+    output.mkdir(parents=True, exist_ok=True)
+    by_recipe: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        by_recipe.setdefault(outcome.recipe, []).append(outcome)
+    plot_history(
+        {name: of_recipe[0].plotter for name, of_recipe in by_recipe.items()},
+        output / "compare.png",
+    )
+    _write_table(by_recipe, output / "compare.csv")
+    _print_table(by_recipe)
+    print(f"Curves (seed 0): {output / 'compare.png'}")
+
+
+def _print_table(by_recipe: dict[str, list["Outcome"]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("recipe", "validation", "test", "95 % interval", "seconds", "trainable")
+    for name, outcomes in by_recipe.items():
+        first, test = outcomes[0], [o.test for o in outcomes if o.test]
+        table.add_row(
+            name,
+            _spread([o.valid.accuracy for o in outcomes]),
+            _spread([score.accuracy for score in test]),
+            _interval(test),
+            f"{first.seconds:.0f}",
+            f"{first.trainable:,}",
+        )
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    print(
+        "Mean over the seeds ± half of their range; interval (Wilson) of that mean; seconds of the"
+    )
+    print("first seed, which computes what the others find kept.")
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    half = (max(values) - min(values)) / 2
+    return f"{statistics.fmean(values):.1%}" + (f" ± {half:.1%}" if len(values) > 1 else "")
+
+
+def _interval(scores: Sequence[Any]) -> str:
+    from scores import score
+
+    if not scores:
+        return ""
+    mean = score(round(statistics.fmean(s.correct for s in scores)), scores[0].images)
+    return f"{mean.low:.1%} to {mean.high:.1%}"
+
+
+def _write_table(by_recipe: dict[str, list["Outcome"]], path: Path) -> None:
+    from keras_transfer.whole_files import written_whole
+
+    with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        columns = ("recipe", "seed", "valid_accuracy", "test_accuracy", "seconds", "trainable")
+        writer.writerow(columns)
+        for outcome in (o for of_recipe in by_recipe.values() for o in of_recipe):
+            test = outcome.test.accuracy if outcome.test else ""
+            facts = (outcome.valid.accuracy, test, round(outcome.seconds, 1), outcome.trainable)
+            writer.writerow((outcome.recipe, outcome.seed, *facts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

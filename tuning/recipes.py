@@ -1,0 +1,192 @@
+"""The recipes that tuning/compare.py compares, each on one split of one data set."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+from scores import Score, score_of
+
+from keras_transfer import (
+    BlockUnfreezer,
+    FeatureCache,
+    FrozenBackbone,
+    HistoryPlotter,
+    ImageFolder,
+    Phase,
+    TransferModel,
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the recipes of a preset have in common; the defaults are those of cats and dogs.
+
+    Attributes:
+        hidden: Units of the hidden layer.
+        dropout: Rate before the last layer.
+        rate: Learning rate of the head (Adam).
+        epochs: Epochs of the head, and as many of fine-tuning.
+        fine_tuning_rate: Learning rate of fine-tuning (RMSprop).
+        pooling: Of the backbone.
+        top: Blocks to unfreeze, from the top.
+    """
+
+    hidden: int = 128
+    dropout: float = 0.5
+    rate: float = 1e-4
+    epochs: int = 20
+    fine_tuning_rate: float = 1e-5
+    pooling: str = "flatten"
+    top: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a recipe came to, with the weights of its best epoch by validation loss.
+
+    Attributes:
+        recipe: Its name.
+        seed: Its seed.
+        valid: On the validation split.
+        test: On the test split, `None` if there is none.
+        seconds: Of the whole phase, what is computed once included.
+        trainable: Trainable parameters.
+        plotter: Its curves.
+        model: For images.
+    """
+
+    recipe: str
+    seed: int
+    valid: Score
+    test: Score | None
+    seconds: float
+    trainable: int
+    plotter: HistoryPlotter
+    model: keras.Model
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a recipe is run on.
+
+    Attributes:
+        data: The splits.
+        make: Makes the backbone afresh, with the weights that it came with.
+        settings: What the recipes have in common.
+        seed: Decides on initial weights, dropout and shuffles.
+        cache: Shared by the seeds of a recipe.
+    """
+
+    data: ImageFolder
+    make: Callable[[], FrozenBackbone]
+    settings: Settings
+    seed: int
+    cache: FeatureCache | None
+
+    def outcome(self, recipe: str, run: "_Run", model: keras.Model, trainable: int) -> Outcome:
+        """Scores a model."""
+        data = self.data
+        valid = score_of(model, data.valid, data.labels["valid"])
+        test = score_of(model, data.test, data.labels["test"]) if data.test is not None else None
+        return Outcome(recipe, self.seed, valid, test, run.seconds, trainable, run.plotter, model)
+
+
+class _Run:
+    """Times a fit, and keeps its curves and the weights of its best epoch."""
+
+    def __init__(self, epochs: int) -> None:
+        self.plotter = HistoryPlotter(live=False)
+        best = keras.callbacks.EarlyStopping("val_loss", patience=epochs, restore_best_weights=True)
+        self.callbacks: list[Any] = [self.plotter, best]
+        self._began = time.monotonic()
+
+    def fit(self, model: keras.Model, train: Any, valid: Any, **kwargs: Any) -> None:
+        """Fits, and notes the seconds since this object was made."""
+        model.fit(train, validation_data=valid, callbacks=self.callbacks, verbose=0, **kwargs)
+        self.seconds = time.monotonic() - self._began
+
+
+def features_once(bench: Bench) -> Iterator[Outcome]:
+    """Features extracted once, and a plain Keras head trained on them."""
+    keras.utils.set_random_seed(bench.seed)
+    settings, backbone, run = bench.settings, bench.make(), _Run(bench.settings.epochs)
+    cache = bench.cache or FeatureCache()
+    train, valid = (
+        cache.dataset(backbone, part).map(lambda x, y: (x["after:pooling"], y))
+        for part in (bench.data.train, bench.data.valid)
+    )
+    model = TransferModel(
+        backbone, bench.data.class_names, hidden=settings.hidden, dropout=settings.dropout
+    )
+    model.compile(keras.optimizers.Adam(settings.rate))
+    head = model.head
+    head.compile(keras.optimizers.Adam(settings.rate), model.loss, metrics=["accuracy"])
+    run.fit(head, train, valid, epochs=settings.epochs)
+    yield bench.outcome("features once, then a head", run, model, _count(head))
+
+
+def end_to_end(bench: Bench) -> Iterator[Outcome]:
+    """The same head on the frozen backbone, then with the top of it unfrozen."""
+    keras.utils.set_random_seed(bench.seed)
+    settings, data, run = bench.settings, bench.data, _Run(bench.settings.epochs)
+    model = TransferModel(
+        bench.make(),
+        data.class_names,
+        hidden=settings.hidden,
+        dropout=settings.dropout,
+        feature_cache=bench.cache,
+    )
+    model.compile(keras.optimizers.Adam(settings.rate))
+    run.fit(model, data.train, data.valid, epochs=settings.epochs)
+    yield bench.outcome("head on the frozen backbone", run, model, _count(model))
+
+    top = model.backbone.select(settings.top)
+    phase = Phase(
+        top,
+        at_epoch=settings.epochs,
+        learning_rate=settings.fine_tuning_rate,
+        optimizer=keras.optimizers.RMSprop(settings.fine_tuning_rate),
+    )
+    run = _Run(settings.epochs)
+    run.callbacks.append(BlockUnfreezer([phase]))
+    run.fit(
+        model, data.train, data.valid, initial_epoch=settings.epochs, epochs=2 * settings.epochs
+    )
+    yield bench.outcome(f"then {' and '.join(top)} unfrozen", run, model, _count(model))
+
+
+def overfitting(bench: Bench) -> Iterator[Outcome]:
+    """A small head for 30 epochs: it overfits."""
+    yield from _small(replace(bench, settings=replace(bench.settings, dropout=0.0)), cured=False)
+
+
+def cured(bench: Bench) -> Iterator[Outcome]:
+    """The same with dropout, ended when the validation loss no longer falls."""
+    yield from _small(bench, cured=True)
+
+
+def _small(bench: Bench, *, cured: bool) -> Iterator[Outcome]:
+    keras.utils.set_random_seed(bench.seed)
+    settings, data, run = bench.settings, bench.data, _Run(bench.settings.epochs)
+    run.callbacks.pop()  # the original keeps the last epoch
+    if cured:
+        stop = {"min_delta": 0.001, "patience": 5, "restore_best_weights": True}
+        run.callbacks.append(keras.callbacks.EarlyStopping("val_loss", **stop))
+    model = TransferModel(
+        bench.make(),
+        data.class_names,
+        hidden=settings.hidden,
+        dropout=settings.dropout,
+        feature_cache=bench.cache,
+    )
+    model.compile(keras.optimizers.Adam(settings.rate))
+    run.fit(model, data.train, data.valid, epochs=settings.epochs)
+    cure = f"Dropout({settings.dropout}) and EarlyStopping" if cured else "neither"
+    yield bench.outcome(f"Dense({settings.hidden}), {cure}", run, model, _count(model))
+
+
+def _count(model: keras.Model) -> int:
+    return int(sum(np.prod(weight.shape) for weight in model.trainable_weights))
