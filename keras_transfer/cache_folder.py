@@ -181,7 +181,8 @@ class CacheFolder:
         from filelock import FileLock
 
         locks = self.path / _LOCKS
-        locks.mkdir(exist_ok=True)
+        if not locks.exists():  # somebody has removed the folder
+            self._prepare()
         return FileLock(locks / f"{name.removesuffix(_PART)}.lock", timeout=-1 if wait else 0)
 
 
@@ -205,6 +206,10 @@ class Entry:
     def exists(self) -> bool:
         """Returns whether there is anything complete, sound or not."""
         return self.folder.exists()
+
+    def begun(self) -> bool:
+        """Returns whether a part of it is there, to be gone on with."""
+        return self._part.exists()
 
     def open(self) -> FileArray | None:
         """Returns its activations; `None` if they are not there, or not whole.

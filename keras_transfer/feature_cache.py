@@ -133,7 +133,6 @@ class FeatureCache:
         self._folder = None if directory is None else CacheFolder(directory, disk_limit)
         self._entries: dict[tuple[Any, ...], Rows] = {}
         self._runners: dict[Any, extraction.Runner | None] = {}
-        self._shadows: dict[Any, tf.data.Dataset] = {}
         self._alive: dict[int, Any] = {}  # so that no id is given to another object
 
     def dataset(
@@ -178,7 +177,6 @@ class FeatureCache:
         """Forgets all that is kept, and empties the folder of all activations in it."""
         self._entries.clear()
         self._runners.clear()
-        self._shadows.clear()
         self._alive.clear()
         if self._folder is not None:
             self._folder.clear()
@@ -253,7 +251,7 @@ class FeatureCache:
         return Rows(kept, entry.computed, job.pipeline.columns or (), sizes=())
 
     def _write(self, job: _Job, entry: Entry, folder: CacheFolder) -> None:
-        missed = folder.nearest_miss(job.origin)
+        missed = "" if entry.begun() else folder.nearest_miss(job.origin)
         if missed:
             job.say(f"what {folder.path} holds differs in the {missed}")
         began = time.monotonic()
@@ -264,7 +262,7 @@ class FeatureCache:
                 if not number:
                     needed = (job.most_rows - there) * self._row_bytes(activations)
                     check_disk(folder.path, needed, self.disk_limit)
-                writer.append(activations.astype(self._stored(activations)), activations.dtype.name)
+                writer.append(self._as_stored(activations), activations.dtype.name)
         gone_on = f", {there:,} of them from before" if there else ""
         job.say(
             f"{writer.rows:,} images{gone_on}, {time.monotonic() - began:.1f} s, "
@@ -278,8 +276,8 @@ class FeatureCache:
         made = self._make(job, 0)
         activations = iter(made.activations)
         first = next(activations, np.empty((0,)))
-        stored, needed = self._stored(first), job.most_rows * self._row_bytes(first)
-        rows = (part.astype(stored, copy=False) for part in itertools.chain([first], activations))
+        needed = job.most_rows * self._row_bytes(first)
+        rows = (self._as_stored(part) for part in itertools.chain([first], activations))
         kept: ArrayInMemory | FileArray
         if needed <= self._budget():
             where, kept = "RAM", in_memory(rows, job.most_rows)
@@ -303,8 +301,10 @@ class FeatureCache:
             # order of the same pass over another with that seed. Without a seed, or if somebody
             # else reads the pipeline too, any order is as good as another.
             order = job.pipeline.order
-            shadow = self._shadows.setdefault(job.origin["data"], order.indices(len(kept)))
-            places = np.argsort(np.concatenate([batch.numpy() for batch in shadow]))
+            numbers = pipelines.row_numbers(job.pipeline.identity)
+            if numbers.as_read is None:
+                numbers.as_read = order.indices(len(kept))
+            places = np.argsort(np.concatenate([batch.numpy() for batch in numbers.as_read]))
             if len(places) != len(kept):
                 raise pipelines.NotKeepable(_UNEVEN)
         return Rows(kept, dtype, rest, places, tuple(made.sizes))
@@ -316,6 +316,17 @@ class FeatureCache:
         """The type to keep: NumPy's files know no bfloat16, which float32 holds exactly."""
         bfloat16 = activations.dtype.name == "bfloat16"
         return np.dtype(self.dtype or ("float32" if bfloat16 else activations.dtype))
+
+    def _as_stored(self, activations: np.ndarray) -> np.ndarray:
+        stored = self._stored(activations)
+        if stored == np.float16 and activations.dtype != stored:
+            most = float(np.abs(activations).max(initial=0))
+            if float(np.finfo(np.float16).max) < most < np.inf:
+                raise pipelines.NotKeepable(
+                    f"activations of up to {most:.3g} do not fit into float16, which ends at 65,504"
+                    "; leave `dtype` of the FeatureCache out"
+                )
+        return activations.astype(stored, copy=False)
 
     def _row_bytes(self, activations: np.ndarray) -> int:
         return int(np.prod(activations.shape[1:])) * self._stored(activations).itemsize
@@ -332,7 +343,7 @@ class FeatureCache:
         else:
             chunks = below.chunks(start, extraction.CPU_BATCH)
             inputs = ({f"after:{name}": chunk} for chunk in chunks)
-        key = (job.origin["weights"], job.origin["architecture"], job.after, name)
+        key = (*sorted(job.backbone.fingerprints()[job.after].items()), job.after, name)
         total = job.most_rows if below is None else len(below)
         run = Pass(job.backbone, job.after, inputs, start, total, self._runners, key, job.show)
         return _Made(run, rest, sizes, below)

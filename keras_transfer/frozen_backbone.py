@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_transfer import backbones, blocks
-from keras_transfer.fingerprints import nameless
+from keras_transfer.fingerprints import of_architecture
 from keras_transfer.preprocessing import PixelScaling, preprocessing_layer, warn_of_range
 
 _AFTER = "after:"
@@ -121,7 +121,12 @@ class FrozenBackbone(keras.layers.Layer):
         return tuple(link.name for link in self._links[1:])
 
     def check_pixels(self, images: Any) -> None:
-        """Warns if a batch of images is not the raw 0..255 that the preprocessing takes."""
+        """Warns if a batch of images is not the raw 0..255 that the preprocessing takes.
+
+        Raises:
+            ValueError: If it is no batch of images.
+        """
+        self._check_images(tuple(images.shape))
         if isinstance(self.preprocessing, PixelScaling):
             warn_of_range(images)
 
@@ -132,7 +137,7 @@ class FrozenBackbone(keras.layers.Layer):
         found = {}
         for name, link in zip((None, *self.link_names), self._links, strict=True):
             digest = architecture if name else preprocessing
-            digest.update(type(link).__name__.encode() + nameless(link.get_config()).encode())
+            digest.update(of_architecture(link).encode())
             for weight in link.weights:
                 weights.update(np.ascontiguousarray(weight.numpy()).tobytes())
             if name:

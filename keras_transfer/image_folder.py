@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_transfer.image_files import SPLITS, CheckedImages, ImageFile, check_images, find_images
-from keras_transfer.pipelines import prefetched
+from keras_transfer.pipelines import prefetched, row_numbers
 
 _IDENTITY_FORMAT = 1  # raise it when the same files come to give other pixels or another order
 
@@ -373,10 +373,12 @@ def _dataset(
 
     def batches(seed: int | None) -> tf.data.Dataset:
         # Two at a time, so that some threads decode the next batch while others end this one.
-        dataset = _index_batches(len(rows), batch_size, seed)
-        dataset = prefetched(dataset.map(load, num_parallel_calls=2, deterministic=True))
+        indices = _index_batches(len(rows), batch_size, seed)
+        dataset = prefetched(indices.map(load, num_parallel_calls=2, deterministic=True))
         dataset.identity, dataset.shuffle_seed = identity, seed
         dataset.index_batches = _index_batches(len(rows), batch_size, seed)
+        # The same shuffle: whichever of the two is read next goes on with the next order.
+        row_numbers(dataset).to_train = indices
         dataset.labels, dataset.content = labels, lambda: _content(images.paths[i] for i in rows)
         return dataset
 

@@ -1,7 +1,8 @@
 """Keeper: puts kept activations in the place of images, as far up as a backbone is frozen."""
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -15,7 +16,14 @@ from keras_transfer.flips import Flips
 from keras_transfer.frozen_backbone import FrozenBackbone
 from keras_transfer.kept_data import KeptBatches, array_indices, batches
 from keras_transfer.kept_rows import Rows
-from keras_transfer.pipelines import NotKeepable, Pipeline, inspect, of_array, of_py_dataset
+from keras_transfer.pipelines import (
+    NotKeepable,
+    Pipeline,
+    inspect,
+    of_array,
+    of_py_dataset,
+    row_numbers,
+)
 from keras_transfer.views import AllFlips, AsTheyAre, DrawnViews, Views
 
 
@@ -51,7 +59,7 @@ class Keeper:
         self._check = check_labels
         self._told: set[str] = set()
         self._pipelines: dict[int, Pipeline] = {}
-        self._row_numbers: dict[int, tf.data.Dataset] = {}
+        self._owed: dict[int, int] = {}
 
     def at_border(self, part: Part, **loop: Any) -> Part:
         """Returns the data with activations after the last frozen block, where that is possible.
@@ -74,7 +82,16 @@ class Keeper:
         except NotKeepable as reason:
             self._tell(str(reason))
             self.check_pixels(part)
+            for _ in range(self._owed.pop(id(part.x), 0)):
+                iter(part.x)  # takes an order from its shuffle, as the epochs before would have
             return part
+
+    def ran(self, part: Part, epochs: int) -> None:
+        """Notes that so many epochs of the data were trained on what was kept."""
+        pipeline = self._pipelines.get(id(part.x))
+        if part.is_dataset and pipeline is not None and pipeline.order.apart:
+            # Keras begins to iterate twice in an epoch: once to train, once to see the end.
+            self._owed[id(part.x)] = self._owed.get(id(part.x), 0) + 2 * epochs
 
     def _check_labels(self, part: Part) -> None:
         if self._check is None:
@@ -141,19 +158,33 @@ class Keeper:
         key = id(part.x)
         if key not in self._pipelines:
             if part.is_dataset:
-                self._pipelines[key] = inspect(part.x)
+                pipeline = inspect(part.x)
+                self._pipelines[key] = replace(pipeline, read=self._counted(key, pipeline))
             elif part.is_py_dataset:
                 self._pipelines[key] = of_py_dataset(part.x)
             else:
                 self._pipelines[key] = of_array(_floats(np.asarray(part.x)), CPU_BATCH)
         return self._pipelines[key]
 
+    def _counted(self, key: int, pipeline: Pipeline) -> Callable[[int], Iterable[Any]]:
+        """What reads a pipeline, and notes that this took an order from its shuffle."""
+
+        def read(start: int) -> Iterable[Any]:
+            if pipeline.order.apart:
+                self._owed[key] = self._owed.get(key, 0) - 1
+            return pipeline.read(start)
+
+        return read
+
     def _indices(
         self, part: Part, pipeline: Pipeline, rows: int, loop: Mapping[str, Any]
     ) -> tf.data.Dataset:
         if part.is_array:  # anew in each phase, as Keras itself would
             return array_indices(rows, part.y, part.sample_weight, **loop)
-        return self._row_numbers.setdefault(id(part.x), pipeline.order.indices(rows))
+        numbers = row_numbers(part.x)
+        if numbers.to_train is None:
+            numbers.to_train = pipeline.order.indices(rows)
+        return numbers.to_train
 
     def _tell(self, reason: str) -> None:
         if self._verbose and reason not in self._told:

@@ -23,6 +23,7 @@ class OneTraining(keras.callbacks.CallbackList):
 
     _logs: Mapping[str, Any] | None = None
     _phase_begins: int | None = None
+    epochs_run = 0
 
     def __enter__(self) -> Self:
         self.model.stop_training = False
@@ -45,6 +46,7 @@ class OneTraining(keras.callbacks.CallbackList):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Passes it on, and ends the fit of the phase if the next phase is due."""
         super().on_epoch_end(epoch, logs)
+        self.epochs_run += 1
         due = any(unfreezer.is_due(epoch + 1) for unfreezer in self._unfreezers)
         if due and not self.model.stop_training:
             self._phase_begins = epoch + 1

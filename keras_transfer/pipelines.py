@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,10 @@ _RANDOM = re.compile(
     r"Random|Multinomial|Poisson|Binomial|Generator|TruncatedNormal|Sample|Shuffle|^Rng"
     r"|Stateful(Uniform|StandardNormal)|^Assign"
 )
+_CHANGING = re.compile(r"ReadVariable|^Variable|ResourceGather|^Lookup|Mutable|Timestamp|GetNext")
 _OPAQUE = re.compile(r"PyFunc")
+ROW_NUMBERS = "_keras_transfer_row_numbers"  # what `RowNumbers` of a dataset are known by
+_TRIED = 8  # batches of a PyDataset that are read twice, to see whether they stay the same
 _WITH_STATE = ("_ShuffleDataset", "RandomDataset")
 _SEEDED_ANEW = ("ShuffleDatasetV3", "RandomDatasetV2")
 
@@ -46,6 +49,26 @@ def prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.prefetch(2).with_options(options)
 
 
+@dataclass
+class RowNumbers:
+    """Row numbers of a dataset, kept with it, since its order goes on from fit to fit.
+
+    Attributes:
+        to_train: In the order of the epochs that come next.
+        as_read: In the order that reading the dataset itself has next.
+    """
+
+    to_train: tf.data.Dataset | None = None
+    as_read: tf.data.Dataset | None = None
+
+
+def row_numbers(dataset: tf.data.Dataset) -> RowNumbers:
+    """Returns the row numbers that are kept with a dataset."""
+    if getattr(dataset, ROW_NUMBERS, None) is None:
+        setattr(dataset, ROW_NUMBERS, RowNumbers())
+    return getattr(dataset, ROW_NUMBERS)
+
+
 @dataclass(frozen=True)
 class Order:
     """How a pipeline makes batches of rows.
@@ -63,6 +86,11 @@ class Order:
     buffer_size: int = 0
     seeds: tuple[int, int] = (0, 0)
     reshuffle: bool = True
+
+    @property
+    def apart(self) -> bool:
+        """Whether the order of the pipeline itself stands still while that of `indices` goes on."""
+        return self.buffer_size > 0 and self.reshuffle
 
     def indices(self, rows: int) -> tf.data.Dataset:
         """Returns batches of row numbers in the order in which the pipeline would give the rows."""
@@ -98,6 +126,11 @@ class Given:
 
     index_batches: tf.data.Dataset
     afresh: bool = False
+
+    @property
+    def apart(self) -> bool:
+        """Whether the order of the pipeline itself stands still while that of `indices` goes on."""
+        return self.afresh
 
     def indices(self, rows: int) -> tf.data.Dataset:
         """Returns batches of row numbers in the order in which the pipeline would give the rows."""
@@ -149,6 +182,9 @@ def of_array(images: np.ndarray, batch_size: int) -> Pipeline:
 def of_py_dataset(dataset: keras.utils.PyDataset) -> Pipeline:
     """Returns the pipeline of a `PyDataset`, its batches in their order.
 
+    Eight of its batches are read twice. What changes more rarely than these show, or is changed in
+    the middle of a fit, is not found out.
+
     Raises:
         NotKeepable: If the number of batches is infinite, or they may differ between epochs: there
             is code to run between them, or a batch that is read twice is not the same.
@@ -161,7 +197,7 @@ def of_py_dataset(dataset: keras.utils.PyDataset) -> Pipeline:
         if getattr(kind, hook) is not getattr(base, hook):
             raise NotKeepable(f"the {hook} of the {kind.__name__} may change what it gives")
     sample = ""
-    for number in {0, count - 1}:
+    for number in sorted({round(n) for n in np.linspace(0, count - 1, _TRIED)}):
         once, again = (tf.nest.flatten(dataset[number]) for _ in range(2))
         if not all(np.array_equal(a, b) for a, b in zip(once, again, strict=True)):
             raise NotKeepable(f"the {kind.__name__} gives another batch each time it is asked")
@@ -257,7 +293,9 @@ def _inspect_graph(dataset: tf.data.Dataset, batches: int) -> Pipeline:
         elif kind not in _KEEP_ROWS and shuffle is None and stage._inputs():
             raise NotKeepable(f"it regroups rows ({kind.strip('_')})")
     if batch is None:
-        raise NotKeepable("its last batching is hidden; batch the dataset as its last step")
+        raise NotKeepable(
+            "it is not batched, or not where one can see it; batch it as the last step"
+        )
     if shuffle is not None and bool(batch._drop_remainder):
         raise NotKeepable("it shuffles and drops the last rows, other ones in each epoch")
     if shuffle is not None:
@@ -269,22 +307,18 @@ def _inspect_graph(dataset: tf.data.Dataset, batches: int) -> Pipeline:
 def _check_rows_apart(maps: Iterable[Any]) -> None:
     """Refuses maps that make a row of a batch from several, other ones after each shuffle.
 
-    Each is tried on a few rows, and on the same rows with the first two swapped.
+    Each is tried on a few rows, and on the same rows in other places among brighter ones.
     """
     generator = np.random.default_rng(0)
     for stage in maps:
         (function,) = stage._functions()
         specs = tf.nest.flatten(stage._inputs()[0].element_spec)
         try:
-            rows = [_some(spec, generator) for spec in specs]
-            there = tf.nest.flatten(function.function(*map(tf.constant, rows)))
-            swapped = [np.concatenate([part[1::-1], part[2:]]) for part in rows]
-            back = tf.nest.flatten(function.function(*map(tf.constant, swapped)))
-            pairs = [
-                (np.asarray(a)[[1, 0, *range(2, len(a))]], np.asarray(b))
-                for a, b in zip(there, back, strict=True)
-            ]
-            apart = all(_alike(a, b) for a, b in pairs)
+            dark, bright = ([_some(spec, generator, light) for spec in specs] for light in (0.3, 1))
+            first = tf.nest.flatten(function.function(*map(tf.constant, dark)))
+            apart = all(
+                _stay(first, function, dark, bright, kept) for kept in _halves(len(dark[0]))
+            )
         except (tf.errors.OpError, ValueError, TypeError, IndexError) as error:
             raise NotKeepable(
                 "whether a map after its batching keeps rows apart could not be tried; put it "
@@ -296,14 +330,39 @@ def _check_rows_apart(maps: Iterable[Any]) -> None:
             )
 
 
-def _some(spec: tf.TensorSpec, generator: np.random.Generator) -> np.ndarray:
-    """A few rows such as a specification describes."""
+def _halves(rows: int) -> tuple[np.ndarray, ...]:
+    """Every other row, and the others; a row that is alone has no others."""
+    return (np.arange(0, rows, 2), np.arange(1, rows, 2)) if rows > 1 else ()
+
+
+def _stay(
+    first: Sequence[Any],
+    function: Any,
+    dark: Sequence[np.ndarray],
+    bright: Sequence[np.ndarray],
+    kept: np.ndarray,
+) -> bool:
+    """Whether rows give the same in other places, among others."""
+    to = len(dark[0]) - 1 - kept
+    mixed = [np.array(part) for part in bright]
+    for part, source in zip(mixed, dark, strict=True):
+        part[to] = source[kept]
+    second = tf.nest.flatten(function.function(*map(tf.constant, mixed)))
+    return all(
+        len(a) == len(b) == len(dark[0]) and _alike(np.asarray(a)[kept], np.asarray(b)[to])
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def _some(spec: tf.TensorSpec, generator: np.random.Generator, light: float) -> np.ndarray:
+    """A few rows such as a specification describes, as dark or bright as asked."""
     rows, *sizes = spec.shape.as_list()
     shape = (rows or 4, *(size or 32 for size in sizes))
     if spec.dtype == tf.string:
         return generator.integers(0, 2, shape).astype(str).astype(bytes).astype(object)
     pixels = spec.dtype == tf.uint8 or spec.dtype.is_floating  # else labels, 0 or 1
-    return generator.integers(0, 256 if pixels else 2, shape).astype(spec.dtype.as_numpy_dtype)
+    most = int(256 * light) if pixels else 2
+    return generator.integers(0, most, shape).astype(spec.dtype.as_numpy_dtype)
 
 
 def _alike(a: np.ndarray, b: np.ndarray) -> bool:
@@ -352,6 +411,11 @@ def _refuse_random(function: Any) -> None:
     for operation in sorted(operations):
         if _RANDOM.search(operation):
             raise NotKeepable(f"it is random ({operation}): each epoch sees other images")
+        if _CHANGING.search(operation):
+            raise NotKeepable(
+                f"it reads what may change meanwhile ({operation}); put .cache() after it if it "
+                "does not"
+            )
         if _OPAQUE.search(operation):
             raise NotKeepable("it calls Python code, which may be random; put .cache() after it")
 

@@ -199,6 +199,7 @@ class TransferModel(keras.Model):
         )
         with one:
             for start, stop in one.phases(initial_epoch, epochs):
+                epochs_before = one.epochs_run
                 kept = keeper.at_border(
                     train, batch_size=batch_size, steps=steps_per_epoch, shuffle=shuffle
                 )
@@ -222,6 +223,8 @@ class TransferModel(keras.Model):
                     validation_batch_size=validation_batch_size,
                     validation_freq=validation_freq,
                 )
+                if kept is not train and not steps_per_epoch:
+                    keeper.ran(train, one.epochs_run - epochs_before)
         return self.history
 
     def _check_labels(self, labels: Any) -> None:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras.src.backend.common import global_state
 from tensorflow.python.eager import context
 
-from keras_transfer.pipelines import all_stages, fresh_copy
+from keras_transfer.pipelines import ROW_NUMBERS, all_stages, fresh_copy
 
 # What `fit` sets on a model, beside its variables. `_initial_epoch` is where BackupAndRestore
 # leaves the epoch to go on with, `_eval_epoch_iterator` what `fit` validates on.
@@ -141,6 +141,9 @@ def _same_shuffles(data: Any) -> Iterator[None]:
             if hasattr(stage, "index_batches"):
                 _exchange(stack, stage, "index_batches", fresh_copy(stage.index_batches))
         if isinstance(data, tf.data.Dataset):
+            before = getattr(data, ROW_NUMBERS, None)
+            stack.callback(setattr, data, ROW_NUMBERS, before)
+            setattr(data, ROW_NUMBERS, None)
             _exchange(stack, data, "_variant_tensor_attr", fresh_copy(data)._variant_tensor_attr)
         yield
 

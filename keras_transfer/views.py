@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_transfer.fingerprints import nameless
+from keras_transfer.fingerprints import of_layer
 from keras_transfer.flips import Flips
 
 
@@ -75,8 +75,8 @@ class DrawnViews:
 
     def key(self, index: int) -> str:
         """Returns the augmentation, its seed and the number of the view."""
-        config = keras.saving.serialize_keras_object(self._augmentation)
-        return f"{nameless(config)}, seed {self._seed}, view {index} of {self.count}"
+        what = of_layer(self._augmentation, without=seed_states(self._augmentation))
+        return f"{what}, seed {self._seed}, view {index} of {self.count}"
 
     def view(self, images: Any, index: int, row: int) -> Any:
         """Returns one view of all images, as floating point numbers."""

@@ -1,0 +1,240 @@
+"""What must not be kept, or not be taken for something else: mistakes that would be silent."""
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import (
+    SIZE,
+    images,
+    labels,
+    relative_difference,
+    snapshot,
+    tiny_backbone,
+    tiny_network,
+)
+
+from keras_transfer import (
+    BlockUnfreezer,
+    FeatureCache,
+    FrozenBackbone,
+    TransferModel,
+    extraction,
+    image_folder,
+)
+from keras_transfer.pipelines import NotKeepable, inspect, of_py_dataset
+from keras_transfer.views import DrawnViews
+
+
+def rows(count=38):
+    return tf.data.Dataset.from_tensor_slices((images(count), labels(count)))
+
+
+def shuffled():
+    return rows().shuffle(38, seed=1).batch(8)
+
+
+def model_of(cache, schedule=None):
+    keras.utils.set_random_seed(1)
+    model = TransferModel(tiny_backbone(), 2, hidden=8, dropout=0, feature_cache=cache)
+    model.compile(keras.optimizers.SGD(1e-2))
+    return model, [BlockUnfreezer(schedule)] if schedule else []
+
+
+def weights_after(cache, make, fits=1, epochs=2, schedule=None):
+    """Weights after some fits on one dataset."""
+    model, callbacks = model_of(cache, schedule)
+    data = make()
+    for _ in range(fits):
+        model.fit(data, epochs=epochs, verbose=0, callbacks=callbacks)
+    return snapshot(model)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for name in "ab":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i, pixels in enumerate(images(24)[name == "b" :: 2]):
+            keras.utils.save_img(tmp_path / "photos" / name / f"{i}.png", pixels, scale=False)
+    return tmp_path / "photos"
+
+
+def train_of(photos):
+    return image_folder(photos, image_size=SIZE, batch_size=4, verbose=0).train
+
+
+# ---- one thing taken for another
+
+
+def test_openvino_made_for_one_preprocessing_is_not_used_for_another(monkeypatch):
+    monkeypatch.setattr(extraction, "WORTH_SECONDS", 0)
+    cache, network = FeatureCache(verbose=False), tiny_network()
+    for preprocessing in ("tf", "unit"):
+        backbone = FrozenBackbone(network, preprocessing=preprocessing)
+        kept = cache.array(backbone, images(64))
+        np.testing.assert_allclose(kept, backbone(images(64)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_whose_code_was_changed_is_another_one(tmp_path):
+    def backbone(factor):
+        class Scaled(keras.layers.Layer):
+            def call(self, x):
+                return x * factor
+
+        keras.utils.set_random_seed(0)
+        layers = [
+            keras.layers.Conv2D(4, 3, name="block1_conv"),
+            Scaled(),
+            keras.layers.Conv2D(4, 3, name="block2_conv"),
+        ]
+        network = keras.Sequential([keras.Input((None, None, 3)), *layers])
+        return FrozenBackbone(network, preprocessing="unit")
+
+    for factor in (1.0, 0.5, 1.0):
+        kept = FeatureCache(tmp_path, verbose=False).array(backbone(factor), images(8))
+        np.testing.assert_allclose(kept, backbone(factor)(images(8)), rtol=1e-4, atol=1e-5)
+
+
+def test_views_of_an_augmentation_with_other_weights_are_others():
+    keys = set()
+    for mean in (0.0, 50.0):
+        layer = keras.layers.Normalization(axis=None)
+        layer.adapt(images(8).astype("float32") + mean)
+        augmentation = keras.Sequential([layer, keras.layers.RandomContrast(0.5)])
+        augmentation.build((None, SIZE, SIZE, 3))
+        keys.add(DrawnViews(augmentation, 2, 0).key(0))
+        keys.add(DrawnViews(augmentation, 2, 0).key(0))
+    assert len(keys) == 2
+
+
+# ---- what must not be kept
+
+
+def as_float(x):
+    return tf.cast(x, "float32")
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda x: as_float(x) - tf.reduce_mean(as_float(x), 0) + 100,
+        lambda x: 255 * as_float(x) / tf.reduce_max(as_float(x)),
+        lambda x: tf.concat([x[:2], x[2:][::-1]], 0),
+    ],
+    ids=["mean", "maximum", "reversed"],
+)
+def test_a_map_that_mixes_the_rows_of_a_shuffled_batch_is_found(mix, photos):
+    for data in (shuffled(), train_of(photos)):
+        with pytest.raises(NotKeepable, match="mixes the rows of a batch"):
+            inspect(data.map(lambda x, y: (mix(x), y)))
+
+
+def test_a_map_that_keeps_rows_apart_is_none_of_that(photos):
+    for data in (shuffled(), train_of(photos)):
+        inspect(data.map(lambda x, y: (as_float(x) / 2, tf.one_hot(y, 2))))
+
+
+def changing_variable():
+    factor = tf.Variable(1.0)
+    return lambda x, y: (as_float(x) * factor, y)
+
+
+def changing_table():
+    table = tf.lookup.experimental.MutableHashTable(tf.int32, tf.float32, 1.0)
+    return lambda x, y: (as_float(x) * table.lookup(0), y)
+
+
+def clock():
+    return lambda x, y: (as_float(x) + tf.cast(tf.timestamp() % 1, "float32"), y)
+
+
+@pytest.mark.parametrize("make", [changing_variable, changing_table, clock])
+def test_a_map_that_reads_what_may_change_is_found(make):
+    with pytest.raises(NotKeepable, match=r"reads what may change meanwhile.*put \.cache\(\)"):
+        inspect(rows().batch(8).map(make()))
+    inspect(rows().batch(8).map(make()).cache())
+
+
+def test_a_py_dataset_that_is_random_now_and_then_is_found():
+    class Flipped(keras.utils.PyDataset):
+        def __len__(self):
+            return 20
+
+        def __getitem__(self, index):
+            turn = index in (5, 6, 7, 8) and np.random.random() < 0.999
+            return images(4, seed=np.random.randint(1000) if turn else index), labels(4)
+
+    with pytest.raises(NotKeepable, match="gives another batch each time it is asked"):
+        of_py_dataset(Flipped())
+
+
+def test_what_does_not_fit_into_float16_is_not_kept_in_it(tmp_path):
+    network = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Rescaling(1e4)])
+    for folder in (None, tmp_path):
+        cache = FeatureCache(folder, dtype="float16", verbose=False)
+        with pytest.raises(NotKeepable, match=r"do not fit into float16.*leave `dtype`"):
+            cache.array(FrozenBackbone(network, preprocessing="raw"), images(4))
+
+
+# ---- the order, from fit to fit and from phase to phase
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_order_goes_on_from_fit_to_fit(shared):
+    cache = FeatureCache(verbose=False) if shared else "auto"
+    kept = weights_after(cache, shuffled, fits=3, epochs=1)
+    plain = weights_after(None, shuffled, fits=3, epochs=1)
+    assert relative_difference(kept, plain) <= 1e-5
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_the_order_of_a_folder_goes_on_from_fit_to_fit(photos, mapped):
+    def train():
+        data = train_of(photos)
+        return data.map(lambda x, y: (x, y)) if mapped else data
+
+    one, other = (
+        weights_after(cache, train, fits=2) for cache in (FeatureCache(verbose=False), None)
+    )
+    assert relative_difference(one, other) <= 1e-5
+
+
+def test_the_order_goes_on_where_nothing_is_frozen_any_more(photos):
+    for make in (shuffled, lambda: train_of(photos)):
+        one, other = (
+            weights_after(cache, make, epochs=4, schedule={1: "block4", 3: "all"})
+            for cache in ("auto", None)
+        )
+        assert relative_difference(one, other) <= 1e-5
+
+
+def test_a_look_at_the_images_of_a_folder_moves_training_on_as_it_would(photos):
+    def looked_at():
+        data = train_of(photos)
+        next(iter(data))
+        return data
+
+    kept, plain = (weights_after(cache, looked_at) for cache in ("auto", None))
+    assert relative_difference(kept, plain) <= 1e-5
+
+
+# ---- messages
+
+
+def test_a_removed_folder_is_made_again(tmp_path):
+    cache = FeatureCache(tmp_path / "cache", memory_limit=0, verbose=False)
+    cache.array(tiny_backbone(), images(8))
+    shutil.rmtree(tmp_path / "cache")
+    assert cache.array(tiny_backbone(), images(9)).shape == (9, 10)
+
+
+def test_one_image_is_told_to_be_no_batch():
+    with pytest.raises(ValueError, match=r"takes batches of images.*One image becomes a batch by"):
+        FeatureCache(verbose=False).array(tiny_backbone(), images(1)[0])
+
+
+def test_rows_without_a_batch_are_told():
+    with pytest.raises(NotKeepable, match="it is not batched, or not where one can see it"):
+        FeatureCache(verbose=False).dataset(tiny_backbone(), rows())
