@@ -80,8 +80,8 @@ class FeatureCache:
     Args:
         directory: A folder to keep activations in between runs, of data that can be recognized:
             from `image_folder`, or arrays. Processes may share it. `None` for no such folder.
-        memory_limit: Bytes of activations that may be held in RAM at a place; a quarter of the
-            free memory unless given.
+        memory_limit: Bytes that each set of activations may take in RAM: of one part of the data,
+            after one block, of one view. A quarter of the free memory unless given.
         disk_limit: Bytes that the folder may take; the least recently used activations are
             removed. No limit unless given.
         dtype: `"float16"` to keep activations in half the space, rounded; `None` as they are.

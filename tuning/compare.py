@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from command_line import image_directory, number_from, output_folder, warn_as
@@ -205,13 +206,18 @@ def _report(output: Path, outcomes: Sequence["Outcome"], data: "ImageFolder") ->
     by_recipe: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         by_recipe.setdefault(outcome.recipe, []).append(outcome)
-    plot_history(
-        {name: of_recipe[0].plotter for name, of_recipe in by_recipe.items()},
-        output / "compare.png",
-    )
+    curves = {name: _curves(of_recipe[0]) for name, of_recipe in by_recipe.items()}
+    plot_history(curves, output / "compare.png")
     _write_table(by_recipe, output / "compare.csv")
     _print_table(by_recipe)
     print(f"Curves (seed 0): {output / 'compare.png'}")
+
+
+def _curves(outcome: "Outcome") -> SimpleNamespace:
+    """Its history, but for the learning rates, which say nothing here."""
+    plotter = outcome.plotter
+    history = {k: v for k, v in plotter.history.items() if not k.startswith("learning_rate")}
+    return SimpleNamespace(history=history, epochs=plotter.epochs)
 
 
 def _print_table(by_recipe: dict[str, list["Outcome"]]) -> None:
