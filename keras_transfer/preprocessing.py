@@ -116,19 +116,22 @@ MODES: Mapping[str, _Mode] = {
 }
 
 
-def preprocessing_layer(preprocessing: str | keras.Layer | None) -> keras.Layer:
+def preprocessing_layer(
+    preprocessing: str | keras.Layer | None, dtype: str | None = None
+) -> keras.Layer:
     """Returns the layer that a mode's name, a layer or `None` stands for.
 
     Args:
         preprocessing: A name of `MODES`, any Keras layer, or `None` for pixels passed on as they
             are.
+        dtype: What the layer computes in; as the policy says unless given.
 
     Raises:
         ValueError: If the name is unknown.
         TypeError: If it is neither a name nor a layer.
     """
     if preprocessing is None:
-        return keras.layers.Rescaling(1.0, name="preprocessing")  # a cast, and no promise
+        return keras.layers.Rescaling(1.0, name="preprocessing", dtype=dtype)  # a cast, no promise
     if isinstance(preprocessing, keras.Layer):
         return preprocessing
     if not isinstance(preprocessing, str):
@@ -142,4 +145,4 @@ def preprocessing_layer(preprocessing: str | keras.Layer | None) -> keras.Layer:
             f"of {', '.join(map(repr, MODES))}."
         )
     mode = MODES[preprocessing]
-    return PixelScaling(mode.scale, mode.offset, bgr=mode.bgr, name="preprocessing")
+    return PixelScaling(mode.scale, mode.offset, bgr=mode.bgr, name="preprocessing", dtype=dtype)
