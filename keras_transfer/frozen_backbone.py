@@ -13,7 +13,12 @@ from keras_transfer import backbones, blocks
 from keras_transfer.blocks import Unit
 from keras_transfer.fingerprints import nameless
 from keras_transfer.hub_module import HubModule, cloning
-from keras_transfer.preprocessing import PixelScaling, preprocessing_layer, warn_of_range
+from keras_transfer.preprocessing import (
+    PixelScaling,
+    preprocessing_layer,
+    warn_of_range,
+    warn_of_raw_pixels,
+)
 
 _AFTER = "after:"
 
@@ -128,9 +133,24 @@ class FrozenBackbone(keras.layers.Layer):
         return tuple(link.name for link in self._links[1:])
 
     def check_pixels(self, images: Any) -> None:
-        """Warns if a batch of images is not the raw 0..255 that the preprocessing takes."""
+        """Warns if a batch of images is not in the range that the backbone takes.
+
+        That is raw 0..255, unless `preprocessing=None` gives a module the pixels as they are.
+        """
         if isinstance(self.preprocessing, PixelScaling):
             warn_of_range(images)
+        elif self._passes_pixels_on and self._module_pixels == "unit":
+            warn_of_raw_pixels(images)
+
+    @property
+    def _passes_pixels_on(self) -> bool:
+        layer = self.preprocessing
+        return isinstance(layer, keras.layers.Rescaling) and (layer.scale, layer.offset) == (1, 0)
+
+    @property
+    def _module_pixels(self) -> str | None:
+        first = self._chain[0].layers
+        return next((one.pixels for one in first if isinstance(one, HubModule)), None)
 
     def fingerprints(self) -> dict[str, dict[str, str]]:
         """Returns what decides the activations after each link: digests of what comes before."""
@@ -304,11 +324,15 @@ class FrozenBackbone(keras.layers.Layer):
     def _check_images(self, shape: tuple[int | None, ...]) -> None:
         expected = self._chain[0].input_shape
         keeps_shape = isinstance(self.preprocessing, PixelScaling | keras.layers.Rescaling)
-        if keeps_shape and (len(shape) != len(expected) or shape[-1] != expected[-1]):
+        differs = len(shape) != len(expected) or any(
+            a != b for a, b in zip(shape[1:], expected[1:], strict=True) if a and b
+        )
+        if keeps_shape and (differs or (shape[-1] is None and expected[-1] is not None)):
             raise ValueError(
                 f"Backbone '{self.name}' takes batches of images of shape {expected}. Received: "
                 f"{shape}. One image becomes a batch by `image[None]`, a grey one RGB by "
-                "`keras.ops.repeat(images, 3, axis=-1)`."
+                "`keras.ops.repeat(images, 3, axis=-1)`, one of another size fits by "
+                "`keras.ops.image.resize(images, (height, width))`."
             )
 
     def _index(self, name: str) -> int:

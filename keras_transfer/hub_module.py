@@ -3,25 +3,26 @@
 import contextlib
 import os
 import re
+import shutil
 import tempfile
 import warnings
+import weakref
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
-from weakref import WeakValueDictionary
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-# Keras has no public name to ask whether a file is being loaded that nobody has said to trust;
-# its own TFSMLayer asks here, too.
+# Keras has no public names to ask whether only shapes are wanted, nor whether a file is being
+# loaded that nobody has said to trust; its own TFSMLayer asks here, too.
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.saving.serialization_lib import in_safe_mode
 
 from keras_transfer import hub_source
-from keras_transfer.module_graph import ModuleGraph, Regularizer, load_graph, moves_variables
+from keras_transfer.module_graph import ModuleGraph, load_graph, moves_variables, read_variables
 from keras_transfer.module_spec import ModuleSpec, VariableSpec, images_of
 from keras_transfer.saved_model_files import DamagedModule, GraphFiles, is_tf_keras
 from keras_transfer.variable_group import VariableGroup
@@ -29,7 +30,7 @@ from keras_transfer.variable_group import VariableGroup
 _ANY_SIZE = 224  # to try a module on, where its signature leaves the size open
 
 # Graphs that the user has loaded in this process, so that a layer can be cloned.
-_LOADED: WeakValueDictionary[str, GraphFiles] = WeakValueDictionary()
+_LOADED: weakref.WeakValueDictionary[str, GraphFiles] = weakref.WeakValueDictionary()
 _is_cloning: ContextVar[bool] = ContextVar("is_cloning", default=False)
 
 
@@ -112,13 +113,7 @@ class HubModule(keras.layers.Layer):
         self.built = True
 
     def _take(self, graph: ModuleGraph, files: GraphFiles) -> None:
-        by_id = {id(v): mine for v, mine in zip(graph.variables, self._adopted, strict=True)}
-        regularizers = tuple(
-            Regularizer(one.loss, tuple(by_id[id(v)] for v in one.variables if id(v) in by_id))
-            for one in graph.regularizers
-        )
-        self._graph = replace(graph, regularizers=regularizers)
-        self._files = files
+        self._graph, self._files = graph, files
         _LOADED[files.digest] = files
 
     @property
@@ -147,16 +142,19 @@ class HubModule(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Runs the module in inference mode, whatever `training` is."""
+        shape = self.compute_output_shape(tuple(inputs.shape))
         if self._graph is None:
+            if in_symbolic_scope():  # only the shape is asked for, while a file is being loaded
+                return keras.ops.zeros([side or 1 for side in shape], self.compute_dtype)
             raise ValueError(
                 f"Module '{self.name}' has no graph: it was made from a config alone. Load the "
                 "whole .keras file, with keras.saving.load_model(path, safe_mode=False)."
             )
-        shape = self.compute_output_shape(tuple(inputs.shape))
         outputs = self._graph.run(_as(self.specification.given_dtype, inputs))
         outputs.set_shape(shape)
+        training_ones = {id(variable.value) for variable in self.trainable_weights}
         for regularizer in self._graph.regularizers:
-            if self.trainable and any(variable.trainable for variable in regularizer.variables):
+            if training_ones.intersection(map(id, regularizer.variables)):
                 self.add_loss(regularizer.loss())
         return keras.ops.cast(outputs, self.compute_dtype)
 
@@ -238,23 +236,19 @@ class HubModule(keras.layers.Layer):
 
     def _load(self, files: GraphFiles) -> None:
         """Loads the graph, and lets it read the variables that this layer has."""
-        home = tempfile.TemporaryDirectory(prefix="keras_transfer_")
-        files.write(Path(home.name))
+        home = Path(tempfile.mkdtemp(prefix="keras_transfer_"))
+        # Its assets are read again when the model is exported, so it stays as long as the layer.
+        weakref.finalize(self, shutil.rmtree, home, ignore_errors=True)
+        files.write(home)
         graph = load_graph(
-            Path(home.name),
+            home,
             signature=self.signature,
             output=self.output_key,
             arguments=self.arguments,
             values=False,
         )
         self.specification.check(graph)
-        for mine, variable in zip(self._adopted, graph.variables, strict=True):
-            variable.assign(tf.cast(mine.numpy(), variable.dtype))
-            # Keras has no public way to give a variable another one of TensorFlow's to hold its
-            # value, and a loaded graph reads its own only.
-            mine._value = variable
-        self._take(graph, files)
-        self._home = home  # its assets are read again when the model is exported
+        self._take(read_variables(graph, [mine.value for mine in self._adopted]), files)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,31 @@ def load_graph(
         traces=tuple(entry.traces),
         module=module,
     )
+
+
+def read_variables(graph: ModuleGraph, variables: Sequence[Any]) -> ModuleGraph:
+    """Returns a graph that reads these variables in the place of its own, one for one."""
+    pairs = list(zip(graph.variables, variables, strict=True))
+    by_variable = {id(old): new for old, new in pairs}
+    by_capture = {id(_capture(old)): _capture(new) for old, new in pairs}
+    losses = [trace for regularizer in graph.regularizers for trace in _traces(regularizer.loss)]
+    for trace in {id(trace): trace for trace in (*graph.traces, *losses)}.values():
+        trace.set_variables([by_variable.get(id(one), one) for one in trace.variables])
+        captured = [by_capture.get(id(one), one) for one in trace.captured_inputs]
+        trace.set_external_captures(captured)
+    return replace(
+        graph,
+        variables=tuple(variables),
+        regularizers=tuple(
+            replace(one, variables=tuple(by_variable.get(id(v), v) for v in one.variables))
+            for one in graph.regularizers
+        ),
+    )
+
+
+def _capture(variable: Any) -> Any:
+    """What TensorFlow lets a function capture of a variable; the whole, where it has replicas."""
+    return variable if getattr(variable, "is_distributed_variable", False) else variable.handle
 
 
 def _loaded(folder: Path, values: bool) -> Any:

@@ -94,6 +94,26 @@ def warn_of_range(images: Any) -> None:
         )
 
 
+def warn_of_raw_pixels(images: Any) -> None:
+    """Warns if pixels look raw, where 0..1 is meant.
+
+    Args:
+        images: A batch of images, `(batch, height, width, 3)`.
+
+    Warns:
+        UserWarning: If some lie far outside 0..1.
+    """
+    pixels = np.asarray(images)
+    # A resize by cubic interpolation overshoots by less than a quarter of the range.
+    if pixels.size and (pixels.max() > 1.25 or pixels.min() < -0.25):
+        warnings.warn(
+            f"Expected pixels in 0..1. Received: {pixels.min():.3g}..{pixels.max():.3g}. The "
+            "module takes 0..1, and preprocessing=None passes pixels on as they are: leave that "
+            "out, so that the backbone scales raw 0..255 itself.",
+            stacklevel=3,
+        )
+
+
 @dataclass(frozen=True)
 class _Mode:
     """One way of scaling pixels, with the literature's name for it."""
