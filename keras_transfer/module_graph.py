@@ -11,6 +11,9 @@ import tensorflow as tf
 
 from keras_transfer.saved_model_files import DamagedModule, what_is_missing
 
+# What TensorFlow raises when it loads a SavedModel of which bytes are missing or others.
+_UNREADABLE = (OSError, tf.errors.OpError, ValueError, LookupError, RuntimeError, AssertionError)
+
 
 @dataclass(frozen=True)
 class Regularizer:
@@ -153,7 +156,7 @@ def _loaded(folder: Path, values: bool) -> Any:
     options = tf.saved_model.LoadOptions(experimental_skip_checkpoint=not values)
     try:
         return tf.saved_model.load(str(folder), options=options)
-    except (OSError, tf.errors.OpError) as error:
+    except _UNREADABLE as error:
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise DamagedModule(f"{folder} cannot be read as a SavedModel: {reason[0]}") from error
 
