@@ -1,11 +1,13 @@
 """The cache of tensorflow_hub: what is broken in it is found, named, and cleared away."""
 
+import contextlib
 import hashlib
 import os
 import shutil
 import socket
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,42 +38,46 @@ class CachedModule:
         self.folder = self.cache / hashlib.sha1(handle.encode("utf8")).hexdigest()
 
     @property
+    def problem(self) -> str | None:
+        """What is missing of the module; `None` if it is complete, or not there at all."""
+        return what_is_missing(self.folder) if self.folder.exists() else None
+
+    @property
     def is_complete(self) -> bool:
         """Whether the module is there with all its files."""
-        return self.folder.is_dir() and what_is_missing(self.folder) is None
+        return self.folder.is_dir() and self.problem is None
 
-    def heal(self) -> None:
-        """Clears away what an interrupted download or a cleaner left, and says so.
+    @contextlib.contextmanager
+    def set_aside(self, problem: str) -> Iterator[None]:
+        """Takes a damaged copy out of the way while another is fetched, and says so.
 
-        Raises:
-            DamagedModule: If that cannot be removed. The message names it.
-        """
-        self._remove_stale_lock()
-        if self.folder.exists() and (problem := what_is_missing(self.folder)) is not None:
-            self.discard(problem)
-
-    def discard(self, problem: str) -> None:
-        """Removes the module's folder, so that it is fetched again.
+        It is removed afterwards; where the block fails, it comes back, since there is no other.
 
         Raises:
-            DamagedModule: If it cannot be removed.
+            DamagedModule: If it cannot be moved. The message names it.
         """
         print(f"{self.folder}, the copy of {self._handle}, is damaged ({problem}): fetching again.")
         aside = self.folder.with_name(f"{self.folder.name}.damaged.{uuid.uuid4().hex}")
         try:
-            # Under another name first: nobody sees the folder half removed. A link is left alone,
-            # for what it points to is not ours.
+            # What a link points to is not ours.
             if self.folder.is_symlink():
                 raise OSError("it is a link")
             self.folder.rename(aside)
-            shutil.rmtree(aside)
         except OSError as error:
             raise DamagedModule(
                 f"{self.folder}, the copy of {self._handle}, is damaged ({problem}) and cannot be "
-                f"removed ({error}). Delete it by hand, and try again."
+                f"moved ({error}). Delete it by hand, and try again."
             ) from error
+        try:
+            yield
+        except BaseException:
+            if not self.folder.exists():
+                aside.rename(self.folder)
+            raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
-    def _remove_stale_lock(self) -> None:
+    def remove_stale_lock(self) -> None:
         """Removes the lock of a download whose process is gone, and what it had fetched."""
         lock = self.folder.with_name(f"{self.folder.name}.lock")
         try:

@@ -104,8 +104,7 @@ def fetched_again(handle: str | os.PathLike[str], problem: str) -> Path:
     cached = CachedModule(hub, os.fspath(handle))
     if not cached.folder.is_dir():
         raise DamagedModule(problem)
-    with _one_at_a_time(cached):
-        cached.discard(problem)
+    with _one_at_a_time(cached), cached.set_aside(problem):
         return _resolved(hub, cached, os.fspath(handle))
 
 
@@ -115,19 +114,18 @@ def _fetched(handle: str) -> Path:
     if cached.is_complete or not _is_kept_in_cache(hub, handle):
         return _resolved(hub, cached, handle)
     with _one_at_a_time(cached):
-        cached.heal()
-        folder = _resolved(hub, cached, handle)
-        problem = what_is_missing(folder)
-        if problem is not None:
-            cached.discard(problem)
-            folder = _resolved(hub, cached, handle)
-            problem = what_is_missing(folder)
-    if problem is not None:
+        cached.remove_stale_lock()
+        if cached.problem is None:
+            _resolved(hub, cached, handle)
+        if cached.problem is not None:  # of an old copy, or of a download that broke off
+            with cached.set_aside(cached.problem):
+                _resolved(hub, cached, handle)
+    if cached.problem is not None:
         raise DamagedModule(
-            f"What {handle!r} gives is no complete SavedModel, twice: {problem}. It lies in "
-            f"{folder}; delete that, or look there for what it is."
+            f"What {handle!r} gives is no complete SavedModel: {cached.problem}. It lies in "
+            f"{cached.folder}; delete that, or look there for what it is."
         )
-    return folder
+    return cached.folder
 
 
 def _is_kept_in_cache(hub: Any, handle: str) -> bool:

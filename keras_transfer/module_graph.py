@@ -156,8 +156,15 @@ def _loaded(folder: Path, values: bool) -> Any:
     options = tf.saved_model.LoadOptions(experimental_skip_checkpoint=not values)
     try:
         return tf.saved_model.load(str(folder), options=options)
+    except (tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError, PermissionError):
+        raise
     except _UNREADABLE as error:
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        if "not registered" in reason[0]:
+            raise ValueError(
+                f"{folder} needs an operation that this TensorFlow lacks: {reason[0]}. Import the "
+                "package that brings it (such as tensorflow_text) first."
+            ) from error
         raise DamagedModule(f"{folder} cannot be read as a SavedModel: {reason[0]}") from error
 
 

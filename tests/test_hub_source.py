@@ -118,7 +118,7 @@ class TestAddress:
         (tmp_path / "other" / "readme.txt").write_text("no model")
         server.modules["/other"] = archive(tmp_path / "other")
         with pytest.raises(
-            OSError, match=r"twice: saved_model.pb is missing.*delete that"
+            OSError, match=r"SavedModel: saved_model.pb is missing.*delete that"
         ) as error:
             FrozenBackbone(server.handle_for("/other"))
         assert str(place(cache, server.handle_for("/other"))) in str(error.value)
@@ -202,6 +202,7 @@ class TestHealing:
         with pytest.raises(OSError, match="cannot be fetched"):
             FrozenBackbone(handle)
         assert said in capsys.readouterr().out
+        assert [p.name for p in cache.iterdir() if p.is_dir()] == [place(cache, handle).name]
 
     def test_a_download_that_breaks_off_leaves_nothing_behind(self, server, cache):
         server.cut = len(server.modules[PATH]) // 2
@@ -241,11 +242,11 @@ class TestHealing:
         lock = Path(f"{cached.folder}.lock")
         for holder in (f"{socket.gethostname()}.{os.getpid()}.1a", "another.example.org.1.2b"):
             lock.write_text(holder)
-            cached.heal()
+            cached.remove_stale_lock()
             assert lock.exists(), holder
         old = time.time() - 3600
         os.utime(lock, (old, old))
-        cached.heal()
+        cached.remove_stale_lock()
         assert not lock.exists()
 
     def test_a_link_in_the_cache_is_not_followed(self, server, cache, folder, tmp_path):
