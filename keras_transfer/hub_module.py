@@ -24,7 +24,7 @@ from keras.src.saving.serialization_lib import in_safe_mode
 from keras_transfer import hub_source
 from keras_transfer.module_graph import ModuleGraph, load_graph, moves_variables, read_variables
 from keras_transfer.module_spec import ModuleSpec, VariableSpec, images_of
-from keras_transfer.saved_model_files import DamagedModule, GraphFiles, is_tf_keras
+from keras_transfer.saved_model_files import GRAPH, DamagedModule, GraphFiles, is_tf_keras
 from keras_transfer.variable_group import VariableGroup
 
 _ANY_SIZE = 224  # to try a module on, where its signature leaves the size open
@@ -102,6 +102,7 @@ class HubModule(keras.layers.Layer):
         self.specification = specification
         self._sizes: dict[tuple[int, int], tuple[int | None, ...]] = {}
         self._graph: ModuleGraph | None = None
+        self._damage: str | None = None
         values = graph.variables if graph else [None] * len(specification.variables)
         self._adopted = [
             _adopted(spec, value)
@@ -147,8 +148,9 @@ class HubModule(keras.layers.Layer):
             if in_symbolic_scope():  # only the shape is asked for, while a file is being loaded
                 return keras.ops.zeros([side or 1 for side in shape], self.compute_dtype)
             raise ValueError(
-                f"Module '{self.name}' has no graph: it was made from a config alone. Load the "
-                "whole .keras file, with keras.saving.load_model(path, safe_mode=False)."
+                f"Module '{self.name}' has no graph: it was made from a config alone, or from a "
+                "file that lacks it. Load the whole .keras file that was saved, with "
+                "keras.saving.load_model(path, safe_mode=False)."
             )
         outputs = self._graph.run(_as(self.specification.given_dtype, inputs))
         outputs.set_shape(shape)
@@ -220,19 +222,25 @@ class HubModule(keras.layers.Layer):
 
     def load_assets(self, store: str | None) -> None:
         """Reads the graph from a model file. The variables have their values already."""
-        if store is None or not (Path(store) / "saved_model.pb").is_file():
-            raise DamagedModule(
-                f"The file lacks the graph of module '{self.name}': {store} holds no "
-                "saved_model.pb. Save the model again, as a whole."
+        # Keras tries again elsewhere in the file, and would tell of that only.
+        self._damage = self._damage or self._damage_in(store)
+        if self._damage is not None:
+            raise DamagedModule(self._damage)
+        if self._graph is None and store is not None:
+            self._load(GraphFiles.read(Path(store)))
+
+    def _damage_in(self, store: str | None) -> str | None:
+        if store is None or not (Path(store) / GRAPH).is_file():
+            return (
+                f"The file lacks the graph of module '{self.name}': {store} holds no {GRAPH}. Save "
+                "the model again, as a whole."
             )
-        files = GraphFiles.read(Path(store))
-        if files.digest != self.specification.graph:
-            raise DamagedModule(
+        if GraphFiles.read(Path(store)).digest != self.specification.graph:
+            return (
                 f"The graph of module '{self.name}' is not the one that the file's config speaks "
                 "of. The file is damaged, or was put together of two; nothing of it was run."
             )
-        if self._graph is None:
-            self._load(files)
+        return None
 
     def _load(self, files: GraphFiles) -> None:
         """Loads the graph, and lets it read the variables that this layer has."""
