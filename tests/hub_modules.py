@@ -103,7 +103,7 @@ def save_plain(folder: Path, **kwargs) -> Path:
 def archive(folder: Path) -> bytes:
     """The folder as tfhub.dev sends it."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
         tar.add(folder, arcname=".")
     return buffer.getvalue()
 
