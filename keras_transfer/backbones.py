@@ -1,13 +1,17 @@
-"""From a source (a name or a model) to a pretrained model and the pixel range that it expects."""
+"""From a source (name, model, module) to a pretrained model and the pixel range that it expects."""
 
 import difflib
 import inspect
+import os
 import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+
+from keras_transfer import hub_source
+from keras_transfer.hub_module import HubModule
 
 DEFAULT = "efficientnet_lite0"
 
@@ -30,10 +34,17 @@ _MODES = {
 
 @dataclass(frozen=True)
 class Source:
-    """A pretrained model and the preprocessing mode that it was trained with."""
+    """A pretrained model and the preprocessing mode that it was trained with.
+
+    Attributes:
+        model: The model.
+        preprocessing: The mode; `None` if it is not known.
+        dtype: The type that its pixels must reach it in; `None` for that of the policy.
+    """
 
     model: keras.Model
     preprocessing: str | None
+    dtype: str | None = None
 
 
 def names() -> tuple[str, ...]:
@@ -42,7 +53,7 @@ def names() -> tuple[str, ...]:
 
 
 def load(
-    source: str | keras.Model,
+    source: str | os.PathLike[str] | keras.Model | HubModule,
     *,
     weights: str | None = "imagenet",
     input_shape: tuple[int | None, ...] | None = None,
@@ -50,10 +61,10 @@ def load(
     """Loads a source without its classification top.
 
     Args:
-        source: A name of `names()`, in any spelling that differs in case, `_` and `-` only; or a
-            model, which is taken as it is.
+        source: A name of `names()`, in any spelling that differs in case, `_` and `-` only; a
+            model, which is taken as it is; a `HubModule`, or a handle for one.
         weights: `"imagenet"`, `None` for random weights, or the path of a weights file. Ignored
-            for a model.
+            for a model and a module.
         input_shape: `(height, width, 3)`; `None` for any size, where the architecture allows it.
             Of models, only one that is neither functional nor built needs it.
 
@@ -62,20 +73,36 @@ def load(
 
     Raises:
         ValueError: If the name is unknown, or a model has its own shape and another is given.
-        OSError: If the weights cannot be had.
+        OSError: If the weights, or the module, cannot be had.
     """
     if isinstance(source, keras.Model):
         return Source(_functional(source, input_shape), _known_mode(source))
+    if isinstance(source, HubModule):
+        return _of_module(source, input_shape)
+    if hub_source.is_handle(source) and not _is_name(source):
+        return _of_module(HubModule(source), input_shape)
     if not isinstance(source, str):
         raise TypeError(
-            "A backbone's source must be a name or a keras.Model. Received: "
-            f"{source!r} of type {type(source).__name__}."
+            "A backbone's source must be a name, a keras.Model, or the address or folder of a "
+            f"module. Received: {source!r} of type {type(source).__name__}."
         )
     if _key(source) == _key(DEFAULT):
         from keras_transfer.efficientnet_lite import EfficientNetLite0
 
         return Source(EfficientNetLite0(weights=weights, input_shape=input_shape), "lite")
     return _load_application(source, weights, input_shape)
+
+
+def _is_name(source: Any) -> bool:
+    """Whether a source is a name, though there may be a folder of that name."""
+    return isinstance(source, str) and _key(source) in map(_key, names())
+
+
+def _of_module(module: HubModule, input_shape: tuple[int | None, ...] | None) -> Source:
+    shape = input_shape or module.image_shape
+    image = keras.Input(shape, dtype="float32")  # a module rounds by itself, if it takes bytes
+    model = keras.Model(image, module(image), name=module.name)
+    return Source(model, module.pixels, dtype="float32")
 
 
 def _functional(model: keras.Model, input_shape: tuple[int | None, ...] | None) -> keras.Model:
@@ -126,7 +153,8 @@ def _application(name: str) -> Any:
     spelt = {_key(known): known for known in names()}
     hint = f"Did you mean {' or '.join(repr(spelt[key]) for key in close)}? " if close else ""
     raise ValueError(
-        f"Unknown backbone {name!r}. {hint}Expected a keras.Model or one of: {', '.join(names())}."
+        f"Unknown backbone {name!r}. {hint}Expected a keras.Model, the address or folder of a "
+        f"module, or one of: {', '.join(names())}."
     )
 
 

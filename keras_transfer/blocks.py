@@ -4,7 +4,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 
@@ -43,7 +43,7 @@ class Block:
         name: The name that `unfreeze` and `BlockUnfreezer` take.
         parameters: Number of weights, statistics included.
         output_shape: Shape of the block's output, batch axis first; `None` where it depends on
-            the image size.
+            the image size. Of a group of variables in a module, that of the module.
         frozen: Whether training leaves the block as it is.
     """
 
@@ -51,6 +51,47 @@ class Block:
     parameters: int
     output_shape: tuple[int | None, ...]
     frozen: bool
+
+
+class Unit(Protocol):
+    """What is frozen and unfrozen by itself: a block, or a group of variables inside one."""
+
+    name: str
+    trainable: bool
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """As of `Block`."""
+
+    @property
+    def trainable_weights(self) -> list[keras.Variable]:
+        """The weights that train."""
+
+    def count_params(self) -> int:
+        """Returns the number of weights, statistics included."""
+
+
+def units(block: keras.Model) -> tuple[Unit, ...]:
+    """Returns what of a block can be frozen by itself, first to last.
+
+    That is the block, unless all its weights are those of one layer that has `groups`: a module
+    whose graph cannot be cut, though its variables tell where they belong.
+    """
+    weights = {id(weight) for weight in block.weights}
+    for layer in _layers(block):
+        groups = getattr(layer, "groups", ())
+        is_whole = weights == {id(weight) for weight in layer.weights}
+        # Keras' own convolutions have `groups`, too: a number.
+        if isinstance(groups, tuple) and groups and is_whole:
+            return groups
+    return (block,)
+
+
+def _layers(model: keras.Model) -> Iterator[keras.Layer]:
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
 
 
 @dataclass(frozen=True)

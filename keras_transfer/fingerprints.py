@@ -21,6 +21,9 @@ def digest_of(array: np.ndarray) -> str:
 
 _REFERENCES = ("input_layers", "output_layers", "keras_history")
 
+# What a layer has noted in the course of time, which says nothing of what it computes.
+_NOTES = ("known_shapes",)
+
 
 def nameless(config: Any) -> str:
     """Returns a config as text, with numbers for layers' names: Keras gives each new layer another.
@@ -45,6 +48,7 @@ def nameless(config: Any) -> str:
                 if key in _REFERENCES or (key == "name" and (of_layer or is_object))
                 else plain(value[key], layer and key == "config")
                 for key in sorted(value, key=str)
+                if key not in _NOTES
             }
         if isinstance(value, list | tuple):
             return [plain(part, False) for part in value]

@@ -2,6 +2,7 @@
 
 import fnmatch
 import hashlib
+import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
@@ -9,8 +10,15 @@ import keras
 import numpy as np
 
 from keras_transfer import backbones, blocks
+from keras_transfer.blocks import Unit
 from keras_transfer.fingerprints import of_architecture
-from keras_transfer.preprocessing import PixelScaling, preprocessing_layer, warn_of_range
+from keras_transfer.hub_module import HubModule, cloning
+from keras_transfer.preprocessing import (
+    PixelScaling,
+    preprocessing_layer,
+    warn_of_range,
+    warn_of_raw_pixels,
+)
 
 _AFTER = "after:"
 
@@ -30,10 +38,11 @@ class FrozenBackbone(keras.layers.Layer):
     statistics of BatchNormalization never move and Dropout inside the backbone never drops.
 
     Args:
-        source: The name of a model of `keras.applications`, `"efficientnet_lite0"`, or any
-            `keras.Model` with one image in and one tensor out (shared, not copied).
+        source: The name of a model of `keras.applications`, `"efficientnet_lite0"`; any
+            `keras.Model` with one image in and one tensor out (shared, not copied); the address of
+            a TF-Hub module, a SavedModel folder or a `.tar.gz` of one; or a `HubModule`.
         weights: `"imagenet"`, `None` for random weights, or the path of a weights file; ignored
-            for a model.
+            for a model and a module.
         input_shape: `(height, width, 3)`; `None` for any size, where the architecture allows it.
         pooling: `"avg"`, `"max"`, `"flatten"`, or `None` for the feature map. A source whose
             output is a vector already is not pooled.
@@ -63,7 +72,7 @@ class FrozenBackbone(keras.layers.Layer):
 
     def __init__(
         self,
-        source: str | keras.Model = backbones.DEFAULT,
+        source: str | os.PathLike[str] | keras.Model | HubModule = backbones.DEFAULT,
         *,
         weights: str | None = "imagenet",
         input_shape: tuple[int | None, ...] | None = None,
@@ -78,8 +87,8 @@ class FrozenBackbone(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         loaded = backbones.load(source, weights=weights, input_shape=input_shape)
         self.pooling = pooling
-        self.preprocessing = preprocessing_layer(_mode(preprocessing, loaded))
-        self._source_config = _Opaque(keras.saving.serialize_keras_object(loaded.model))
+        self.preprocessing = preprocessing_layer(_mode(preprocessing, loaded), loaded.dtype)
+        self._source = _Opaque(loaded.model)
         self._chain = list(blocks.split(loaded.model).values())
         self._pool = self._pooling_layer("pooling")
         for block in self._chain:
@@ -92,10 +101,13 @@ class FrozenBackbone(keras.layers.Layer):
 
     @property
     def blocks(self) -> tuple[blocks.Block, ...]:
-        """The blocks, first to last: name, parameter count, output shape, frozen or not."""
+        """The blocks, first to last: name, parameter count, output shape, frozen or not.
+
+        A TF-Hub module cannot be cut; its blocks are groups of its variables.
+        """
         return tuple(
-            blocks.Block(block.name, block.count_params(), block.output_shape, not block.trainable)
-            for block in self._chain
+            blocks.Block(unit.name, unit.count_params(), unit.output_shape, not unit.trainable)
+            for unit in self._units
         )
 
     @property
@@ -106,11 +118,11 @@ class FrozenBackbone(keras.layers.Layer):
         """
         return self.border_without(())
 
-    def border_without(self, blocks: Collection[str]) -> str | None:
+    def border_without(self, unfrozen: Collection[str]) -> str | None:
         """Returns what `border` will be when these blocks, too, are not frozen."""
         border = None
         for link in self._links[1:]:
-            if link.trainable_weights or link.name in blocks:
+            if link.trainable_weights or not _unit_names(link).isdisjoint(unfrozen):
                 return border
             border = link.name
         return border
@@ -121,7 +133,9 @@ class FrozenBackbone(keras.layers.Layer):
         return tuple(link.name for link in self._links[1:])
 
     def check_pixels(self, images: Any) -> None:
-        """Warns if a batch of images is not the raw 0..255 that the preprocessing takes.
+        """Warns if a batch of images is not in the range that the backbone takes.
+
+        That is raw 0..255, unless `preprocessing=None` gives a module the pixels as they are.
 
         Raises:
             ValueError: If it is no batch of images.
@@ -129,6 +143,18 @@ class FrozenBackbone(keras.layers.Layer):
         self._check_images(tuple(images.shape))
         if isinstance(self.preprocessing, PixelScaling):
             warn_of_range(images)
+        elif self._passes_pixels_on and self._module_pixels == "unit":
+            warn_of_raw_pixels(images)
+
+    @property
+    def _passes_pixels_on(self) -> bool:
+        layer = self.preprocessing
+        return isinstance(layer, keras.layers.Rescaling) and (layer.scale, layer.offset) == (1, 0)
+
+    @property
+    def _module_pixels(self) -> str | None:
+        first = self._chain[0].layers
+        return next((one.pixels for one in first if isinstance(one, HubModule)), None)
 
     def fingerprints(self) -> dict[str, dict[str, str]]:
         """Returns what decides the activations after each link: digests of what comes before."""
@@ -152,6 +178,10 @@ class FrozenBackbone(keras.layers.Layer):
     def _links(self) -> list[keras.Layer]:
         return [self.preprocessing, *self._chain, self._pool]
 
+    @property
+    def _units(self) -> list[Unit]:
+        return [unit for link in self._chain for unit in blocks.units(link)]
+
     def unfreeze(self, which: str | int | Sequence[str]) -> None:
         """Makes blocks trainable. A model that is compiled already must be compiled again.
 
@@ -170,23 +200,38 @@ class FrozenBackbone(keras.layers.Layer):
 
     def _set_trainable(self, which: str | int | Sequence[str], trainable: bool) -> None:
         names = self.select(which)
-        flags = [trainable if block.name in names else block.trainable for block in self._chain]
+        flags = {
+            unit.name: trainable if unit.name in names else unit.trainable for unit in self._units
+        }
         if trainable:
             self.trainable = True  # or `backbone.trainable = False` would hide what is unfrozen
-        for block, flag in zip(self._chain, flags, strict=True):
-            block.trainable = flag
+        for link in self._chain:
+            # Keras hands a link's flag down to all that is in it, so that comes first.
+            link.trainable = any(flags[name] for name in _unit_names(link))
+            for unit in blocks.units(link):
+                unit.trainable = flags[unit.name]
 
     def block(self, name: str) -> keras.Model:
-        """Returns a block as a model of its own, which shares the layers."""
+        """Returns a block as a model of its own, which shares the layers.
+
+        Raises:
+            ValueError: If there is no such block, or it is a group of a module's variables.
+        """
         (name,) = self.select([name])
+        if name not in self.link_names:
+            raise ValueError(
+                f"Block {name!r} of backbone '{self.name}' is a group of variables, of which no "
+                f"model can be made. Expected one of {list(self.link_names[:-1])}."
+            )
         return self._chain[self.link_names.index(name)]
 
     def block_weights(self, name: str) -> list[keras.Variable]:
         """Returns the weights of a block that train while it is not frozen."""
-        block = self.block(name)
-        was_trainable, block.trainable = block.trainable, True
-        weights = block.trainable_weights
-        block.trainable = was_trainable
+        (name,) = self.select([name])
+        (unit,) = (unit for unit in self._units if unit.name == name)
+        was_trainable, unit.trainable = unit.trainable, True
+        weights = unit.trainable_weights
+        unit.trainable = was_trainable
         return weights
 
     def pool(self, feature_map: Any) -> Any:
@@ -206,7 +251,7 @@ class FrozenBackbone(keras.layers.Layer):
         for block in self._chain[: self._index(after)]:
             x = block(x)
         lower = keras.Model(images, x, name=first.name)
-        unfrozen = [block.name for block in self._chain if block.trainable]
+        unfrozen = self._unfrozen
         backbone = type(self)(
             lower, pooling=None, preprocessing=self.preprocessing, name=f"{self.name}_up_to_{after}"
         )
@@ -223,7 +268,7 @@ class FrozenBackbone(keras.layers.Layer):
         Raises:
             ValueError: If it, or an item of it, matches no block. The message lists the blocks.
         """
-        names = [block.name for block in self._chain]
+        names = [unit.name for unit in self._units]
         if isinstance(which, int) and not isinstance(which, bool) and 0 < which <= len(names):
             return tuple(names[-which:])
         listed = isinstance(which, Sequence) and not isinstance(which, str) and len(which) > 0
@@ -282,12 +327,16 @@ class FrozenBackbone(keras.layers.Layer):
 
     def _check_images(self, shape: tuple[int | None, ...]) -> None:
         expected = self._chain[0].input_shape
-        keeps_shape = self.preprocessing is None or isinstance(self.preprocessing, PixelScaling)
-        if keeps_shape and (len(shape) != len(expected) or shape[-1] != expected[-1]):
+        keeps_shape = isinstance(self.preprocessing, PixelScaling | keras.layers.Rescaling)
+        differs = len(shape) != len(expected) or any(
+            a != b for a, b in zip(shape[1:], expected[1:], strict=True) if a and b
+        )
+        if keeps_shape and (differs or (shape[-1] is None and expected[-1] is not None)):
             raise ValueError(
                 f"Backbone '{self.name}' takes batches of images of shape {expected}. Received: "
                 f"{shape}. One image becomes a batch by `image[None]`, a grey one RGB by "
-                "`keras.ops.repeat(images, 3, axis=-1)`."
+                "`keras.ops.repeat(images, 3, axis=-1)`, one of another size fits by "
+                "`keras.ops.image.resize(images, (height, width))`."
             )
 
     def _index(self, name: str) -> int:
@@ -309,23 +358,43 @@ class FrozenBackbone(keras.layers.Layer):
         """Returns the whole architecture, so that loading needs no download."""
         return {
             **super().get_config(),
-            "source": self._source_config.value,
+            "source": keras.saving.serialize_keras_object(self._source.value),
             "pooling": self.pooling,
             "preprocessing": keras.saving.serialize_keras_object(self.preprocessing),
-            "unfrozen": [block.name for block in self._chain if block.trainable],
+            "unfrozen": self._unfrozen,
         }
+
+    @property
+    def _unfrozen(self) -> list[str]:
+        return [unit.name for unit in self._units if unit.trainable]
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Makes the layer again, with the same blocks unfrozen."""
+        """Makes the layer again, with the same blocks unfrozen.
+
+        Raises:
+            ValueError: If the config names a source in place of bringing it along, or brings one
+                that nobody has said is trusted.
+        """
         config = dict(config)
         unfrozen = config.pop("unfrozen")
-        for key in ("source", "preprocessing"):
-            config[key] = keras.saving.deserialize_keras_object(config[key])
+        with cloning():
+            for key in ("source", "preprocessing"):
+                config[key] = keras.saving.deserialize_keras_object(config[key])
+        if not isinstance(config["source"], keras.Model):
+            raise ValueError(
+                "The config of a FrozenBackbone brings its network along. Received: source="
+                f"{config['source']!r}. Nothing was loaded; a file with it was tampered with."
+            )
         layer = cls(**config)
         if unfrozen:
             layer.unfreeze(unfrozen)
         return layer
+
+
+def _unit_names(link: keras.Layer) -> set[str]:
+    is_block = isinstance(link, keras.Model)
+    return {unit.name for unit in blocks.units(link)} if is_block else {link.name}
 
 
 def _matches(pattern: Any, names: Sequence[str]) -> Sequence[str]:

@@ -116,7 +116,8 @@ class Keeper:
     def _kept(self, part: Part, loop: Mapping[str, Any]) -> Part:
         border = self._backbone.border
         if border is None:
-            raise NotKeepable("no block is frozen")
+            whole = "part of its module trains, and a module cannot be cut"
+            raise NotKeepable(whole if self._backbone.blocks[0].frozen else "no block is frozen")
         if not (part.is_dataset or part.is_array or part.is_py_dataset):
             raise NotKeepable(f"a {type(part.x).__name__} may give other images in each epoch")
         if part.is_array and loop.get("shuffle") == "batch":

@@ -94,6 +94,26 @@ def warn_of_range(images: Any) -> None:
         )
 
 
+def warn_of_raw_pixels(images: Any) -> None:
+    """Warns if pixels look raw, where 0..1 is meant.
+
+    Args:
+        images: A batch of images, `(batch, height, width, 3)`.
+
+    Warns:
+        UserWarning: If some lie far outside 0..1.
+    """
+    pixels = np.asarray(images)
+    # A resize by cubic interpolation overshoots by less than a quarter of the range.
+    if pixels.size and (pixels.max() > 1.25 or pixels.min() < -0.25):
+        warnings.warn(
+            f"Expected pixels in 0..1. Received: {pixels.min():.3g}..{pixels.max():.3g}. The "
+            "module takes 0..1, and preprocessing=None passes pixels on as they are: leave that "
+            "out, so that the backbone scales raw 0..255 itself.",
+            stacklevel=3,
+        )
+
+
 @dataclass(frozen=True)
 class _Mode:
     """One way of scaling pixels, with the literature's name for it."""
@@ -116,19 +136,22 @@ MODES: Mapping[str, _Mode] = {
 }
 
 
-def preprocessing_layer(preprocessing: str | keras.Layer | None) -> keras.Layer:
+def preprocessing_layer(
+    preprocessing: str | keras.Layer | None, dtype: str | None = None
+) -> keras.Layer:
     """Returns the layer that a mode's name, a layer or `None` stands for.
 
     Args:
         preprocessing: A name of `MODES`, any Keras layer, or `None` for pixels passed on as they
             are.
+        dtype: What the layer computes in; as the policy says unless given.
 
     Raises:
         ValueError: If the name is unknown.
         TypeError: If it is neither a name nor a layer.
     """
     if preprocessing is None:
-        return keras.layers.Rescaling(1.0, name="preprocessing")  # a cast, and no promise
+        return keras.layers.Rescaling(1.0, name="preprocessing", dtype=dtype)  # a cast, no promise
     if isinstance(preprocessing, keras.Layer):
         return preprocessing
     if not isinstance(preprocessing, str):
@@ -142,4 +165,4 @@ def preprocessing_layer(preprocessing: str | keras.Layer | None) -> keras.Layer:
             f"of {', '.join(map(repr, MODES))}."
         )
     mode = MODES[preprocessing]
-    return PixelScaling(mode.scale, mode.offset, bgr=mode.bgr, name="preprocessing")
+    return PixelScaling(mode.scale, mode.offset, bgr=mode.bgr, name="preprocessing", dtype=dtype)

@@ -13,6 +13,7 @@ from keras_transfer import backbones
 from keras_transfer.feature_cache import FeatureCache
 from keras_transfer.fit_data import Part, split
 from keras_transfer.frozen_backbone import FrozenBackbone
+from keras_transfer.hub_module import HubModule, cloning
 from keras_transfer.keeper import Keeper
 from keras_transfer.labels import LOSSES, check_labels
 from keras_transfer.one_training import OneTraining
@@ -59,7 +60,11 @@ class TransferModel(keras.Model):
 
     def __init__(
         self,
-        backbone: str | keras.Model | FrozenBackbone = backbones.DEFAULT,
+        backbone: str
+        | os.PathLike[str]
+        | keras.Model
+        | HubModule
+        | FrozenBackbone = backbones.DEFAULT,
         classes: int | Sequence[str] = 2,
         *,
         hidden: int = 128,
@@ -277,10 +282,20 @@ class TransferModel(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
-        """Makes the model again."""
+        """Makes the model again.
+
+        Raises:
+            ValueError: If the config names a backbone in place of bringing it along.
+        """
         config = dict(config)
-        for key in ("backbone", "head", "augmentation"):
-            config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
+        with cloning():
+            for key in ("backbone", "head", "augmentation"):
+                config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
+        if not isinstance(config["backbone"], FrozenBackbone):
+            raise ValueError(
+                "The config of a TransferModel brings its backbone along. Received: backbone="
+                f"{config['backbone']!r}. Nothing was loaded; a file with it was tampered with."
+            )
         return cls(**config)
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import tiny_backbone
+from hub_modules import save_plain, save_reusable
 from PIL import Image
 
 import keras_transfer
-from keras_transfer import frozen_backbone
+from keras_transfer import frozen_backbone, hub_source
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -34,6 +35,11 @@ def _workplace(tmp_path, monkeypatch):
     searched.build((None, 150, 150, 3))
     (tmp_path / "runs" / "photos").mkdir(parents=True)
     searched.save(tmp_path / "runs" / "photos" / "best.keras")
+    save_plain(tmp_path / "module", outputs=2)
+    published, folder_of = save_reusable(tmp_path / "published"), hub_source.folder_of
+    monkeypatch.setattr(
+        hub_source, "folder_of", lambda h: published if hub_source.is_remote(h) else folder_of(h)
+    )
     load = frozen_backbone.backbones.load
 
     def offline(source, *, weights="imagenet", input_shape=None):

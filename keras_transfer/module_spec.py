@@ -1,0 +1,125 @@
+"""What a model file says of a module in plain values, so that it can be built without its graph."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from typing import Any, Self
+
+from keras_transfer.module_graph import ModuleGraph
+from keras_transfer.variable_groups import variable_groups
+
+
+@dataclass(frozen=True)
+class VariableSpec:
+    """One variable of a module.
+
+    Attributes:
+        name: Its name in the module, scopes included.
+        shape: Its shape.
+        dtype: Its type.
+        trainable: Whether it can train.
+        group: The group that it is frozen and unfrozen with; `None` if there are none.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    trainable: bool
+    group: str | None
+
+
+@dataclass(frozen=True)
+class ModuleSpec:
+    """A module's variables, and what it takes and gives.
+
+    Attributes:
+        graph: Digest of the files that make its graph.
+        variables: Its variables.
+        groups: The names of their groups, first to last.
+        given_shape: Shape of the images that it takes, batch axis first.
+        given_dtype: Type of the images that it takes.
+        output_shape: Shape of what it gives, batch axis first.
+        pixels: The range of its pixels as a mode of `preprocessing`, `None` if it is not known.
+    """
+
+    graph: str
+    variables: tuple[VariableSpec, ...]
+    groups: tuple[str, ...]
+    given_shape: tuple[int | None, ...]
+    given_dtype: str
+    output_shape: tuple[int | None, ...]
+    pixels: str | None
+
+    @classmethod
+    def of(
+        cls,
+        graph: ModuleGraph,
+        digest: str,
+        output_shape: Sequence[int | None],
+        pixels: str | None,
+    ) -> Self:
+        """Returns that of a loaded graph."""
+        grouped = _groups(graph)
+        return cls(
+            graph=digest,
+            variables=tuple(
+                VariableSpec(_name(v), tuple(v.shape), v.dtype.name, trains, group)
+                for v, trains, group in zip(graph.variables, graph.trainable, grouped, strict=True)
+            ),
+            groups=tuple(dict.fromkeys(filter(None, (grouped[i] for i in graph.order)))),
+            given_shape=images_of(graph),
+            given_dtype=graph.given.dtype.name,
+            output_shape=tuple(output_shape),
+            pixels=pixels,
+        )
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Makes it of what `to_config` returned."""
+        variables = tuple(
+            VariableSpec(**{**one, "shape": tuple(one["shape"])}) for one in config["variables"]
+        )
+        shapes = {key: tuple(config[key]) for key in ("groups", "given_shape", "output_shape")}
+        return cls(**{**config, **shapes, "variables": variables})
+
+    def to_config(self) -> dict[str, Any]:
+        """Returns it as what JSON can hold."""
+        return asdict(self)
+
+    def check(self, graph: ModuleGraph) -> None:
+        """Checks that a graph has these very variables.
+
+        Raises:
+            ValueError: If it has others.
+        """
+        found = [(_name(v), tuple(v.shape), v.dtype.name) for v in graph.variables]
+        expected = [(v.name, v.shape, v.dtype) for v in self.variables]
+        if found != expected:
+            differing = next(((a, b) for a, b in zip_longest(found, expected) if a != b))
+            raise ValueError(
+                f"The module's graph has other variables than the file says: {differing[0]} in "
+                f"the place of {differing[1]}. The file is damaged, or was put together of two."
+            )
+
+
+def images_of(graph: ModuleGraph) -> tuple[int | None, ...]:
+    """Returns the shape of the images that a graph takes; of unknown channels, three."""
+    shape = graph.given.shape
+    if shape.rank is None:
+        return (None, None, None, 3)
+    return (*shape[:-1], shape[-1] or 3)
+
+
+def _groups(graph: ModuleGraph) -> Sequence[str | None]:
+    ordered = [graph.variables[i] for i in graph.order]
+    trainable = [graph.trainable[i] for i in graph.order]
+    sizes = [variable.shape.num_elements() for variable in ordered]
+    found = variable_groups([_name(one) for one in ordered], sizes, trainable)
+    grouped: list[str | None] = [None] * len(ordered)
+    for i, group in zip(graph.order, found or (), strict=found is not None):
+        grouped[i] = group
+    return grouped
+
+
+def _name(variable: Any) -> str:
+    return variable.name.split(":")[0]
