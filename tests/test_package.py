@@ -13,7 +13,13 @@ MODULES = sorted((ROOT / "keras_transfer").glob("*.py"))
 
 # From the top of the package to its ground: a module imports from those below it only.
 LAYERS = (
+    "predict",
     "transfer_model",
+    "exporting",
+    "quantizing",
+    "served",
+    "export_facts",
+    "image_graph",
     "one_training",
     "block_unfreezer",
     "find_learning_rate",
@@ -54,6 +60,7 @@ LAYERS = (
     "preprocessing",
     "blocks",
     "fingerprints",
+    "optional_packages",
     "memory",
     "plots",
     "compare_figure",
