@@ -2,7 +2,8 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -184,21 +185,22 @@ def _write_saved_model(model: keras.Model, folder: Path, facts: ExportFacts) -> 
     archive = keras.export.ExportArchive()
     archive.track(model)
 
-    # One graph of the model, which all signatures call.
-    outputs = tf.function(
+    # Traced here, once, and called by all signatures.
+    outputs = _graph(
         lambda images: model(images, training=False),
-        input_signature=[tf.TensorSpec((None, *size, channels), tf.float32)],
-        autograph=False,
+        tf.TensorSpec((None, *size, channels), tf.float32),
     )
+    specs = {
+        dtype: tf.TensorSpec((None, None, None, channels), dtype, "images")
+        for dtype in (tf.float32, tf.uint8)
+    }
+    resize = {d: _graph(lambda images: resized(images, size), spec) for d, spec in specs.items()}
 
     def serve(images: tf.Tensor) -> tf.Tensor:
-        return outputs(resized(images, size))
+        return outputs(resize[images.dtype](images))
 
-    specs = {
-        t: tf.TensorSpec((None, None, None, channels), t, "images") for t in ("float32", "uint8")
-    }
-    archive.add_endpoint("serving_default", serve, [specs["float32"]])
-    archive.add_endpoint("serving_uint8", serve, [specs["uint8"]])
+    archive.add_endpoint("serving_default", serve, [specs[tf.float32]])
+    archive.add_endpoint("serving_uint8", serve, [specs[tf.uint8]])
     either = tf.function(serve, autograph=False)
     for spec in specs.values():
         either.get_concrete_function(spec)
@@ -210,6 +212,10 @@ def _write_saved_model(model: keras.Model, folder: Path, facts: ExportFacts) -> 
     labels = labels_path(folder, facts.format)
     if not labels.exists():
         write_labels(labels, facts.class_names)
+
+
+def _graph(function: Callable[[tf.Tensor], tf.Tensor], spec: tf.TensorSpec) -> Any:
+    return tf.function(function, input_signature=[spec], autograph=False).get_concrete_function()
 
 
 def _add_classify_bytes(archive: Any, outputs: Any, facts: ExportFacts, temporary: Path) -> None:
@@ -226,11 +232,11 @@ def _add_classify_bytes(archive: Any, outputs: Any, facts: ExportFacts, temporar
     table = tf.lookup.StaticHashTable(lines, default_value="")
     archive.track(table)
 
+    decode = _graph(lambda file: decoded(file, facts.image_size), tf.TensorSpec((), tf.string))
+
     def classify_bytes(images: tf.Tensor) -> dict[str, tf.Tensor]:
         spec = tf.TensorSpec((*facts.image_size, 3), tf.float32)
-        pixels = tf.map_fn(
-            lambda one: decoded(one, facts.image_size), images, fn_output_signature=spec
-        )
+        pixels = tf.map_fn(decode, images, fn_output_signature=spec)
         scores = _scores(outputs(pixels), facts.probabilities)
         label = table.lookup(tf.argmax(scores, axis=1))
         return {"label": label, "score": tf.reduce_max(scores, axis=1), "scores": scores}
@@ -291,9 +297,12 @@ def _write_files(
         if facts.format == "litert":
             options = {**_converter_options(quantization), **options}
         spec = keras.InputSpec(dtype="float32", shape=(None, *shape, facts.channels), name="images")
-        whole.export(
-            str(unfinished), facts.format, verbose=False, input_signature=[spec], **options
-        )
+        with warnings.catch_warnings():
+            # Keras 3.15.1 asks whether numpy has `np.object` when it writes ONNX.
+            warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
+            whole.export(
+                str(unfinished), facts.format, verbose=False, input_signature=[spec], **options
+            )
         if quantization is not None:
             facts = replace(facts, quantization=quantization.report(model, unfinished, facts))
         written = [p for p in Path(temporary).iterdir() if p.is_file()]
