@@ -233,7 +233,13 @@ def _run(args: argparse.Namespace) -> int:
 def _check_csv(path: Path) -> None:
     if path.is_dir():
         raise ValueError(f"--csv {str(path)!r} is a folder. Expected the name of a file.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(
+            f"--csv {str(path)!r} cannot be written: {str(path.parent)!r} is, or lies under, a "
+            "file. Choose another path."
+        ) from None
 
 
 if __name__ == "__main__":

@@ -118,7 +118,10 @@ def test_what_is_no_file_is_a_row_and_names_need_not_be_text(tmp_path, capsys):
         (["*.tiff"], "No file matches '*.tiff' (looked from "),
         (["empty"], "The folder 'empty' holds no images at any depth, but 1 other files."),
         (["a.png", "--csv", "empty"], "--csv 'empty' is a folder. Expected the name of a file."),
-        (["a.png", "--csv", "a.png/b.csv"], "Not a directory: 'a.png'"),
+        (
+            ["a.png", "--csv", "a.png/b.csv"],
+            "cannot be written: 'a.png' is, or lies under, a file. Ch",
+        ),
     ],
 )
 @pytest.mark.usefixtures("batches")
