@@ -269,12 +269,14 @@ def _converter_options(quantization: Quantization | None) -> dict[str, Any]:
 class _Resized(keras.layers.Layer):
     """`resized` as a layer. It is only a step on the way to a file, and never saved."""
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, int], format: str) -> None:
         super().__init__(autocast=False, dtype="float32")
         self._size = size
+        # OpenVINO 2026.4 answers wrongly to the first batch of several images after a branch.
+        self._branches = format != "openvino"
 
     def call(self, images: Any) -> Any:
-        return resized(images, self._size)
+        return resized(images, self._size, branches=self._branches)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], *self._size, input_shape[-1])
@@ -289,7 +291,7 @@ def _write_files(
 ) -> ExportFacts:
     shape = (None, None) if facts.any_size else facts.image_size
     images = keras.Input((*shape, facts.channels), name="images")
-    x = _Resized(facts.image_size)(images) if facts.any_size else images
+    x = _Resized(facts.image_size, facts.format)(images) if facts.any_size else images
     whole = keras.Model(images, model(x, training=False))
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:

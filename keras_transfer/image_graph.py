@@ -21,7 +21,7 @@ _EXIF_PREFIX = b"Exif\0\0"
 _WEIGHT_UNIT = 2.0**22
 
 
-def resized(images: Any, size: tuple[int, int]) -> tf.Tensor:
+def resized(images: Any, size: tuple[int, int], *, branches: bool = True) -> tf.Tensor:
     """Resizes images of any size as `image_folder` does: bilinear, antialiased, bit for bit.
 
     Pillow resizes rows, then columns, or the other way round, by weights in whole multiples of
@@ -32,32 +32,43 @@ def resized(images: Any, size: tuple[int, int]) -> tf.Tensor:
         images: `(batch, height, width, channels)`, 0..255, uint8 or floating point. An image of
             whole numbers comes out in whole numbers; one that has fractions is not rounded.
         size: Height and width wanted.
+        branches: Whether the graph may choose what it runs. Without, rows always come first, which
+            may be off by one level where Pillow begins with columns. Defaults to True.
 
     Returns:
         float32 `(batch, *size, channels)`. Images that have this size already are unchanged.
     """
-    height, width = size
     images = tf.convert_to_tensor(images)
     before = tf.shape(images)
-
-    def resize() -> tf.Tensor:
-        x = tf.transpose(tf.cast(images, tf.float64), (0, 3, 1, 2))
-        whole = tf.reduce_all((x == tf.floor(x)) & (x >= 0) & (x <= 255), (1, 2, 3), keepdims=True)
-
-        def rows(x: tf.Tensor) -> tf.Tensor:
-            return _levels(tf.matmul(x, _weights(before[2], width), transpose_b=True), whole)
-
-        def columns(x: tf.Tensor) -> tf.Tensor:
-            return _levels(tf.matmul(_weights(before[1], height), x), whole)
-
+    fits = (before[1] == size[0]) & (before[2] == size[1])
+    if branches:
         x = tf.cond(
-            _columns_first(before, size), lambda: rows(columns(x)), lambda: columns(rows(x))
+            fits,
+            lambda: tf.cast(images, tf.float32),
+            lambda: _resize(images, size, _columns_first(before, size)),
         )
-        return tf.cast(tf.transpose(x, (0, 2, 3, 1)), tf.float32)
+    else:
+        x = _resize(images, size, None)
+    return tf.ensure_shape(x, (None, *size, images.shape[-1]))
 
-    fits = (before[1] == height) & (before[2] == width)
-    x = tf.cond(fits, lambda: tf.cast(images, tf.float32), resize)
-    return tf.ensure_shape(x, (None, height, width, images.shape[-1]))
+
+def _resize(images: tf.Tensor, size: tuple[int, int], columns_first: tf.Tensor | None) -> tf.Tensor:
+    x = tf.transpose(tf.cast(images, tf.float64), (0, 3, 1, 2))
+    whole = tf.reduce_all((x == tf.floor(x)) & (x >= 0) & (x <= 255), (1, 2, 3), keepdims=True)
+
+    def rows(x: tf.Tensor) -> tf.Tensor:
+        return _levels(
+            tf.matmul(x, _weights(tf.shape(images)[2], size[1]), transpose_b=True), whole
+        )
+
+    def columns(x: tf.Tensor) -> tf.Tensor:
+        return _levels(tf.matmul(_weights(tf.shape(images)[1], size[0]), x), whole)
+
+    if columns_first is None:
+        x = columns(rows(x))
+    else:
+        x = tf.cond(columns_first, lambda: rows(columns(x)), lambda: columns(rows(x)))
+    return tf.cast(tf.transpose(x, (0, 2, 3, 1)), tf.float32)
 
 
 def _columns_first(before: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:

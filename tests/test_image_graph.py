@@ -128,9 +128,18 @@ def test_images_are_resized_as_pillow_does(given, wanted, dtype):
         np.testing.assert_array_equal(resized(pixels[None], wanted)[0], np.asarray(expected))
 
 
-def test_images_of_the_wanted_size_pass_unchanged():
+@pytest.mark.parametrize("branches", [True, False])
+def test_images_of_the_wanted_size_pass_unchanged(branches):
     pixels = np.random.default_rng(0).uniform(-5, 300, (2, 9, 8, 3)).astype("float32")
-    np.testing.assert_array_equal(resized(pixels, (9, 8)), pixels)
+    np.testing.assert_array_equal(resized(pixels, (9, 8), branches=branches), pixels)
+
+
+def test_without_branches_the_order_of_rows_and_columns_costs_one_level_at_most():
+    for image, size in ((CHINA, (150, 100)), (FLOWER.crop((0, 0, 97, 101)), (96, 300))):
+        expected = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
+        found = resized(np.asarray(image)[None], size, branches=False)[0].numpy()
+        assert np.abs(found - expected).max() <= 1
+        assert 0 < (found != expected).mean() < 0.2 or size[1] < image.width
 
 
 def test_fractions_are_not_rounded_and_do_not_make_other_images_so():
