@@ -17,6 +17,9 @@ KINDS = ("float16", "int8")
 # The converter's own advice is 100 to 500 images to find the ranges of activations.
 _CALIBRATION = 200
 
+# As many images say enough of what quantization changes.
+_MOST = 1000
+
 
 @dataclass(frozen=True, eq=False)
 class Quantization:
@@ -107,10 +110,21 @@ class Quantization:
         return found
 
 
+def _first(data: Any) -> Iterator[Any]:
+    """Batches until there are enough images; the data may be more than memory holds, or endless."""
+    count = 0
+    for one in data:
+        batch = one if isinstance(one, tuple | list) else (one,)
+        yield batch
+        count += len(batch[0])
+        if count >= _MOST:
+            return
+
+
 def _collect(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
     if isinstance(data, np.ndarray | tf.Tensor):
         return np.asarray(data), None
-    batches = [batch if isinstance(batch, tuple | list) else (batch,) for batch in data]
+    batches = list(_first(data))
     images = [np.asarray(batch[0]) for batch in batches]
     labels = [np.asarray(batch[1]).reshape(-1) for batch in batches if len(batch) > 1]
     return np.concatenate(images), np.concatenate(labels) if labels else None

@@ -70,7 +70,15 @@ def open_export(path: str | os.PathLike[str]) -> Served:
         )
     known = ExportFacts.read(facts)
     open_one = {"tf_saved_model": _saved_model, "litert": litert, "onnx": _onnx}
-    return Served(known, open_one.get(format, _openvino)(path))
+    try:
+        return Served(known, open_one.get(format, _openvino)(path))
+    except ImportError:
+        raise
+    except Exception as error:  # each runtime has kinds of its own
+        raise ValueError(
+            f"{str(path)!r} cannot be loaded by this version of its runtime: {error}. It was "
+            f"written by {known.versions}. Export the model again with the versions used here."
+        ) from error
 
 
 def _format(path: Path) -> str:

@@ -340,6 +340,8 @@ def test_quantization_that_makes_no_sense_is_refused(tmp_path):
             model.export(tmp_path / "model.tflite", format="litert", **arguments)
     with pytest.raises(ValueError, match="are for format='litert'"):
         model.export(tmp_path / "1", quantize="float16")
+    endless = tf.data.Dataset.from_tensors((images(300, 9), labels(300))).repeat()
+    assert len(Quantization.of("int8", endless, (9, 9, 3)).images) == 1200
     assert Quantization.of("float16", None, (SIDE, SIDE, 3)).report(model, tmp_path, None) == {
         "kind": "float16"
     }

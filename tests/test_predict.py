@@ -176,6 +176,15 @@ def test_a_missing_runtime_is_named_with_its_extra(tmp_path, monkeypatch):
         open_export(tmp_path / "m.onnx")
 
 
+def test_an_export_that_its_runtime_cannot_load_says_so(tmp_path, capsys):
+    facts = ExportFacts("onnx", ("a", "b"), (9, 9), True, 3, True, versions={"keras": "3.15.1"})
+    facts.write(tmp_path / "m.metadata.json")
+    (tmp_path / "m.onnx").write_bytes(b"of another time")
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    assert command.main([str(tmp_path / "m.onnx"), str(tmp_path / "a.png")]) == 2
+    assert "cannot be loaded by this version of its runtime" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_command_predicts_as_the_model_does_and_starts_without_keras(photos, tmp_path):
     keras.utils.set_random_seed(0)
