@@ -282,6 +282,25 @@ class _Resized(keras.layers.Layer):
         return (input_shape[0], *self._size, input_shape[-1])
 
 
+def _convert(model: keras.Model, path: Path, format: str, options: Mapping[str, Any]) -> None:
+    spec = keras.InputSpec(dtype="float32", shape=model.input_shape, name="images")
+    try:
+        with warnings.catch_warnings():
+            # Keras 3.15.1 asks whether numpy has `np.object` when it writes ONNX.
+            warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
+            model.export(str(path), format, verbose=False, input_signature=[spec], **options)
+    except (OSError, ImportError):
+        raise
+    except Exception as error:  # each converter has kinds of its own
+        lines = str(error).splitlines() or [type(error).__name__]
+        said = next((line for line in lines if line.startswith("TF Select ops")), lines[0])
+        raise ValueError(
+            f"The model cannot be written as {format!r}: {said[:300]}. A layer computes what the "
+            "format cannot hold; LiteRT does not hold half precision. Export a SavedModel, or "
+            "train without that layer or precision."
+        ) from error
+
+
 def _write_files(
     model: keras.Model,
     path: Path,
@@ -298,13 +317,7 @@ def _write_files(
         unfinished = Path(temporary) / path.name
         if facts.format == "litert":
             options = {**_converter_options(quantization), **options}
-        spec = keras.InputSpec(dtype="float32", shape=(None, *shape, facts.channels), name="images")
-        with warnings.catch_warnings():
-            # Keras 3.15.1 asks whether numpy has `np.object` when it writes ONNX.
-            warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
-            whole.export(
-                str(unfinished), facts.format, verbose=False, input_signature=[spec], **options
-            )
+        _convert(whole, unfinished, facts.format, options)
         if quantization is not None:
             facts = replace(facts, quantization=quantization.report(model, unfinished, facts))
         written = [p for p in Path(temporary).iterdir() if p.is_file()]

@@ -173,6 +173,9 @@ def test_a_model_in_half_precision_is_exported_as_it_is(tmp_path, pixels):
     served = tf.saved_model.load(tmp_path / "served")
     answers = served.serve(tf.constant(pixels))
     np.testing.assert_allclose(answers, model.predict(pixels, verbose=0), atol=1e-3)
+    with pytest.raises(ValueError, match="cannot be written as 'litert': TF Select ops: BiasAdd"):
+        model.export(tmp_path / "model.tflite", format="litert")
+    assert [path.name for path in tmp_path.iterdir()] == ["served"]
 
 
 def test_an_export_replaces_an_older_one_whole_or_not_at_all(monkeypatch, folder, tmp_path):
