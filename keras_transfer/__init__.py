@@ -1,16 +1,23 @@
 """Transfer learning for Keras 3: frozen backbones as chains of blocks, unfrozen inside one fit."""
 
-from keras_transfer.block_unfreezer import BlockUnfreezer as BlockUnfreezer
-from keras_transfer.feature_cache import FeatureCache as FeatureCache
-from keras_transfer.find_learning_rate import RateFinding as RateFinding
-from keras_transfer.find_learning_rate import find_learning_rate as find_learning_rate
-from keras_transfer.flips import Flips as Flips
-from keras_transfer.frozen_backbone import FrozenBackbone as FrozenBackbone
-from keras_transfer.history_plotter import HistoryPlotter as HistoryPlotter
-from keras_transfer.image_folder import ImageFolder as ImageFolder
-from keras_transfer.image_folder import image_folder as image_folder
-from keras_transfer.plot_history import plot_history as plot_history
-from keras_transfer.schedule import Phase as Phase
-from keras_transfer.transfer_model import TransferModel as TransferModel
+import sys as _sys
 
 __version__ = "0.1.0"
+
+# Importing the package makes its classes known to Keras, which finds those of other packages in no
+# other way when it loads a file. Only the command `python -m keras_transfer.predict`, which works
+# from an export alone, starts without. (While Python looks for a module to run, argv[0] is "-m".)
+_COMMAND = ("-m", "keras_transfer.predict")
+if _sys.argv[:1] != ["-m"] or _COMMAND not in zip(_sys.orig_argv, _sys.orig_argv[1:], strict=False):
+    from keras_transfer.block_unfreezer import BlockUnfreezer as BlockUnfreezer
+    from keras_transfer.feature_cache import FeatureCache as FeatureCache
+    from keras_transfer.find_learning_rate import RateFinding as RateFinding
+    from keras_transfer.find_learning_rate import find_learning_rate as find_learning_rate
+    from keras_transfer.flips import Flips as Flips
+    from keras_transfer.frozen_backbone import FrozenBackbone as FrozenBackbone
+    from keras_transfer.history_plotter import HistoryPlotter as HistoryPlotter
+    from keras_transfer.image_folder import ImageFolder as ImageFolder
+    from keras_transfer.image_folder import image_folder as image_folder
+    from keras_transfer.plot_history import plot_history as plot_history
+    from keras_transfer.schedule import Phase as Phase
+    from keras_transfer.transfer_model import TransferModel as TransferModel

@@ -1,7 +1,6 @@
 """Runs the frozen part of a backbone: by Keras, or faster by OpenVINO where that is installed."""
 
 import importlib.util
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer.frozen_backbone import FrozenBackbone
+from keras_transfer.optional_packages import import_openvino
 
 # Keras' CPU kernels run fastest on small batches: more fits into the processor's cache.
 CPU_BATCH = 16
@@ -99,7 +99,7 @@ def _is_at_hand() -> bool:
 
 def _compile(backbone: FrozenBackbone, after: str, key: str | None, batch: np.ndarray) -> Any:
     """One request for each stream of the processor; an image at a time was fastest of all."""
-    openvino = _import_openvino()
+    openvino = import_openvino()
     given = keras.Input(batch.shape[1:], dtype=batch.dtype.name)
     outputs = backbone.activations({key: given} if key else given, after=after)
     model = keras.Model(given, outputs[f"after:{after}"])
@@ -112,21 +112,6 @@ def _compile(backbone: FrozenBackbone, after: str, key: str | None, batch: np.nd
         # Some processors would compute in bfloat16 unless told otherwise.
         exact = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
         return openvino.AsyncInferQueue(core.compile_model(converted, "CPU", exact))
-
-
-def _import_openvino() -> Any:
-    """Imports it without its telemetry, which reports each conversion unless the user objected."""
-    name = "openvino_telemetry"
-    if "openvino" in sys.modules or name in sys.modules:
-        import openvino
-
-        return openvino
-    sys.modules[name] = None  # type: ignore[assignment]  # OpenVINO has a stub for its absence
-    try:
-        import openvino
-    finally:
-        del sys.modules[name]
-    return openvino
 
 
 def _chunks(x: Any) -> Iterator[Any]:

@@ -28,7 +28,7 @@ _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 # A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which made photographs of 4000 x 3000 five
 # times as fast. While that leaves three times the wanted size, they differed from a full decode by
 # 0.2 of 255 on average and 2 at most; twice the size would be 0.3 and 4.
-_JPEG_HEADROOM = 3
+JPEG_HEADROOM = 3
 
 # Bounds what is waiting at a time: futures of a million files would take a gigabyte.
 _WINDOW = 1024
@@ -102,7 +102,7 @@ class CheckedImages:
         except Exception as error:
             raise RuntimeError(
                 f"{str(self.paths[row])!r} was a good image when image_folder checked it, and now "
-                f"it is not: {_reason(error)}. Call image_folder again to leave it out."
+                f"it is not: {reason(error)}. Call image_folder again to leave it out."
             ) from error
 
 
@@ -131,7 +131,7 @@ def find_images(root: Path) -> tuple[list[ImageFile], dict[str, int]]:
     folders = _split_folders(root)
     for split, folder in folders.items():
         for class_folder in _class_folders(folder):
-            paths, others = _walk(class_folder)
+            paths, others = walk_images(class_folder)
             if not paths:
                 raise ValueError(_tell_empty(class_folder, others))
             for path in paths:
@@ -214,8 +214,8 @@ def _names(folders: Sequence[Path]) -> str:
     return ", ".join(repr(folder.name) for folder in folders)
 
 
-def _walk(folder: Path) -> tuple[list[Path], list[Path]]:
-    """List the images and the other files below a class folder.
+def walk_images(folder: Path) -> tuple[list[Path], list[Path]]:
+    """List the images and the other visible files below a folder.
 
     Links to folders are followed, into each real folder once, and never up to a parent: that would
     loop, and bring in the images of other classes.
@@ -275,7 +275,7 @@ def decode_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
         Exception: Whatever Pillow raises on a damaged file, `OSError` mostly.
     """
     height, width = image_size
-    needed = _JPEG_HEADROOM * max(height, width)  # both sides: EXIF may swap them
+    needed = JPEG_HEADROOM * max(height, width)  # both sides: EXIF may swap them
     with Image.open(path, formats=_FORMATS) as image:
         image.draft(None, (needed, needed))
         image.load()
@@ -335,13 +335,14 @@ def _try(path: Path, image_size: tuple[int, int], keep: np.ndarray | None) -> _T
     except MemoryError:  # says nothing about the file
         raise
     except Exception as error:  # Pillow raises a dozen kinds on damaged files
-        return _Trial(stamp, _reason(error))
+        return _Trial(stamp, reason(error))
     if keep is not None:
         keep[...] = image
     return _Trial(stamp)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Return why a file is no usable image, from what `decode_image` raised."""
     if isinstance(error, UnidentifiedImageError):
         return "not a JPEG, PNG, BMP, GIF or WebP image"
     if isinstance(error, OSError) and error.strerror:

@@ -4,12 +4,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, Self
 
 import keras
 from keras import ops
 
-from keras_transfer import backbones
+from keras_transfer import backbones, exporting
+from keras_transfer.export_facts import FORMATS
 from keras_transfer.feature_cache import FeatureCache
 from keras_transfer.fit_data import Part, split
 from keras_transfer.frozen_backbone import FrozenBackbone
@@ -17,6 +19,7 @@ from keras_transfer.hub_module import HubModule, cloning
 from keras_transfer.keeper import Keeper
 from keras_transfer.labels import LOSSES, check_labels
 from keras_transfer.one_training import OneTraining
+from keras_transfer.quantizing import Quantization, tell
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -91,6 +94,7 @@ class TransferModel(keras.Model):
         )
         self.head = head if head is not None else _head(self.units, hidden, dropout)
         self.augmentation = _one_layer(augmentation)
+        self.evaluation: dict[str, float] | None = None
         self._image_shape: tuple[int | None, ...] | None = None
 
     @property
@@ -181,6 +185,7 @@ class TransferModel(keras.Model):
                 activations are given that lie beyond a block that trains.
         """
         self._assert_compile_called("fit")
+        self.evaluation = None
         train, valid = split(x, y, sample_weight, validation_split, validation_data)
         train = replace(train, augmentation=self.augmentation)
         if not self.built and (shape := train.batch_shape()) is not None:
@@ -239,6 +244,9 @@ class TransferModel(keras.Model):
         """Evaluates as `keras.Model.evaluate` does; warns of pixels that are not 0..255."""
         if not kwargs.get("_use_cached_eval_dataset"):  # Keras' own call from within `fit`
             Keeper(self.backbone, None, verbose=False).check_pixels(Part(x))
+            results = super().evaluate(x, y, *args, **kwargs)
+            self.evaluation = {k: float(v) for k, v in self.get_metrics_result().items()}
+            return results
         return super().evaluate(x, y, *args, **kwargs)
 
     def export(
@@ -247,24 +255,63 @@ class TransferModel(keras.Model):
         format: str = "tf_saved_model",
         verbose: bool | None = None,
         input_signature: Any = None,
+        *,
+        image_size: tuple[int, int] | None = None,
+        quantize: str | None = None,
+        data: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Exports as `keras.Model.export` does; the artifact takes raw pixels, 0..255, float32.
+        """Exports the model with its preprocessing inside: it takes raw pixels, 0..255.
+
+        What was written before is replaced when the new export is complete, and stays if it fails.
+
+        A SavedModel, for images of any height and width, resized as `image_folder` does, has the
+        signatures `serving_default` (float32), `serving_uint8`, and `classify_bytes` (encoded
+        JPEG, PNG or WebP images to `label`, `score` and `scores` of all classes; RGB only; one
+        that cannot be decoded fails its batch). `loaded.serve(images)` takes either type. The class
+        names are in `assets/labels.txt`, metadata in `assets.extra/metadata.json`. An `.onnx` file
+        and OpenVINO's `.xml` and `.bin` take float32 images of any size, a `.tflite` file those of
+        the size trained on; labels and metadata lie beside them. These hold neither encoded images
+        nor names.
 
         Args:
-            filepath: Where to write it.
-            format: As for any Keras model.
-            verbose: Whether to print the signature; not unless asked.
-            input_signature: As for any Keras model; images of the size trained on unless given.
-            **kwargs: As for any Keras model.
+            filepath: The SavedModel's folder; else a file that ends in `.tflite`, `.onnx`, `.xml`.
+            format: `"tf_saved_model"`, `"litert"`, `"onnx"` or `"openvino"`; the last two need the
+                extra `export`, as does `data`.
+            verbose: Whether to say what was written. Default None: only what quantization changed.
+            input_signature: If given, nothing is added: it is all as `keras.Model.export` does.
+            image_size: Height and width, if the model was built for images of any size.
+            quantize: For LiteRT: `"float16"` for weights of half the size, `"int8"` for whole
+                numbers throughout, or None, the default.
+            data: Images of the size trained on, or batches of `(images, labels)`, some hundred, to
+                quantize by and to compare predictions on. `"int8"` needs them.
+            **kwargs: Of Keras' exporter of the format.
 
         Raises:
-            ValueError: If the model has not been built.
+            ValueError: If the model is not built, the size of its images is unknown, or `filepath`
+                does not fit the format or holds something else.
+            ImportError: If a package that the format needs is missing. The message names the extra.
+
+        Example:
+            >>> model.export("serving/1")
+            >>> tf.saved_model.load("serving/1").serve(photos).shape
+            TensorShape([8, 1])
         """
-        if input_signature is None and self.built:
-            shape = (None, *self.image_shape)
-            input_signature = [keras.InputSpec(shape=shape, dtype="float32")]
-        super().export(filepath, format, bool(verbose), input_signature, **kwargs)
+        if input_signature is not None or format not in FORMATS:
+            super().export(filepath, format, bool(verbose), input_signature, **kwargs)
+            return
+        exporting.check_arguments(format, quantize, data, kwargs)
+        probabilities = not _is_linear(self.head)
+        facts = exporting.facts_of(self, format, image_size, probabilities=probabilities)
+        quantization = None
+        if quantize is not None:
+            quantization = Quantization.of(quantize, data, (*facts.image_size, facts.channels))
+        path = Path(filepath).expanduser().absolute()
+        facts = exporting.export(self, path, facts, quantization=quantization, options=kwargs)
+        if verbose:
+            print(exporting.summary(path, facts))
+        if quantization is not None and verbose in (None, True):
+            print(tell(facts.quantization))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make the same model, the whole architecture included."""
@@ -345,13 +392,20 @@ def _one_layer(layers: keras.Layer | Sequence[keras.Layer] | None) -> keras.Laye
     return keras.Sequential(list(layers), name="augmentation")
 
 
+def _last_layer(head: keras.Layer) -> keras.Layer:
+    while getattr(head, "layers", None):
+        head = head.layers[-1]
+    return head
+
+
+def _is_linear(head: keras.Layer) -> bool:
+    return getattr(_last_layer(head), "activation", None) is keras.activations.linear
+
+
 def _check_probabilities(head: keras.Layer) -> None:
-    last = head
-    while getattr(last, "layers", None):
-        last = last.layers[-1]
-    if getattr(last, "activation", None) is keras.activations.linear:
+    if _is_linear(head):
         raise ValueError(
-            f"The head's last layer '{last.name}' has no activation, so it gives no probabilities. "
-            "Give it activation='sigmoid' (two classes) or 'softmax', or compile with a loss, such "
-            "as keras.losses.BinaryCrossentropy(from_logits=True)."
+            f"The head's last layer '{_last_layer(head).name}' has no activation, so it gives no "
+            "probabilities. Give it activation='sigmoid' (two classes) or 'softmax', or compile "
+            "with a loss, such as keras.losses.BinaryCrossentropy(from_logits=True)."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -76,6 +77,34 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """Lets a folder be filled under another name beside it, and puts it in place when complete.
+
+    If the block fails, the old folder stays, and nothing else is left.
+
+    Example:
+        >>> with folder_written_whole(Path("serving/1")) as temporary:
+        ...     (temporary / "labels.txt").write_text("cat")
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    old = temporary.with_name(f"{temporary.name}.old")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.exists():
+            path.rename(old)
+        try:
+            temporary.rename(path)
+        except BaseException:
+            if old.exists():
+                old.rename(path)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:

@@ -5,15 +5,23 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import tiny_backbone
 
 import keras_transfer
+from keras_transfer import TransferModel
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "keras_transfer").glob("*.py"))
 
 # From the top of the package to its ground: a module imports from those below it only.
 LAYERS = (
+    "predict",
     "transfer_model",
+    "exporting",
+    "quantizing",
+    "served",
+    "export_facts",
+    "image_graph",
     "one_training",
     "block_unfreezer",
     "find_learning_rate",
@@ -64,6 +72,7 @@ LAYERS = (
     "preprocessing",
     "blocks",
     "fingerprints",
+    "optional_packages",
     "memory",
     "plots",
     "compare_figure",
@@ -98,11 +107,23 @@ def test_imports_point_downward_only(module):
 
 def test_init_only_re_exports_each_name_written_out():
     tree = ast.parse((ROOT / "keras_transfer" / "__init__.py").read_text())
-    for node in tree.body[1:]:
-        if isinstance(node, ast.ImportFrom):
-            assert all(alias.name == alias.asname for alias in node.names)
-        else:
-            assert ast.unparse(node).startswith("__version__")
+    *first, re_exports = tree.body[1:]
+    assert [ast.unparse(node).split()[0] for node in first] == ["import", "__version__", "_COMMAND"]
+    assert isinstance(re_exports, ast.If)  # not when the command `predict` starts
+    for node in re_exports.body:
+        assert isinstance(node, ast.ImportFrom)
+        assert all(alias.name == alias.asname for alias in node.names)
+
+
+@pytest.mark.slow
+def test_importing_the_package_makes_its_classes_known_to_keras(tmp_path):
+    model = TransferModel(tiny_backbone(), 2)
+    model.build((None, 16, 16, 3))
+    model.save(tmp_path / "model.keras")
+    # Whatever the order of imports, and although the arguments look like the command's.
+    code = "import keras_transfer, keras; keras.saving.load_model('model.keras').summary()"
+    arguments = ["-c", code, "-m", "keras_transfer.predict"]
+    subprocess.run([sys.executable, *arguments], check=True, cwd=tmp_path, capture_output=True)
 
 
 def test_every_public_thing_has_a_docstring():

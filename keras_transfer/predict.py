@@ -1,0 +1,246 @@
+"""The classes of images, by an export alone.
+
+    python -m keras_transfer.predict serving/1 photos/ "more/*.jpg" --csv predictions.csv
+
+Images are read as in training. One that cannot be read is a row with its error. The exit status is
+0 when all images were classified, 1 when some could not be read, and 2 when nothing could be done.
+"""
+
+import argparse
+import csv
+import glob
+import os
+import stat
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_transfer.image_files import decode_image, reason, walk_images
+from keras_transfer.progress import progress
+from keras_transfer.served import Served, open_export
+from keras_transfer.whole_files import written_whole
+
+_GLOB = set("*?[")
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What came of one image.
+
+    Attributes:
+        path: Its file.
+        label: The class with the highest score; empty if the image could not be read.
+        scores: Of all classes, `(classes,)`, 0..1; `None` if it could not be read.
+        error: Why it could not be read; empty if it could.
+    """
+
+    path: Path
+    label: str = ""
+    scores: np.ndarray | None = None
+    error: str = ""
+
+    @property
+    def score(self) -> float | None:
+        """The highest score."""
+        return None if self.scores is None else float(self.scores.max())
+
+
+def predict(served: Served, paths: Sequence[Path], batch_size: int = 32) -> Iterator[Prediction]:
+    """Classifies image files in the order given, a batch at a time.
+
+    Args:
+        served: An open export.
+        paths: JPEG, PNG, BMP, GIF or WebP files.
+        batch_size: How many are in memory and classified at a time. Defaults to 32.
+
+    Example:
+        >>> for one in predict(open_export("serving/1"), [Path("cat.jpg")]):
+        ...     print(one.path, one.label, one.score)
+        cat.jpg cat 0.97
+    """
+    size, names = served.facts.image_size, served.facts.class_names
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for start in range(0, len(paths), batch_size):
+            some = paths[start : start + batch_size]
+            read = list(pool.map(lambda path: _read(path, size), some))
+            images = [image for image in read if isinstance(image, np.ndarray)]
+            scores = iter(served.scores(np.stack(images)) if images else ())
+            for path, image in zip(some, read, strict=True):
+                if isinstance(image, str):
+                    yield Prediction(path, error=image)
+                else:
+                    of_one = next(scores)
+                    yield Prediction(path, names[int(of_one.argmax())], of_one)
+
+
+def _read(path: Path, size: tuple[int, int]) -> np.ndarray | str:
+    """The pixels of a file, or why there are none."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+            return "not a regular file"
+        return decode_image(path, size)
+    except MemoryError:  # says nothing about the file
+        raise
+    except Exception as error:  # Pillow raises a dozen kinds on damaged files
+        return reason(error)
+
+
+def find(given: Sequence[str]) -> list[Path]:
+    """Finds the images that files, folders and globs stand for, each once, in order.
+
+    Raises:
+        ValueError: If one stands for nothing.
+    """
+    paths: dict[Path, None] = {}
+    for one in given:
+        path = Path(one).expanduser()
+        if path.is_dir():
+            found = _in_folder(path)
+        elif path.exists() or path.is_symlink():
+            found = [path]
+        elif _GLOB & set(one):
+            found = _matching(str(path))
+        else:
+            raise ValueError(f"{one!r} does not exist (looked for {str(path.absolute())!r}).")
+        paths.update(dict.fromkeys(found))
+    return list(paths)
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    images, others = walk_images(folder)
+    if not images:
+        raise ValueError(
+            f"The folder {str(folder)!r} holds no images at any depth, but {len(others)} other "
+            "files. Expected files that end in .jpg, .png, .webp, .bmp or .gif."
+        )
+    return sorted(images)
+
+
+def _matching(pattern: str) -> list[Path]:
+    found: list[Path] = []
+    for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  # may be absolute
+        path = Path(match)
+        found += sorted(walk_images(path)[0]) if path.is_dir() else [path]
+    if not found:
+        raise ValueError(f"No file matches {pattern!r} (looked from {str(Path.cwd())!r}).")
+    return found
+
+
+def write_csv(predictions: Sequence[Prediction], names: Sequence[str], path: Path) -> None:
+    """Writes predictions as a table, whole or not at all.
+
+    Args:
+        predictions: The rows: file, label, score and error.
+        names: Classes of which each has a column of scores, `score/<class>`; may be empty.
+        path: The file.
+    """
+    with (
+        written_whole(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["file", "label", "score", "error", *(f"score/{name}" for name in names)])
+        for one in predictions:
+            scores = [""] * len(names) if one.scores is None else one.scores[: len(names)]
+            score = "" if one.score is None else one.score
+            writer.writerow([one.path, one.label, score, one.error, *scores])
+
+
+def show(predictions: Sequence[Prediction], names: Sequence[str]) -> None:
+    """Prints predictions as a table; `names` as for `write_csv`."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # Where nobody looks, as in a pipe, each image is one line, however long.
+    console = Console(width=None if sys.stdout.isatty() else 10_000)
+    table = Table("file", "label", box=None, pad_edge=False)
+    for header in ("score", *names):
+        table.add_column(Text(header), justify="right")
+    for one in predictions:
+        scores = () if one.scores is None else (one.score, *one.scores[: len(names)])
+        what = Text(one.error, "red") if one.error else Text(one.label)
+        table.add_row(Text(_printable(one.path)), what, *(f"{score:.4f}" for score in scores))
+    console.print(table)
+
+
+def _printable(path: Path) -> str:
+    """File names are bytes on Linux, and need not be text."""
+    return os.fsencode(path).decode(errors="replace")
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_transfer.predict",
+        description="Classify images by an export of a TransferModel.",
+        epilog="Exit status: 0 all images classified, 1 some could not be read, 2 nothing done.",
+    )
+    parser.add_argument("export", help="a SavedModel's folder, or a .tflite, .onnx or .xml file")
+    parser.add_argument("images", nargs="+", help="files, folders (searched at any depth) or globs")
+    parser.add_argument("--csv", type=Path, metavar="PATH", help="write a table there, too")
+    parser.add_argument("--all", action="store_true", help="the scores of all classes")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default 32")
+    args = parser.parse_args(argv)
+    if args.batch_size < 1:
+        parser.error(f"--batch-size is {args.batch_size}. Expected 1 or more.")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command, and returns its exit status."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    args = _arguments(argv)
+    try:
+        return _run(args)
+    except (OSError, ValueError, ImportError) as error:
+        print(f"keras_transfer.predict: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted; nothing was written.", file=sys.stderr)
+        return 130
+
+
+def _run(args: argparse.Namespace) -> int:
+    paths = find(args.images)
+    if args.csv is not None:
+        _check_csv(args.csv)
+    served = open_export(args.export)
+    names = served.facts.class_names if args.all else ()
+    predictions = []
+    with (
+        warnings.catch_warnings(),
+        progress("Classifying", len(paths), show=True) as bar,
+    ):
+        # About damaged EXIF data, without a file name.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        for one in predict(served, paths, args.batch_size):
+            predictions.append(one)
+            bar.update(len(predictions))
+    show(predictions, names)
+    if args.csv is not None:
+        write_csv(predictions, names, args.csv)
+    failed = sum(bool(one.error) for one in predictions)
+    if failed:
+        print(f"{failed} of {len(predictions)} images could not be read.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _check_csv(path: Path) -> None:
+    if path.is_dir():
+        raise ValueError(f"--csv {str(path)!r} is a folder. Expected the name of a file.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(
+            f"--csv {str(path)!r} cannot be written: {str(path.parent)!r} is, or lies under, a "
+            "file. Choose another path."
+        ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

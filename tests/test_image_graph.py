@@ -1,0 +1,151 @@
+"""Images decoded and resized in a graph are those of image_folder, bit for bit."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from keras_transfer.image_files import decode_image
+from keras_transfer.image_graph import decoded, resized
+
+SIZE = (64, 48)
+CHINA, FLOWER = (Image.fromarray(photo) for photo in load_sample_images().images)
+
+
+@pytest.fixture(scope="module")
+def decode():
+    signature = [tf.TensorSpec([], tf.string)]
+    return tf.function(lambda c: decoded(c, SIZE), input_signature=signature, autograph=False)
+
+
+def encoded(image: Image.Image, format: str, **options) -> bytes:
+    image.save(file := io.BytesIO(), format, **options)
+    return file.getvalue()
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0112] = "a description that comes before", orientation
+    return exif
+
+
+def see_through(image: Image.Image) -> Image.Image:
+    alpha = np.random.default_rng(0).integers(0, 256, (image.height, image.width))
+    image = image.convert("RGBA")
+    image.putalpha(Image.fromarray(alpha.astype("uint8")))
+    return image
+
+
+def grey_16() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 65536, (90, 70)).astype("uint16"))
+
+
+ODD = CHINA.crop((0, 0, 301, 227))
+CLEAR = see_through(FLOWER)
+FILES = {
+    **{f"jpeg turned {i}": encoded(ODD, "JPEG", exif=turned(i)) for i in range(1, 9)},
+    **{f"png turned {i}": encoded(ODD, "PNG", exif=turned(i)) for i in (3, 6)},
+    **{f"webp turned {i}": encoded(ODD, "WEBP", exif=turned(i)) for i in (6, 8)},
+    "jpeg of an unknown orientation": encoded(ODD, "JPEG", exif=turned(9)),
+    "jpeg of high quality": encoded(FLOWER, "JPEG", quality=95, subsampling=0),
+    "progressive jpeg": encoded(FLOWER, "JPEG", progressive=True),
+    "grey jpeg": encoded(FLOWER.convert("L"), "JPEG"),
+    "cmyk jpeg": encoded(FLOWER.convert("CMYK"), "JPEG"),
+    **{f"large jpeg {i}": encoded(CHINA.resize((320 * i, 291 * i)), "JPEG") for i in (1, 2, 4, 6)},
+    "png": encoded(FLOWER, "PNG"),
+    "clear png": encoded(CLEAR, "PNG"),
+    "clear grey png": encoded(CLEAR.convert("LA"), "PNG"),
+    "grey png": encoded(FLOWER.convert("L"), "PNG"),
+    "grey png, one level clear": encoded(FLOWER.convert("L"), "PNG", transparency=80),
+    "png of black and white": encoded(FLOWER.convert("1"), "PNG"),
+    "png of 256 colours": encoded(FLOWER.quantize(256), "PNG"),
+    "png of 12 colours": encoded(FLOWER.quantize(12), "PNG", bits=4),
+    "png of 12 colours, one clear": encoded(FLOWER.quantize(12), "PNG", bits=4, transparency=3),
+    "png of clear colours": encoded(CLEAR.quantize(50), "PNG"),
+    "png of 16 bits": encoded(grey_16(), "PNG"),
+    "webp": encoded(FLOWER, "WEBP"),
+    "lossless webp": encoded(FLOWER, "WEBP", lossless=True),
+    "clear webp": encoded(CLEAR, "WEBP"),
+    "clear lossless webp": encoded(CLEAR, "WEBP", lossless=True, exact=True),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_encoded_images_become_the_pixels_of_image_folder(decode, tmp_path, name):
+    (tmp_path / "image").write_bytes(FILES[name])
+    expected = decode_image(tmp_path / "image", SIZE)
+    np.testing.assert_array_equal(decode(FILES[name]), expected)
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (b"", "Expected the bytes of a JPEG, PNG or WebP image"),
+        (encoded(ODD, "GIF"), "Expected the bytes of a JPEG, PNG or WebP image"),
+        (b"\xff\xd8\xff", "Invalid JPEG"),
+        (FILES["png"][:1000], "Invalid PNG"),
+        (FILES["webp"][:1000], "Failed to decode WebP"),
+        (FILES["jpeg turned 6"][:50], "Invalid JPEG"),
+        # TensorFlow's own decoder of these writes past the end of its memory.
+        (encoded(ODD, "WEBP", save_all=True, append_images=[ODD.rotate(9)]), "an animated one"),
+    ],
+    ids=["nothing", "gif", "jpeg", "png", "webp", "exif", "animated"],
+)
+def test_what_is_no_image_or_damaged_is_refused(decode, contents, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        decode(contents)
+
+
+def test_damaged_exif_data_are_as_none(decode):
+    whole = FILES["jpeg turned 6"]
+    place = whole.index(b"Exif\0\0") + 6
+    for damage in (b"XX", b"II*\0\xff\xff\xff\x7f", b"MM\0*\xff\xff\xff\xff", b"MM\0*\0\0\0\x04"):
+        contents = whole[:place] + damage + whole[place + len(damage) :]
+        assert decode(contents).shape == (*SIZE, 3)
+        np.testing.assert_array_equal(decode(contents), decode(FILES["jpeg turned 1"]))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ((427, 640), (224, 224)),
+        ((427, 640), (150, 37)),
+        ((213, 311), (224, 224)),
+        ((101, 97), (96, 300)),
+        ((7, 5), (33, 34)),
+        ((427, 1), (3, 5)),
+    ],
+)
+def test_images_are_resized_as_pillow_does(given, wanted, dtype):
+    for photo in (CHINA, FLOWER):
+        image = photo.crop((0, 0, given[1], given[0]))
+        expected = image.resize(wanted[::-1], Image.Resampling.BILINEAR)
+        pixels = np.asarray(image).astype(dtype)
+        np.testing.assert_array_equal(resized(pixels[None], wanted)[0], np.asarray(expected))
+
+
+@pytest.mark.parametrize("branches", [True, False])
+def test_images_of_the_wanted_size_pass_unchanged(branches):
+    pixels = np.random.default_rng(0).uniform(-5, 300, (2, 9, 8, 3)).astype("float32")
+    np.testing.assert_array_equal(resized(pixels, (9, 8), branches=branches), pixels)
+
+
+def test_without_branches_the_order_of_rows_and_columns_costs_one_level_at_most():
+    for image, size in ((CHINA, (150, 100)), (FLOWER.crop((0, 0, 97, 101)), (96, 300))):
+        expected = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
+        found = resized(np.asarray(image)[None], size, branches=False)[0].numpy()
+        assert np.abs(found - expected).max() <= 1
+        assert 0 < (found != expected).mean() < 0.2 or size[1] < image.width
+
+
+def test_fractions_are_not_rounded_and_do_not_make_other_images_so():
+    photo = np.asarray(CHINA.crop((0, 0, 90, 70))).astype("float32")
+    pair = resized(np.stack([photo, photo / 2]), (30, 30)).numpy()
+    bands = [Image.fromarray(photo[..., i] / 2, "F").resize((30, 30), 2) for i in range(3)]
+    np.testing.assert_allclose(pair[1], np.stack(bands, -1), atol=1e-3)
+    np.testing.assert_array_equal(pair[0], np.round(pair[0]))
+    assert (pair[1] != np.round(pair[1])).any()
