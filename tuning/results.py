@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 import sys
 from dataclasses import asdict
 from importlib.metadata import version
@@ -86,11 +85,7 @@ def draw_search(trials: Trials, path: Path) -> None:
 
 def export(model: TransferModel, folder: Path) -> None:
     """Exports the model as a SavedModel for raw 0..255 pixels, whole or not at all."""
-    folder.parent.mkdir(exist_ok=True)
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.export(unfinished, verbose=False)
-    unfinished.rename(folder)
+    model.export(folder, verbose=False)
 
 
 def write_summary(path: Path, trials: Trials, score: Score | None, facts: dict[str, Any]) -> None:
