@@ -22,12 +22,11 @@ from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.saving.serialization_lib import in_safe_mode
 
 from keras_transfer import hub_source
-from keras_transfer.module_graph import ModuleGraph, load_graph, moves_variables, read_variables
-from keras_transfer.module_spec import ModuleSpec, VariableSpec, images_of
-from keras_transfer.saved_model_files import GRAPH, DamagedModule, GraphFiles, is_tf_keras
+from keras_transfer.module_graph import ModuleGraph, load_graph, read_variables
+from keras_transfer.module_loading import load_module, tried
+from keras_transfer.module_spec import ModuleSpec, VariableSpec
+from keras_transfer.saved_model_files import GRAPH, DamagedModule, GraphFiles
 from keras_transfer.variable_group import VariableGroup
-
-_ANY_SIZE = 224  # to try a module on, where its signature leaves the size open
 
 # Graphs that the user has loaded in this process, so that a layer can be cloned.
 _LOADED: weakref.WeakValueDictionary[str, GraphFiles] = weakref.WeakValueDictionary()
@@ -91,7 +90,7 @@ class HubModule(keras.layers.Layer):
         if specification is None:
             if handle is None:
                 raise ValueError("HubModule(None): expected an address, a folder or a .tar.gz.")
-            graph, files, specification = _loaded(handle, call)
+            graph, files, specification = load_module(handle, call)
             kwargs.setdefault("name", hub_source.name_of(handle))
             kwargs.setdefault("dtype", _policy(specification, kwargs["name"]))
         super().__init__(autocast=False, **kwargs)
@@ -173,7 +172,7 @@ class HubModule(keras.layers.Layer):
         if None in output and height is not None and width is not None:
             size = (height, width)
             if size not in self._sizes and self._graph is not None:
-                self._sizes[size] = _tried(self._graph, size)[1:]
+                self._sizes[size] = tried(self._graph, size)[1:]
             output = self._sizes.get(size, output)
         return (given[0], *output)
 
@@ -274,63 +273,6 @@ _NOT_TRUSTED = (
     "mode refuses it, and nothing was loaded. If you trust where the file comes from: "
     "keras.saving.load_model(path, safe_mode=False)."
 )
-
-
-def _loaded(
-    handle: str | os.PathLike[str], call: dict[str, Any]
-) -> tuple[ModuleGraph, GraphFiles, ModuleSpec]:
-    folder = hub_source.folder_of(handle)
-    try:
-        graph = load_graph(folder, **call)
-    except DamagedModule as error:
-        folder = hub_source.fetched_again(handle, str(error))
-        graph = load_graph(folder, **call)
-    if graph.given.shape.rank and graph.given.shape[0] is not None:
-        raise ValueError(
-            f"The module takes batches of exactly {graph.given.shape[0]} images. Expected one for "
-            "batches of any size: export it again with None as its first axis."
-        )
-    size = tuple(side or _ANY_SIZE for side in images_of(graph)[1:3])
-    if moves_variables(graph, lambda: _tried(graph, size)):
-        raise ValueError(
-            f"The module of {os.fspath(handle)!r} changes its own variables in inference mode. "
-            "Expected one whose statistics stay as they are: export it for inference."
-        )
-    files = GraphFiles.read(folder)
-    spec = ModuleSpec.of(
-        graph, files.digest, _output_shape(graph, size), _pixels(handle, folder, graph)
-    )
-    return graph, files, spec
-
-
-def _pixels(handle: str | os.PathLike[str], folder: Path, graph: ModuleGraph) -> str | None:
-    """TF-Hub's modules take 0..1; what another SavedModel takes is known only if it takes bytes."""
-    if graph.given.dtype.is_integer:
-        return "raw"
-    is_of_hub = hub_source.is_remote(handle) or not is_tf_keras(folder)
-    return "unit" if graph.is_reusable and is_of_hub else None
-
-
-def _output_shape(graph: ModuleGraph, size: tuple[int, ...]) -> tuple[int | None, ...]:
-    shape = graph.gives.shape
-    is_fixed = None not in images_of(graph)[1:]
-    if shape.rank is None or shape[-1] is None or (is_fixed and None in shape[1:]):
-        tried = _tried(graph, size)
-        shape = (None, *(tried[1:] if is_fixed or len(tried) == 2 else (None, None, tried[-1])))
-    if len(shape) not in (2, 4):
-        raise ValueError(
-            f"The module gives a tensor of shape {tuple(shape)}. Expected features (batch, "
-            "channels) or a feature map (batch, height, width, channels); another of its outputs "
-            "may be one: HubModule(..., output=...)."
-        )
-    return (None, *shape[1:])
-
-
-def _tried(graph: ModuleGraph, size: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of what a graph makes of a black image."""
-    with tf.init_scope():  # for real, though a function may be being traced
-        black = tf.zeros((1, *size, images_of(graph)[-1]), graph.given.dtype)
-        return tuple(graph.run(black).shape)
 
 
 def _adopted(spec: VariableSpec, value: Any) -> keras.Variable:

@@ -226,6 +226,18 @@ class TestGroups:
         with pytest.raises(ValueError, match=r"'block2'.*is a group of variables"):
             backbone.block("block2")
 
+    def test_fingerprints_tell_modules_apart_and_pass_over_what_was_tried(self, folder, maps):
+        backbone = FrozenBackbone(maps)
+        before = backbone.fingerprints()
+        backbone.compute_output_shape((None, 64, 64, 3))
+        assert backbone.fingerprints() == before
+        assert FrozenBackbone(maps).fingerprints() == before
+        other = FrozenBackbone(folder).fingerprints()["pooling"]
+        assert other["architecture"] != before["pooling"]["architecture"]
+        assert other["weights"] == before["pooling"]["weights"]
+        backbone.weights[0].assign(backbone.weights[0] + 1)
+        assert backbone.fingerprints()["pooling"]["weights"] != before["pooling"]["weights"]
+
     def test_up_to_the_module_is_a_backbone_of_its_own(self, maps):
         backbone = FrozenBackbone(maps)
         backbone.unfreeze("block4")
@@ -403,6 +415,20 @@ def _saved(module: tf.Module, folder, *specs, **arguments):
 
 
 IMAGES = tf.TensorSpec((None, None, None, 3), tf.float32)
+
+
+@pytest.mark.parametrize(("pooled", "shape"), [(True, (None, 3)), (False, (None, 12, 12, 3))])
+def test_an_output_of_unknown_shape_is_found_by_trying(pooled, shape, tmp_path):
+    class Unknown(tf.Module):
+        @tf.function
+        def __call__(self, images):
+            x = tf.reduce_mean(images, [1, 2]) if pooled else images[:, ::2, ::2]
+            hidden = tf.reshape(x, tf.cast(tf.cast(tf.shape(x), tf.float32), tf.int32))
+            return tf.reshape(hidden, tf.random.shuffle(tf.shape(x)[None])[0])
+
+    backbone = FrozenBackbone(_saved(Unknown(), tmp_path / "m", IMAGES), pooling=None)
+    assert backbone.compute_output_shape((None, SIZE, SIZE, 3)) == shape
+    assert backbone(images(2)).shape == (2, *shape[1:])
 
 
 class TestRefused:

@@ -1,0 +1,179 @@
+"""Ways into a SavedModel: which function takes images, and which tensor comes out."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One way into a module: a function, what it was traced with, and its traces."""
+
+    run: Callable[[Any], Any]
+    given: tf.TensorSpec
+    outputs: Any
+    traces: Sequence[Any]
+
+
+def traces_of(function: Any) -> list[Any]:
+    """Returns the concrete functions of a restored function; none of anything else."""
+    return list(getattr(function, "concrete_functions", ()))
+
+
+def reusable(module: Any, arguments: dict[str, Any]) -> Entry:
+    """The interface that TF-Hub calls a reusable SavedModel: `module(images, training=...)`."""
+    parameters = inspect.signature(module.__call__).parameters
+    (first, *others) = parameters.values()
+    _check_arguments(first.name, others, arguments)
+    traces = traces_of(module.__call__)
+    if "training" in parameters:
+        arguments["training"], traces = _inference(list(parameters).index("training"), traces)
+    specs = [_bound(trace, 0, first.name) for trace in traces]
+    return Entry(
+        run=lambda images: module(images, **arguments),
+        given=_widest(specs, first.name),
+        outputs=traces[0].structured_outputs,
+        traces=traces,
+    )
+
+
+def _check_arguments(
+    first: str, others: Sequence[inspect.Parameter], arguments: Mapping[str, Any]
+) -> None:
+    named = [other for other in others if other.kind is not other.VAR_KEYWORD]
+    open_ended = len(named) < len(others)
+    unknown = [name for name in arguments if name not in {other.name for other in named}]
+    if "training" in arguments or (unknown and not open_ended):
+        known = [other.name for other in named if other.name != "training"]
+        raise ValueError(
+            f"arguments={dict(arguments)!r}: the module takes {known or 'no others'} besides "
+            f"{first!r}; `training` is always False."
+        )
+    missing = [
+        other.name
+        for other in named
+        if other.default is other.empty and other.name not in (*arguments, "training")
+    ]
+    if missing:
+        raise ValueError(
+            f"The module has several inputs: {first!r} and {', '.join(map(repr, missing))}. "
+            f"Expected one, a batch of images. Give the others as arguments={{{missing[0]!r}: ...}}"
+            ", if they are plain values."
+        )
+
+
+def _inference(place: int, traces: Sequence[Any]) -> tuple[Any, list[Any]]:
+    """The value of `training` that means inference, and the traces that take it."""
+    values = [_bound(trace, place, "training") for trace in traces]
+    for wanted in (False, None):
+        fitting = [t for t, v in zip(traces, values, strict=True) if v is wanted]
+        if fitting:
+            return wanted, fitting
+    fitting = [t for t, v in zip(traces, values, strict=True) if isinstance(v, tf.TensorSpec)]
+    if fitting:
+        return False, fitting
+    raise ValueError(
+        "The module was saved for training=True only. Expected a trace for training=False, in "
+        "which its statistics stay as they are: export it again with both."
+    )
+
+
+def _bound(trace: Any, place: int, name: str) -> Any:
+    positional, keywords = trace.structured_input_signature
+    return positional[place] if place < len(positional) else keywords.get(name)
+
+
+def _widest(specs: Sequence[Any], name: str) -> tf.TensorSpec:
+    """One spec for all traces, of floating point where there are such."""
+    plain = [spec for spec in specs if isinstance(spec, tf.TensorSpec)]
+    if not plain:
+        raise ValueError(
+            f"The module's input {name!r} is {specs[0]!r}. Expected one tensor, a batch of images."
+        )
+    floating = [spec for spec in plain if spec.dtype.is_floating] or plain
+    shape = floating[0].shape
+    for spec in floating[1:]:
+        shape = shape.most_specific_compatible_shape(spec.shape)
+    return tf.TensorSpec(shape, floating[0].dtype)
+
+
+def by_signature(module: Any, name: str | None, folder: Path) -> Entry:
+    """The way in through a signature with one input.
+
+    Args:
+        module: What TensorFlow loaded.
+        name: The signature; `None` for the usual or the only one.
+        folder: For the message.
+
+    Raises:
+        ValueError: If there is no such signature, or it has several inputs.
+    """
+    signatures = dict(getattr(module, "signatures", {}))
+    if not signatures:
+        raise ValueError(
+            f"The SavedModel in {folder} can be called in no way: it has neither traces of "
+            "__call__ nor signatures. Expected a TF-Hub module, or a model with a signature."
+        )
+    if name is None:
+        usual = [key for key in ("serving_default", "default") if key in signatures]
+        name = usual[0] if usual else next(iter(signatures)) if len(signatures) == 1 else None
+    if name not in signatures:
+        raise ValueError(
+            f"signature={name!r}. Expected one of the module's: {sorted(signatures)}. Give it as "
+            "HubModule(..., signature=...)."
+        )
+    function = signatures[name]
+    inputs = function.structured_input_signature[1]
+    if len(inputs) != 1:
+        raise ValueError(
+            f"Signature {name!r} has {len(inputs)} inputs: {sorted(inputs)}. Expected one, a batch "
+            "of images."
+        )
+    ((key, spec),) = inputs.items()
+    return Entry(
+        lambda images: function(**{key: images}), spec, function.structured_outputs, [function]
+    )
+
+
+def check_images(given: tf.TensorSpec) -> None:
+    """Checks that an input is a batch of images.
+
+    Raises:
+        ValueError: If it is text, or has another number of axes.
+    """
+    if given.dtype == tf.string:
+        raise ValueError(
+            "The module takes strings: it is one for text, or for encoded images. Expected one "
+            "that takes a batch of images (batch, height, width, 3) as numbers."
+        )
+    if given.shape.rank not in (None, 4) or not (given.dtype.is_floating or given.dtype.is_integer):
+        raise ValueError(
+            f"The module takes {given.dtype.name} of shape {tuple(given.shape)}. Expected a batch "
+            "of images (batch, height, width, 3)."
+        )
+
+
+def output_of(outputs: Any, key: str | int | None) -> tuple[Callable[[Any], Any], tf.TensorSpec]:
+    """How to take the wanted tensor from what the module returns, and its spec."""
+    if isinstance(outputs, tf.TensorSpec):
+        if key is not None:
+            raise ValueError(f"output={key!r}: the module gives one tensor. Leave it out.")
+        return (lambda result: result), outputs
+    keys: list[Any] = sorted(outputs) if isinstance(outputs, Mapping) else [*range(len(outputs))]
+    if key is None and "default" in keys:  # TF-Hub's name for what a module is there for
+        key = "default"
+    if key is None and len(keys) == 1:
+        key = keys[0]
+    if key not in keys:
+        shapes = ", ".join(f"{k!r}: {getattr(outputs[k], 'shape', '...')}" for k in keys)
+        raise ValueError(
+            f"output={key!r}: the module gives several tensors. Expected one of their keys: "
+            f"{shapes}. Give it as HubModule(..., output={keys[-1] if keys else None!r})."
+        )
+    if not isinstance(outputs[key], tf.TensorSpec):
+        raise ValueError(f"Output {key!r} of the module is {outputs[key]!r}. Expected one tensor.")
+    return (lambda result: result[key]), outputs[key]
