@@ -10,6 +10,7 @@ from keras_transfer.history_plotter import HistoryPlotter as HistoryPlotter
 from keras_transfer.image_folder import ImageFolder as ImageFolder
 from keras_transfer.image_folder import image_folder as image_folder
 from keras_transfer.plot_history import plot_history as plot_history
+from keras_transfer.report import report as report
 from keras_transfer.schedule import Phase as Phase
 from keras_transfer.transfer_model import TransferModel as TransferModel
 

@@ -1,11 +1,13 @@
-"""Files that are written whole or not at all: pictures, and histories as tables."""
+"""Files that are written whole or not at all: pictures, reports, and histories as tables."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import os
+import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,6 +81,42 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     with figure_style(), written_whole(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lower().removeprefix("."))
     return path
+
+
+def check_folder(folder: str | os.PathLike[str], names: Iterable[str]) -> Path:
+    """Makes a folder and sees to it that files can be written there, before time is spent on them.
+
+    Raises:
+        OSError: If it is, or lies under, a file, cannot be written to, or a name is a folder.
+    """
+    folder = Path(folder).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(
+            f"folder={str(folder)!r} is, or lies under, a file. Expected a folder, or a path "
+            "where none is yet; choose another."
+        ) from error
+    for name in names:
+        if (folder / name).is_dir():
+            raise IsADirectoryError(
+                f"{str(folder / name)!r} is a folder, and a file is to be written there. Remove it "
+                "or choose another folder."
+            )
+    with tempfile.TemporaryFile(dir=folder):
+        return folder
+
+
+def write_together(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
+    """Writes files into a folder; none is put in place before all are complete, the first last.
+
+    Raises:
+        OSError: If one cannot be written; all old files then stay.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, content in files.items():
+            stack.enter_context(written_whole(folder / name)).write_bytes(content)
+    return tuple(folder / name for name in files)
 
 
 def write_csv(history: Logs, epochs: Sequence[int], path: Path) -> None:
