@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Points. Names are cut where they would take more than `_NAME`.
 _NAME, _GAP, _TITLE, _BAR, _TICK = 130.0, 8.0, 26.0, 12.0, 34.0
 _LEAST = 340.0  # width of the figure, which the title needs
+_LUMINANCE = (0.2126, 0.7152, 0.0722)  # weights of red, green and blue
 _COUNTED = 30  # classes up to which each cell shows its count
 
 
@@ -54,7 +55,7 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str]) -> Figur
         drawn = axes.imshow(shares, cmap=_whites_to_blue(), norm=_roots(), aspect="auto")
         _frame(axes, names, font, upright)
         if size <= _COUNTED:
-            _write_counts(axes, confusion, shares, cell)
+            _write_counts(axes, drawn, confusion, shares, cell)
         _color_bar(figure, drawn, (left + side + 2 * _GAP, below, width, height), min(side, 260))
         _texts(figure, confusion, (left, below, side))
     return figure
@@ -94,11 +95,14 @@ def _frame(axes: Axes, names: Sequence[str], font: float, upright: bool) -> None
     axes.spines[["left", "bottom"]].set_visible(False)
 
 
-def _write_counts(axes: Axes, confusion: np.ndarray, shares: np.ndarray, cell: float) -> None:
+def _write_counts(
+    axes: Axes, drawn: Any, confusion: np.ndarray, shares: np.ndarray, cell: float
+) -> None:
     digits = len(str(confusion.max()))
     size = min(11.0, cell * 0.42, cell * 1.45 / digits)
     for row, column in np.argwhere(confusion):
-        color = "white" if shares[row, column] > 0.3 else INK
+        light = np.array(drawn.to_rgba(shares[row, column])[:3]) ** 2.2 @ _LUMINANCE
+        color = "white" if light < 0.18 else INK  # whichever has the greater contrast
         count = str(confusion[row, column])
         axes.text(column, row, count, size=size, color=color, ha="center", va="center")
 

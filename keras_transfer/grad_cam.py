@@ -25,8 +25,8 @@ class HeatMaps:
     Attributes:
         block: The block whose feature map it was computed on.
         size: Height and width of that map.
-        maps: `(n, height, width)`, 0..1, at the images' size. All zero where nothing in the map
-            speaks for the class.
+        maps: `(n, height, width)`, 0..1, at the images' size; 1 at the hottest place, or all zero
+            where nothing in the feature map speaks for the class.
     """
 
     block: str
@@ -70,7 +70,9 @@ def grad_cam(
         found = _heat(model, backbone, names[-1], images[part], classes[part], logits)
         size = (int(found.shape[1]), int(found.shape[2]))
         maps.append(tf.image.resize(found[..., None], images.shape[1:3])[..., 0].numpy())
-    return HeatMaps(names[-1], size, np.concatenate(maps).clip(0, 1))
+    heat = np.concatenate(maps)
+    peaks = heat.max(axis=(1, 2), keepdims=True)
+    return HeatMaps(names[-1], size, heat / np.where(peaks > 0, peaks, 1))
 
 
 def _heat(
@@ -98,8 +100,7 @@ def _heat(
     if gradient is None:
         raise NoFeatureMap("the model's output does not depend on the backbone by a gradient")
     weights = tf.reduce_mean(tf.cast(gradient, "float32"), axis=(1, 2), keepdims=True)
-    heat = tf.nn.relu(tf.reduce_sum(weights * tf.cast(seen[0], "float32"), axis=-1))
-    return tf.math.divide_no_nan(heat, tf.reduce_max(heat, axis=(1, 2), keepdims=True))
+    return tf.nn.relu(tf.reduce_sum(weights * tf.cast(seen[0], "float32"), axis=-1))
 
 
 def _scores(outputs: Any, classes: Sequence[int], logits: bool) -> tf.Tensor:

@@ -35,7 +35,7 @@ th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align:
   white-space: nowrap; }
 th:first-child { text-align: left; }
 thead th { vertical-align: bottom; background: var(--band); }
-tbody th { font-weight: 600; white-space: normal; overflow-wrap: anywhere; min-width: 6rem; }
+tbody th { font-weight: 600; white-space: normal; overflow-wrap: break-word; max-width: 20rem; }
 figure { margin: 1rem 0; }
 figcaption { color: var(--soft); max-width: 48rem; }
 .chart { display: block; max-width: 100%; height: auto; background: #ffffff; border-radius: 6px; }
@@ -43,8 +43,7 @@ figcaption { color: var(--soft); max-width: 48rem; }
   gap: 1.2rem; list-style: none; padding: 0; }
 .grid figure { margin: 0; }
 .views { display: flex; gap: 4px; }
-.views img { width: calc(50% - 2px); height: auto; image-rendering: auto; border-radius: 3px;
-  object-fit: contain; }
+.views img { flex: 1 1 0; min-width: 0; height: auto; border-radius: 3px; object-fit: contain; }
 .path { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .85rem;
   overflow-wrap: anywhere; }
 .said { color: var(--ink); }
@@ -53,8 +52,8 @@ summary { cursor: pointer; }
   :root { color-scheme: light; --page: #ffffff; --ink: #000000; --soft: #444444;
     --line: #bbbbbb; --band: #eeeeee; --link: #000000; }
   body { max-width: none; padding: 0; font-size: 10pt; }
-  nav, .skip { display: none; }
-  h2 { break-after: avoid; }
+  nav, .skip, details:not([open]) { display: none; }
+  h2, h2 + p { break-after: avoid; }
   .wide { overflow: visible; }
   .chart { min-width: 0 !important; max-height: 24cm; width: auto; object-fit: contain; }
   table { font-size: 8.5pt; }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,8 +52,12 @@ def escaped(text: object) -> str:
 
 
 def percent(share: float) -> str:
-    """A share, 0..1, in per cent; a dash for NaN."""
-    return UNKNOWN if share != share else f"{100 * share:.1f} %"
+    """A share, 0..1, in per cent; a dash for NaN. What is not quite 0 or 1 does not look so."""
+    if math.isnan(share):
+        return UNKNOWN
+    if 0 < share < 0.0005:
+        return "< 0.1 %"
+    return "> 99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.1f} %"
 
 
 def interval(estimate: Estimate) -> str:

@@ -81,7 +81,8 @@ def _draw(
         axes = figure.add_axes((left / width, (y - tall) / height, wide / width, tall / height))
         axes.imshow(view, interpolation="nearest")
         axes.set_anchor("NW")  # where a picture has another shape than the first
-        axes.set_axis_off()
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
     for number, line in enumerate((one.name, *one.lines)):
         text, size_of_text = fit_text(figure, line, slot, 8.5, least=7.5)
         style: dict[str, Any] = {"color": GREY if number == 0 else INK, "size": size_of_text}

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE = "report.html"
+_CLASSES_WORDS = (
+    "Precision, recall and F1 of each class with intervals; the table below has the same numbers."
+)
 _CHARTS = ("classes", "confusion", "curves", "calibration", "mistakes", "uncertain")
 NAMES = (PAGE, *(f"{name}.png" for name in _CHARTS))  # all that a report may write
 
@@ -126,37 +129,37 @@ def _charts(
     numbers: ReportNumbers, mistakes: Sequence[figures.Shown], uncertain: Sequence[figures.Shown]
 ) -> dict[str, Chart]:
     """The figures, drawn, each with what it shows in words."""
-    drawn = {
-        "classes": (
-            figures.class_figure(numbers),
-            "Precision, recall and F1 of each class with intervals; the table below has the same "
-            "numbers.",
-        ),
-        "confusion": (
-            figures.confusion_figure(numbers.confusion, numbers.class_names),
-            _confusion_words(numbers),
-        ),
-        "calibration": (
-            figures.calibration_figure(numbers),
-            f"Share that is right against confidence: {figures.calibration_sentence(numbers)}; the "
-            "table below has the same numbers.",
-        ),
-    }
-    if numbers.roc is not None and numbers.precision_recall is not None:
-        drawn["curves"] = (
-            figures.score_figure(numbers),
-            f"ROC curve with an area of {numbers.roc.area:.3f}, and precision against recall with "
-            f"an average precision of {numbers.precision_recall.area:.3f}.",
-        )
-    for name, shown, heading in (
-        ("mistakes", mistakes, "the worst mistakes"),
-        ("uncertain", uncertain, "the least certain right answers"),
-    ):
-        if shown:
-            drawn[name] = (figures.pictures_figure(shown, heading), heading)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # told on the page
-        return {name: _chart(name, *what) for name, what in drawn.items()}
+        charts = [
+            _chart("classes", figures.class_figure(numbers), _CLASSES_WORDS),
+            _chart(
+                "confusion",
+                figures.confusion_figure(numbers.confusion, numbers.class_names),
+                _confusion_words(numbers),
+            ),
+            _chart("calibration", figures.calibration_figure(numbers), _calibration_words(numbers)),
+        ]
+        if numbers.roc is not None and numbers.precision_recall is not None:
+            words = (
+                f"ROC curve with an area of {numbers.roc.area:.3f}, and precision against recall "
+                f"with an average precision of {numbers.precision_recall.area:.3f}."
+            )
+            charts.append(_chart("curves", figures.score_figure(numbers), words))
+        for name, shown, words in (
+            ("mistakes", mistakes, "the worst mistakes"),
+            ("uncertain", uncertain, "the least certain right answers"),
+        ):
+            if shown:
+                charts.append(_chart(name, figures.pictures_figure(shown, words), words))
+    return {one.name.removesuffix(".png"): one for one in charts}
+
+
+def _calibration_words(numbers: ReportNumbers) -> str:
+    return (
+        f"Share that is right against confidence: {figures.calibration_sentence(numbers)}; the "
+        "table below has the same numbers."
+    )
 
 
 def _confusion_words(numbers: ReportNumbers) -> str:
