@@ -6,6 +6,7 @@ state changes.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -93,12 +94,18 @@ def fit_text(
     """Text and size that fit into `room` points: smaller first, then with its middle left out."""
     while size > least and text_width(figure, text, size, weight) > room:
         size -= 0.5
-    shown = text
-    for kept in range(len(text) - 1, 1, -1):
-        if text_width(figure, shown, size, weight) <= room:
-            break
-        shown = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
-    return shown, size
+    if text_width(figure, text, size, weight) <= room or len(text) < 3:
+        return text, size
+
+    def cut(kept: int) -> str:
+        return f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+
+    def fits(kept: int) -> bool:
+        return text_width(figure, cut(kept), size, weight) <= room
+
+    # By halving: the path of an image may be long, and measuring takes time.
+    numbers = range(len(text) - 1, 1, -1)
+    return cut(numbers[min(bisect.bisect_left(numbers, True, key=fits), len(numbers) - 1)]), size
 
 
 def header(figure: Figure, title: str, entries: Sequence[Entry]) -> None:

@@ -35,7 +35,8 @@ th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align:
   white-space: nowrap; }
 th:first-child { text-align: left; }
 thead th { vertical-align: bottom; background: var(--band); }
-tbody th { font-weight: 600; white-space: normal; overflow-wrap: break-word; max-width: 20rem; }
+tbody th { font-weight: 600; white-space: normal;
+  overflow-wrap: break-word; min-width: 7em; max-width: 20rem; }
 figure { margin: 1rem 0; }
 figcaption { color: var(--soft); max-width: 48rem; }
 .chart { display: block; max-width: 100%; height: auto; background: #ffffff; border-radius: 6px; }

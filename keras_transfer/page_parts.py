@@ -64,7 +64,7 @@ def interval(estimate: Estimate) -> str:
     """The ends of an interval in per cent; a dash where nothing is known."""
     if not estimate.known:
         return UNKNOWN
-    return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f} %"
+    return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
 
 
 def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

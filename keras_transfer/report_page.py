@@ -95,7 +95,7 @@ def lead_sentence(numbers: ReportNumbers) -> str:
     images = "image" if numbers.images == 1 else "images"
     return (
         f"{percent(numbers.accuracy.value)} of {numbers.images:,} {images} right (95 % interval "
-        f"{interval(numbers.accuracy)}); always naming the most common class would get "
+        f"{interval(numbers.accuracy)} %); always naming the most common class would get "
         f"{percent(numbers.most_common)}."
     )
 
@@ -120,15 +120,13 @@ def _summary(numbers: ReportNumbers) -> str:
 
 
 def _classes(numbers: ReportNumbers, pictures: PagePictures) -> str:
-    between = "95 % interval"
-    columns = ["class", "images", "predicted", "precision", between, "recall", between]
-    columns += ["F1", between, "ROC area", "average precision"]
+    columns = ["class", "images", "predicted", "precision", "recall", "F1"]
+    columns += ["ROC area", "average precision"]
     rows = []
     for one in numbers.classes:
         estimates = [
-            cell
+            f"{percent(estimate.value)} ({interval(estimate)})" if estimate.known else UNKNOWN
             for estimate in (one.precision, one.recall, one.f1)
-            for cell in (percent(estimate.value), interval(estimate))
         ]
         curves = (one.roc, one.precision_recall)
         areas = [UNKNOWN if curve is None else f"{curve.area:.3f}" for curve in curves]
@@ -136,7 +134,7 @@ def _classes(numbers: ReportNumbers, pictures: PagePictures) -> str:
     return (
         chart(pictures.charts["classes"], "Precision, recall and F1. File classes.png.")
         + "\n"
-        + table("Each class against the rest", columns, rows)
+        + table("Each class against the rest, with 95 % intervals", columns, rows)
     )
 
 

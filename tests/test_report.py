@@ -1,6 +1,7 @@
 """report writes what a classifier makes of labelled images, whole or not at all."""
 
 import html
+import io
 import re
 
 import keras
@@ -12,6 +13,7 @@ from conftest import SIZE, dataset, images, labels, tiny_backbone
 from PIL import Image
 
 from keras_transfer import FeatureCache, TransferModel, image_folder, report
+from keras_transfer.page_parts import Chart
 
 PNGS = ("classes.png", "confusion.png", "curves.png", "calibration.png")
 SHOTS = ("mistakes.png", "uncertain.png")
@@ -65,6 +67,15 @@ def shown(path) -> list[str]:
     return re.findall(r'<span class="path">(.*?)</span>', path.read_text())
 
 
+@pytest.fixture
+def _undrawn(monkeypatch):
+    """Leaves the figures white, which take most of the time, where a test is not about them."""
+    Image.new("RGB", (1, 1)).save(file := io.BytesIO(), "PNG")
+    names = [png.removesuffix(".png") for png in (*PNGS, *SHOTS)]
+    white = {name: Chart(f"{name}.png", file.getvalue(), name) for name in names}
+    monkeypatch.setattr("keras_transfer.report_files._charts", lambda *_: white)
+
+
 def test_a_report_is_a_page_and_pictures_and_numbers(tmp_path):
     found = report(reader(), small(), tmp_path / "a" / "b", class_names=["cat", "dog", "owl"])
     assert found.path == tmp_path / "a" / "b" / "report.html"
@@ -79,6 +90,7 @@ def test_a_report_is_a_page_and_pictures_and_numbers(tmp_path):
     assert plt.get_fignums() == []
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_the_worst_come_first_and_are_named(tmp_path):
     names = [f"{i}.jpg" for i in range(6)]
     found = report(reader(), small(), tmp_path, paths=names, pictures=2)
@@ -89,6 +101,7 @@ def test_the_worst_come_first_and_are_named(tmp_path):
     assert "predicted 1, 97.0 %" in page
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_batches_of_any_size_keep_the_same_pictures(tmp_path):
     generator = np.random.default_rng(0)
     probabilities = generator.dirichlet([1, 1, 1], 40)
@@ -122,6 +135,7 @@ SAID = {
 }
 
 
+@pytest.mark.usefixtures("_undrawn")
 @pytest.mark.parametrize("case", SAID)
 def test_the_page_says_how_outputs_were_taken(tmp_path, case):
     make, from_logits, sentence = SAID[case]
@@ -133,6 +147,7 @@ def test_the_page_says_how_outputs_were_taken(tmp_path, case):
         assert found.numbers.log_loss == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.usefixtures("_undrawn")
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax", None])
 def test_one_unit_and_two_give_the_same_report(tmp_path, activation):
     second = np.array([0.1, 0.9, 0.45, 0.3, 0.97, 0.6])
@@ -144,6 +159,7 @@ def test_one_unit_and_two_give_the_same_report(tmp_path, activation):
     assert found.numbers.log_loss == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.usefixtures("_undrawn")
 @pytest.mark.parametrize("kind", ["int64", "uint8", "column", "one-hot", "weighted"])
 def test_labels_of_any_form_give_the_same_report(tmp_path, kind):
     y = {
@@ -176,6 +192,7 @@ def unknown_size() -> tf.data.Dataset:
     return tf.data.Dataset.from_generator(rows, output_signature=spec).batch(4)
 
 
+@pytest.mark.usefixtures("_undrawn")
 @pytest.mark.parametrize("make", [Sequence, unknown_size])
 def test_any_dataset_will_do(tmp_path, make, capsys):
     found = report(reader(), make(), tmp_path, pictures=1, verbose=1)
@@ -364,6 +381,7 @@ def test_inputs_that_are_no_images_are_reported_on_without_pictures(tmp_path):
     assert found.numbers.accuracy.value == pytest.approx(4 / 6)
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_a_plain_model_has_no_grad_cam_and_the_page_says_so(tmp_path):
     page = report(reader(), small(), tmp_path).path.read_text()
     assert "There is no Grad-CAM: the model does not hold one FrozenBackbone" in page
@@ -404,6 +422,7 @@ def test_a_transfer_model_is_reported_on_as_it_evaluates(tmp_path, model, photos
     assert "not in the font of the figures" in page
 
 
+@pytest.mark.usefixtures("_undrawn")
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_pictures_of_a_split_go_by_their_paths(tmp_path, model, photos, split):
     data = getattr(photos, split)
@@ -427,6 +446,7 @@ def test_names_and_paths_are_escaped(tmp_path, model, photos):
     assert "<script" not in page
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_names_that_no_page_can_hold_are_marked(tmp_path):
     names = ["caf\udce9", "two\nlines", "owl"]
     found = report(reader(), small(), tmp_path, class_names=names)
@@ -442,6 +462,7 @@ def test_a_whole_folder_is_refused_with_the_next_step(tmp_path, model, photos):
         report(model, photos, tmp_path)
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_classes_that_mean_something_else_are_refused(tmp_path, photos):
     other = TransferModel(tiny_backbone(), photos.class_names[::-1], hidden=0)
     with pytest.raises(ValueError, match="The same label would mean two things"):
@@ -451,12 +472,14 @@ def test_classes_that_mean_something_else_are_refused(tmp_path, photos):
     assert found.numbers.class_names == photos.class_names
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_pixels_of_the_wrong_range_are_warned_of(tmp_path, model):
     data = dataset(8, shuffle=False).map(lambda x, y: (tf.cast(x, "float32") / 255, y))
     with pytest.warns(UserWarning, match="0..255"):
         report(model, data, tmp_path, pictures=0)
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_kept_activations_give_the_numbers_of_their_images(tmp_path, model):
     data = dataset(16, shuffle=False)
     kept = FeatureCache().dataset(model.backbone, data)
@@ -466,6 +489,7 @@ def test_kept_activations_give_the_numbers_of_their_images(tmp_path, model):
     assert found.numbers.log_loss == pytest.approx(expected.log_loss, rel=1e-5)
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_a_model_stays_as_it_was(tmp_path, model, photos):
     before = [weight.numpy().copy() for weight in model.weights]
     trainable = [block.frozen for block in model.backbone.blocks]
