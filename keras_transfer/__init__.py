@@ -19,5 +19,6 @@ if _sys.argv[:1] != ["-m"] or _COMMAND not in zip(_sys.orig_argv, _sys.orig_argv
     from keras_transfer.image_folder import ImageFolder as ImageFolder
     from keras_transfer.image_folder import image_folder as image_folder
     from keras_transfer.plot_history import plot_history as plot_history
+    from keras_transfer.report import report as report
     from keras_transfer.schedule import Phase as Phase
     from keras_transfer.transfer_model import TransferModel as TransferModel

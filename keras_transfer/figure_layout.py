@@ -6,6 +6,7 @@ state changes.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,16 +23,22 @@ _MARGIN = 9.0  # points between the figure's edge and its title, and between tit
 _TITLE, _ROW = 16.0, 14.0  # points, height of the title and of one row of the legend
 
 
-def panel_grid(count: int) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels and no empty one."""
+def blank_figure(width: float, height: float, **settings: Any) -> Figure:
+    """A figure of a width and height in inches that can be measured and drawn without pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(width, height), dpi=DPI, **settings)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def panel_grid(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels and no empty one."""
     columns = columns_of(count)
     rows = math.ceil(count / columns)
     width = {1: 6.8, 2: 10.0, 3: 13.5, 4: 15.5, 5: 18.0}[columns]
-    figure = Figure(figsize=(width, 3.3 * rows + 0.7), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(width, 3.3 * rows + 0.7, layout="constrained")
     grid = figure.add_gridspec(rows, columns)
     axes = [figure.add_subplot(grid[i // columns, i % columns]) for i in range(count)]
     for ax in axes:
@@ -68,6 +75,14 @@ def text_width(figure: Figure, text: str, size: float, weight: str = "normal") -
     return float(width) * 72 / figure.dpi * 1.02  # SVG and PDF set type a little wider
 
 
+def lacks_letters(text: str) -> bool:
+    """Whether the font of the figures lacks a letter of a text, which then shows as a box."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    known = get_font(findfont(FontProperties(family=FONT))).get_charmap()
+    return any(ord(letter) not in known for letter in text)
+
+
 def fit_text(
     figure: Figure,
     text: str,
@@ -79,12 +94,18 @@ def fit_text(
     """Text and size that fit into `room` points: smaller first, then with its middle left out."""
     while size > least and text_width(figure, text, size, weight) > room:
         size -= 0.5
-    shown = text
-    for kept in range(len(text) - 1, 1, -1):
-        if text_width(figure, shown, size, weight) <= room:
-            break
-        shown = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
-    return shown, size
+    if text_width(figure, text, size, weight) <= room or len(text) < 3:
+        return text, size
+
+    def cut(kept: int) -> str:
+        return f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+
+    def fits(kept: int) -> bool:
+        return text_width(figure, cut(kept), size, weight) <= room
+
+    # By halving: the path of an image may be long, and measuring takes time.
+    numbers = range(len(text) - 1, 1, -1)
+    return cut(numbers[min(bisect.bisect_left(numbers, True, key=fits), len(numbers) - 1)]), size
 
 
 def header(figure: Figure, title: str, entries: Sequence[Entry]) -> None:

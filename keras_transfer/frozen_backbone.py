@@ -1,9 +1,10 @@
 """FrozenBackbone: a pretrained backbone as one layer, a chain of blocks to unfreeze."""
 
+import contextlib
 import fnmatch
 import hashlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import keras
@@ -94,6 +95,7 @@ class FrozenBackbone(keras.layers.Layer):
         self._pool = self._pooling_layer("pooling")
         for block in self._chain:
             block.trainable = False
+        self._watch: Callable[[str, Any], None] | None = None
         self.built = True
 
     def _pooling_layer(self, name: str | None = None) -> keras.Layer:
@@ -311,7 +313,27 @@ class FrozenBackbone(keras.layers.Layer):
             raise ValueError(f"Activations {list(inputs)} lie beyond {to!r}: give earlier ones.")
         for link in self._links[start : stop + 1]:
             x = link(x, training=False)
+            if self._watch is not None:
+                self._watch(link.name, x)
         return x
+
+    @contextlib.contextmanager
+    def watched(self, watch: Callable[[str, Any], None]) -> Iterator[None]:
+        """Shows what comes out of each link in calls within a block, wherever in a model it is.
+
+        Args:
+            watch: Called with the link's name and the tensor. Functions that were traced before
+                do not call it: call the model itself, `model(images)`.
+
+        Example:
+            >>> with backbone.watched(lambda name, tensor: print(name, tensor.shape)):
+            ...     model(images)
+        """
+        self._watch = watch
+        try:
+            yield
+        finally:
+            self._watch = None
 
     def _entry(self, inputs: Any) -> tuple[int, Any]:
         """Where in the chain the inputs enter it, told by their structure."""

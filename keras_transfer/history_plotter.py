@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_transfer.history_table import read_csv, write_csv
 from keras_transfer.live_view import Live, live_view
 from keras_transfer.plots import (
     Diagnosis,
@@ -26,7 +27,7 @@ from keras_transfer.plots import (
     save_figure,
 )
 from keras_transfer.trained_blocks import TrainedBlocks, describe_change, trained_blocks
-from keras_transfer.whole_files import check_suffix, read_csv, write_csv
+from keras_transfer.whole_files import check_suffix
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -36,6 +36,8 @@ class ImageFolder:
     - `index_batches`: batches of row numbers in the order in which the dataset yields the rows,
       anew in each iteration: the n-th iteration of one goes with the n-th of the other.
     - `labels`: int32 array, the label of each row in path order.
+    - `paths`: the file of each row in path order.
+    - `class_names`: names of the class folders, sorted.
     - `content`: a function that reads all files and returns a hex digest of what is in them.
 
     Attributes:
@@ -324,7 +326,10 @@ def _assemble(
             return None
         identity = _identity([images.image_size, seed, split, names], files, images, rows[split])
         shuffle_seed = seed if split == "train" else None
-        return _dataset(images, rows[split], labels[split], batch_size, shuffle_seed, identity)
+        made = _dataset(images, rows[split], labels[split], batch_size, shuffle_seed, identity)
+        made.ordered.paths = made.paths = tuple(images.paths[row] for row in rows[split])
+        made.ordered.class_names = made.class_names = tuple(names)
+        return made
 
     return ImageFolder(
         train=dataset("train"),

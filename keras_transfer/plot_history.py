@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_transfer.history_table import read_csv
 from keras_transfer.plots import Logs, Mark, Mode, compare_figure, history_figure, save_figure
-from keras_transfer.whole_files import read_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,5 +1,6 @@
 """Progress of computing activations, on a terminal while it runs and as a line when it is done."""
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 class Progress:
     """How far a computation has come; `row` images are done."""
 
-    def __init__(self, what: str, total: int, show: bool) -> None:
+    def __init__(self, what: str, total: int | None, show: bool) -> None:
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 
@@ -25,11 +26,15 @@ class Progress:
 
     def update(self, rows: int) -> None:
         """Says how many rows are there now."""
-        text = f"{self._what}: {rows:,} of {self._total:,} images, {self.left(rows):.1f} s left"
+        text = f"{self._what}: {rows:,} images"
+        if self._total is not None:
+            text = f"{self._what}: {rows:,} of {self._total:,} images, {self.left(rows):.1f} s left"
         self._bar.update(self._task, completed=rows, description=text)
 
     def left(self, rows: int) -> float:
         """Returns the seconds left, judging by the time taken so far."""
+        if self._total is None:
+            return math.nan
         return self.seconds * (self._total - rows) / max(1, rows - self._first)
 
     @property
@@ -39,12 +44,12 @@ class Progress:
 
 
 @contextmanager
-def progress(what: str, total: int, *, show: bool) -> Iterator[Progress]:
+def progress(what: str, total: int | None, *, show: bool) -> Iterator[Progress]:
     """Shows a progress bar on a terminal within a block.
 
     Args:
         what: What is computed.
-        total: Images that there are, at most.
+        total: Images that there are, at most; None if nobody knows.
         show: Whether to show anything.
     """
     shown = Progress(what, total, show)

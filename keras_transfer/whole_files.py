@@ -1,16 +1,16 @@
-"""Files that are written whole or not at all: pictures, and histories as tables."""
+"""Files that are written whole or not at all: pictures, reports, and histories as tables."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
+import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from keras_transfer.curve_facts import Logs
 from keras_transfer.figure_style import figure_style
 
 if TYPE_CHECKING:
@@ -124,48 +124,37 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     return path
 
 
-def read_csv(path: Path) -> tuple[dict[str, list[Any]], list[int]]:
-    """Reads a history that `write_csv` or Keras' `CSVLogger` wrote: its logs, and its epochs.
+def check_folder(folder: str | os.PathLike[str], names: Iterable[str]) -> Path:
+    """Makes a folder and sees to it that files can be written there, before time is spent on them.
 
     Raises:
-        ValueError: If it is no such table.
-        OSError: If it cannot be read.
+        OSError: If it is, or lies under, a file, cannot be written to, or a name is a folder.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, restkey="", restval=""))
+    folder = Path(folder).expanduser()
     try:
-        epochs = [int(row.pop("epoch")) for row in rows]
-        if not epochs or any("" in row for row in rows):
-            raise ValueError("no rows, or a row longer than the header")
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"{str(path)!r} is no history ({error}). Expected a table with the column 'epoch' and "
-            "one for each log, as HistoryPlotter and Keras' CSVLogger write."
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(
+            f"folder={str(folder)!r} is, or lies under, a file. Expected a folder, or a path "
+            "where none is yet; choose another."
         ) from error
-    return {key: [_value(row[key]) for row in rows] for key in rows[0]}, epochs
+    for name in names:
+        if (folder / name).is_dir():
+            raise IsADirectoryError(
+                f"{str(folder / name)!r} is a folder, and a file is to be written there. Remove it "
+                "or choose another folder."
+            )
+    with tempfile.TemporaryFile(dir=folder):
+        return folder
 
 
-def _value(cell: str) -> Any:
-    """A cell as it was: nothing, a number, or a text."""
-    if cell in ("", "NA"):  # what CSVLogger writes for nothing
-        return None
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
-
-
-def write_csv(history: Logs, epochs: Sequence[int], path: Path) -> None:
-    """Writes a history as a table: a row an epoch, its cell empty where nothing was logged.
+def write_together(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
+    """Writes files into a folder; none is put in place before all are complete, the first last.
 
     Raises:
-        OSError: If the file cannot be written.
+        OSError: If one cannot be written; all old files then stay.
     """
-    columns = {"epoch": epochs, **{key: v for key, v in history.items() if key != "epoch"}}
-    with (
-        written_whole(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+    with contextlib.ExitStack() as stack:
+        for name, content in files.items():
+            stack.enter_context(written_whole(folder / name)).write_bytes(content)
+    return tuple(folder / name for name in files)

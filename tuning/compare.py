@@ -200,7 +200,7 @@ def _told(outcome: "Outcome") -> str:
 
 
 def _report(output: Path, outcomes: Sequence["Outcome"], data: "ImageFolder") -> None:
-    from keras_transfer import plot_history
+    from keras_transfer import plot_history, report
 
     output.mkdir(parents=True, exist_ok=True)
     by_recipe: dict[str, list[Outcome]] = {}
@@ -211,6 +211,9 @@ def _report(output: Path, outcomes: Sequence["Outcome"], data: "ImageFolder") ->
     _write_table(by_recipe, output / "compare.csv")
     _print_table(by_recipe)
     print(f"Curves (seed 0): {output / 'compare.png'}")
+    best = max(outcomes, key=lambda o: o.valid.accuracy)
+    page = report(best.model, data.test if data.test is not None else data.valid, output / "report")
+    print(f"Report of {best.recipe}, seed {best.seed}: {page.path}")
 
 
 def _curves(outcome: "Outcome") -> SimpleNamespace:

@@ -23,7 +23,9 @@ def main() -> None:
     model.compile(keras.optimizers.Adam(3e-4))
     plotter = HistoryPlotter(Path(__file__).with_name("history.png"), live=False)
     unfreezer = BlockUnfreezer({8: ["block7", "top"]}, learning_rate=5e-5)
-    model.fit(data.train, validation_data=data.valid, epochs=24, callbacks=[unfreezer, plotter], verbose=2)
+    model.fit(
+        data.train, validation_data=data.valid, epochs=24, callbacks=[unfreezer, plotter], verbose=2
+    )
     print(plotter.diagnosis)
 
 

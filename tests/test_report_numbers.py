@@ -1,0 +1,201 @@
+"""The numbers of a report: against cases computed by hand, and against scikit-learn."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from keras_transfer.intervals import UNKNOWN, bootstrap, f1_interval, wilson
+from keras_transfer.report_numbers import BINS, report_numbers
+
+
+def predictions(classes: int, count: int, seed: int = 0, sure: float = 2.0):
+    """True classes, and probabilities that go with them more or less."""
+    generator = np.random.default_rng(seed)
+    true = generator.integers(0, classes, count)
+    logits = generator.normal(size=(count, classes))
+    logits[np.arange(count), true] += sure
+    raised = np.exp(logits)
+    return true, raised / raised.sum(1, keepdims=True)
+
+
+def names(classes: int) -> list[str]:
+    return [f"class {i}" for i in range(classes)]
+
+
+def test_a_wilson_interval_is_that_of_the_textbook():
+    # https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval: 9 of 10.
+    found = wilson(9, 10)
+    assert (found.value, found.low, found.high) == pytest.approx((0.9, 0.59585, 0.98212), abs=1e-5)
+
+
+@pytest.mark.parametrize(("hits", "low", "high"), [(0, 0.0, 0.16113), (20, 0.83887, 1.0)])
+def test_a_wilson_interval_is_not_empty_where_all_or_nothing_is_right(hits, low, high):
+    found = wilson(hits, 20)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-5)
+    assert found.low <= found.value <= found.high
+
+
+def test_nothing_to_count_is_unknown_and_no_number():
+    assert not wilson(0, 0).known
+    assert wilson(0, 0) is UNKNOWN
+    assert math.isnan(f1_interval(0, 0).value)
+
+
+@pytest.mark.parametrize("interval", ["precision", "recall", "f1"])
+def test_95_in_100_intervals_hold_the_truth(interval):
+    generator = np.random.default_rng(1)
+    shares = np.array([[0.25, 0.1], [0.05, 0.6]])  # of (true, predicted), in the population
+    truth = {"precision": 0.6 / 0.7, "recall": 0.6 / 0.65, "f1": 2 * 0.6 / (0.7 + 0.65)}[interval]
+    held = 0
+    for counts in generator.multinomial(80, shares.ravel(), 2000):
+        _, false, lost, hits = counts
+        found = {
+            "precision": wilson(hits, hits + false),
+            "recall": wilson(hits, hits + lost),
+            "f1": f1_interval(hits, hits + false + lost),
+        }[interval]
+        held += found.low <= truth <= found.high
+    assert 0.93 < held / 2000 < 0.97
+
+
+def test_95_in_100_intervals_of_the_mean_f1_hold_the_truth():
+    true, probabilities = predictions(3, 20_000)
+    whole = report_numbers(true, probabilities, names(3)).f1.value
+    generator = np.random.default_rng(2)
+    held = 0
+    for _ in range(100):
+        rows = generator.integers(0, len(true), 200)
+        found = report_numbers(true[rows], probabilities[rows], names(3)).f1
+        held += found.low <= whole <= found.high
+    assert 90 <= held <= 99
+
+
+def test_the_bootstrap_of_the_matrix_is_that_of_the_images():
+    true, probabilities = predictions(3, 60)
+    predicted = probabilities.argmax(1)
+    confusion = metrics.confusion_matrix(true, predicted)
+    low, high = bootstrap(confusion, lambda c: np.trace(c, axis1=1, axis2=2)[:, None] / 60)[:, 0]
+    generator = np.random.default_rng(0)
+    right = (predicted == true)[generator.integers(0, 60, (4000, 60))].mean(1)
+    assert (low, high) == pytest.approx(np.quantile(right, [0.025, 0.975]), abs=0.02)
+
+
+def test_a_small_case_is_as_computed_by_hand():
+    true = np.array([0, 0, 0, 1, 1])
+    second = np.array([0.1, 0.2, 0.7, 0.9, 0.4])  # right, right, wrong, right, wrong
+    found = report_numbers(true, np.stack([1 - second, second], 1), ["cat", "dog"])
+    assert found.confusion.tolist() == [[2, 1], [1, 1]]
+    assert found.accuracy.value == 0.6
+    assert found.most_common == 0.6
+    cat, dog = found.classes
+    assert (cat.images, cat.predicted, dog.images, dog.predicted) == (3, 3, 2, 2)
+    assert (cat.precision.value, cat.recall.value, cat.f1.value) == pytest.approx((2 / 3,) * 3)
+    assert (dog.precision.value, dog.recall.value, dog.f1.value) == pytest.approx((0.5,) * 3)
+    # Of the 6 pairs of a dog and a cat, the dog scores higher in 0.9 > all, 0.4 > 0.1 and 0.2.
+    assert found.roc.area == pytest.approx(5 / 6)
+    # By falling score: dog (1/1), cat, dog (2/3): the mean of the precisions at each dog.
+    assert found.precision_recall.area == pytest.approx((1 + 2 / 3) / 2)
+    assert found.confidence == pytest.approx((0.9 + 0.8 + 0.7 + 0.9 + 0.6) / 5)
+    assert found.log_loss == pytest.approx(-np.log([0.9, 0.8, 0.3, 0.9, 0.4]).mean())
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 100])
+def test_numbers_are_those_of_scikit_learn(classes):
+    true, probabilities = predictions(classes, 40 * classes)
+    predicted = probabilities.argmax(1)
+    found = report_numbers(true, probabilities, names(classes))
+    assert found.accuracy.value == pytest.approx(metrics.accuracy_score(true, predicted))
+    assert (found.confusion == metrics.confusion_matrix(true, predicted)).all()
+    each = metrics.precision_recall_fscore_support(true, predicted, zero_division=np.nan)
+    for i, one in enumerate(found.classes):
+        got = (one.precision.value, one.recall.value, one.f1.value, one.images)
+        assert got == pytest.approx(tuple(column[i] for column in each), nan_ok=True)
+        assert one.roc.area == pytest.approx(metrics.roc_auc_score(true == i, probabilities[:, i]))
+    macro = metrics.precision_recall_fscore_support(
+        true, predicted, average="macro", zero_division=0
+    )
+    assert (found.precision.value, found.recall.value, found.f1.value) == pytest.approx(macro[:3])
+    assert found.log_loss == pytest.approx(metrics.log_loss(true, probabilities))
+    if classes == 2:
+        auc = metrics.roc_auc_score(true, probabilities[:, 1])
+        average = metrics.average_precision_score(true, probabilities[:, 1])
+    else:
+        auc = metrics.roc_auc_score(true, probabilities, multi_class="ovr")
+        average = metrics.average_precision_score(np.eye(classes)[true], probabilities)
+    assert (found.roc.area, found.precision_recall.area) == pytest.approx((auc, average))
+
+
+def test_means_are_over_the_classes_that_occur():
+    true = np.array([0, 0, 1, 1])
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8], [0.1, 0.8, 0.1], [0.1, 0.8, 0.1]])
+    found = report_numbers(true, probabilities, names(3))
+    absent = found.classes[2]
+    assert (absent.images, absent.predicted) == (0, 1)
+    assert not absent.recall.known
+    assert (absent.precision.value, absent.roc) == (0, None)
+    assert found.recall.value == 0.75
+
+
+def test_an_estimate_lies_within_its_interval():
+    for seed in range(5):
+        true, probabilities = predictions(4, 12, seed, sure=4.0)
+        found = report_numbers(true, probabilities, names(4))
+        estimates = [found.accuracy, found.precision, found.recall, found.f1]
+        estimates += [getattr(c, n) for c in found.classes for n in ("precision", "recall", "f1")]
+        assert all(0 <= e.low <= e.value <= e.high <= 1 for e in estimates if e.known)
+
+
+def test_images_of_one_class_only_give_no_curves():
+    true = np.zeros(5, int)
+    found = report_numbers(true, np.tile([0.6, 0.4], (5, 1)), ["a", "b"])
+    assert found.roc is None
+    assert found.precision_recall is None
+    assert found.accuracy.value == 1
+
+
+def test_the_mean_curve_of_equal_curves_is_the_same_curve():
+    true = np.array([0, 1] * 20)
+    generator = np.random.default_rng(0)
+    second = np.clip(0.5 + (true - 0.5) * 0.3 + generator.normal(0, 0.2, 40), 0.01, 0.99)
+    two = report_numbers(true, np.stack([1 - second, second], 1), names(2))
+    x = two.classes[1].precision_recall.x
+    mean = report_numbers(true, np.stack([1 - second, second, 0 * second], 1), names(3))
+    assert mean.roc.area == pytest.approx(two.roc.area)
+    assert (np.diff(x) >= 0).all()
+    assert (np.diff(mean.precision_recall.x) >= 0).all()
+
+
+def test_calibration_is_as_computed_by_hand():
+    # Two stretches: confidence 0.6, half right; confidence 0.9, all right.
+    confidence = np.array([0.6, 0.6, 0.9, 0.9])
+    probabilities = np.stack([confidence, 1 - confidence], 1)
+    found = report_numbers(np.array([0, 1, 0, 0]), probabilities, names(2))
+    assert [one.images for one in found.bins] == [2, 2]
+    assert [one.right.value for one in found.bins] == [0.5, 1]
+    assert found.calibration_error == pytest.approx((0.1 + 0.1) / 2)
+
+
+def test_stretches_of_confidence_hold_each_image_once():
+    true, probabilities = predictions(5, 300)
+    probabilities[0] = [1, 0, 0, 0, 0]
+    probabilities[1] = [0.2] * 5
+    found = report_numbers(true, probabilities, names(5))
+    assert sum(one.images for one in found.bins) == 300
+    for one in found.bins:
+        assert one.high - one.low == pytest.approx(1 / BINS)
+        assert one.low < one.confidence <= one.high + 1e-12
+
+
+def test_confusions_that_recur_are_listed_the_most_frequent_first():
+    pairs = [(0, 1)] * 3 + [(2, 0)] * 2 + [(1, 2)] + [(0, 0)] * 7 + [(2, 2)] * 2
+    true = np.array([pair[0] for pair in pairs])
+    probabilities = np.full((len(pairs), 3), 0.1)
+    probabilities[np.arange(len(pairs)), [pair[1] for pair in pairs]] = 0.8
+    found = report_numbers(true, probabilities, ["a", "b", "c"]).confusions
+    assert [(c.true, c.predicted, c.count, c.share) for c in found] == [
+        ("a", "b", 3, 0.3),
+        ("c", "a", 2, 0.5),
+    ]
+    assert found[0].confidence == pytest.approx(0.8)
