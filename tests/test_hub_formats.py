@@ -65,7 +65,7 @@ def slim_scope(layer: str) -> str:
 
 
 @pytest.mark.slow
-def test_resnet_v1_152_is_served_trained_unfrozen_saved_and_answers_the_same(tmp_path, monkeypatch):
+def test_resnet_v1_152_is_trained_unfrozen_saved_exported_and_answers_the_same(tmp_path, monkeypatch):
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
     network = keras.applications.ResNet152(
         include_top=False, weights=None, pooling="avg", input_shape=(None, None, 3)
@@ -116,6 +116,9 @@ def test_resnet_v1_152_is_served_trained_unfrozen_saved_and_answers_the_same(tmp
     shutil.rmtree(tmp_path / "module")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=False)
     np.testing.assert_allclose(loaded.predict(pixels[:4], verbose=0), expected, atol=1e-5)
+    loaded.export(tmp_path / "serving")
+    served = tf.saved_model.load(tmp_path / "serving")
+    np.testing.assert_allclose(served.serve(pixels[:4]), expected, atol=1e-5)
 
 
 @pytest.mark.slow
