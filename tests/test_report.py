@@ -369,7 +369,7 @@ def test_a_hundred_classes(tmp_path):
         reader(100), batched(written(probabilities), y), tmp_path, class_names=names, pictures=0
     )
     page = found.path.read_text()
-    assert all(f'<th scope="row">{name}</th>' in page for name in names)
+    assert all(f'<span class="name">{name}</span></th>' in page for name in names)
     assert "No picture is shown" in page
 
 
