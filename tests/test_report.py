@@ -388,6 +388,14 @@ def test_a_plain_model_has_no_grad_cam_and_the_page_says_so(tmp_path):
     assert "shown from black to white" in page  # its values are no pixels
 
 
+def test_paths_are_refused_for_shuffled_data(tmp_path):
+    names = [f"{i}.jpg" for i in range(6)]
+    shuffled = small().unbatch().shuffle(6).batch(2).map(lambda x, y: (x, y)).prefetch(1)
+    with pytest.raises(ValueError, match="paths are given, and the data is shuffled"):
+        report(reader(), shuffled, tmp_path, paths=names)
+    assert report(reader(), shuffled, tmp_path, pictures=0).numbers.images == 6
+
+
 # --- Models and data of this package ---
 
 
