@@ -31,12 +31,12 @@ nav a { display: inline-block; padding: .2rem 0; }
 .wide { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; }
 caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: right;
+th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
 th:first-child { text-align: left; }
-thead th { vertical-align: bottom; background: var(--band); }
-tbody th { font-weight: 600; white-space: normal;
-  overflow-wrap: break-word; min-width: 7em; max-width: 20rem; }
+thead th { vertical-align: bottom; background: var(--band); white-space: normal; }
+tbody th { font-weight: 600; white-space: normal; }
+.name { display: inline-block; width: max-content; max-width: 18em; overflow-wrap: anywhere; }
 figure { margin: 1rem 0; }
 figcaption { color: var(--soft); max-width: 48rem; }
 .chart { display: block; max-width: 100%; height: auto; background: #ffffff; border-radius: 6px; }

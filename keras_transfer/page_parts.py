@@ -77,7 +77,7 @@ def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[object]]
     """
     head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in columns)
     body = "\n".join(
-        f'<tr><th scope="row">{escaped(first)}</th>'
+        f'<tr><th scope="row"><span class="name">{escaped(first)}</span></th>'
         + "".join(f"<td>{escaped(cell)}</td>" for cell in others)
         + "</tr>"
         for first, *others in rows

@@ -9,11 +9,13 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_transfer.classified import Classified, classify
 from keras_transfer.classifier_outputs import FromLogits
 from keras_transfer.grad_cam import find_backbone
 from keras_transfer.page_parts import printable
+from keras_transfer.pipelines import all_stages
 from keras_transfer.report_files import NAMES, image_names, report_files
 from keras_transfer.report_numbers import ReportNumbers, report_numbers
 from keras_transfer.whole_files import check_folder, write_together
@@ -76,7 +78,8 @@ def report(
     Raises:
         TypeError: If `data` is no dataset.
         ValueError: If there are no labels or no images, a label is no class, an output no
-            probability or not finite, or `class_names` or `paths` do not fit.
+            probability or not finite, `class_names` or `paths` do not fit, or there are `paths`
+            for data that is shuffled.
         OSError: If the folder cannot be written to.
 
     Example:
@@ -88,6 +91,8 @@ def report(
     if isinstance(pictures, bool) or not isinstance(pictures, int) or pictures < 0:
         raise ValueError(f"pictures={pictures!r} is no number of pictures. Pass 0 or more.")
     data, known_paths = _in_order(data)
+    if paths is not None:
+        _check_unshuffled(data)
     paths = known_paths if paths is None else [os.fspath(path) for path in paths]
     root = check_folder(folder, NAMES)
     backbone = find_backbone(model)
@@ -123,6 +128,16 @@ def _in_order(data: Any) -> tuple[Any, Sequence[str] | None]:
     if not hasattr(data, "paths"):
         return data, None
     return data.ordered, [str(path) for path in data.paths]
+
+
+def _check_unshuffled(data: Any) -> None:
+    """Refuses data whose order is another one than that of any list of paths."""
+    stages = all_stages(data) if isinstance(data, tf.data.Dataset) else ()
+    if any("Shuffle" in type(stage).__name__ for stage in stages):
+        raise ValueError(
+            "paths are given, and the data is shuffled, so they would stand under other images. "
+            "Pass the data without its shuffle, or leave paths out."
+        )
 
 
 def _class_names(

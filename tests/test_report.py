@@ -369,7 +369,7 @@ def test_a_hundred_classes(tmp_path):
         reader(100), batched(written(probabilities), y), tmp_path, class_names=names, pictures=0
     )
     page = found.path.read_text()
-    assert all(f'<th scope="row">{name}</th>' in page for name in names)
+    assert all(f'<span class="name">{name}</span></th>' in page for name in names)
     assert "No picture is shown" in page
 
 
@@ -386,6 +386,14 @@ def test_a_plain_model_has_no_grad_cam_and_the_page_says_so(tmp_path):
     page = report(reader(), small(), tmp_path).path.read_text()
     assert "There is no Grad-CAM: the model does not hold one FrozenBackbone" in page
     assert "shown from black to white" in page  # its values are no pixels
+
+
+def test_paths_are_refused_for_shuffled_data(tmp_path):
+    names = [f"{i}.jpg" for i in range(6)]
+    shuffled = small().unbatch().shuffle(6).batch(2).map(lambda x, y: (x, y)).prefetch(1)
+    with pytest.raises(ValueError, match="paths are given, and the data is shuffled"):
+        report(reader(), shuffled, tmp_path, paths=names)
+    assert report(reader(), shuffled, tmp_path, pictures=0).numbers.images == 6
 
 
 # --- Models and data of this package ---

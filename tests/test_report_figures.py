@@ -36,8 +36,7 @@ NUMBERS = {
     "one image": lambda: numbers(3, 1),
     "nothing wrong": lambda: numbers(3, sure=50.0),
     "nothing right": lambda: numbers(3, sure=-50.0),
-    "letters of other scripts": lambda: numbers(4, name="Größe Ж {}"),
-    "dollars": lambda: numbers(2, name="$x_{}$"),
+    "letters of other scripts": lambda: numbers(4, name="Größe Ж $x_{}$"),
 }
 
 
