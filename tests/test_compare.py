@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 
 import compare
 import keras
@@ -62,18 +63,38 @@ def test_feature_extraction_is_compared_with_fine_tuning(photos, tmp_path, capsy
     assert "95 % interval" in out
 
 
+def test_the_wrong_pixel_range_is_that_of_the_originals(monkeypatch):
+    args = compare._parse(["--backbone", "mobilenet", "--weights", "none"])
+    make, wrong = compare._backbones(args, compare.PRESETS["cats-dogs"])
+    assert compare._range_of(make()) == (-1, 1)
+    assert compare._range_of(wrong()) == (0, 1)
+
+    from keras_transfer import FrozenBackbone
+
+    def module(source, *, preprocessing="unit", **kwargs):  # as TF-Hub's
+        return FrozenBackbone(source, preprocessing=preprocessing, **kwargs)
+
+    monkeypatch.setattr("keras_transfer.FrozenBackbone", module)
+    make, wrong = compare._backbones(args, compare.PRESETS["hub-resnet"])
+    assert compare._range_of(make()) == (0, 1)
+    assert compare._range_of(wrong()) == (0, 255)
+
+
 @pytest.mark.slow
-def test_overfitting_and_its_cure_with_the_right_and_the_wrong_pixel_range(photos, tmp_path):
+def test_overfitting_with_the_right_and_the_wrong_pixel_range(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        compare,
+        "PRESETS",
+        {"hub-resnet": replace(compare.PRESETS["hub-resnet"], recipes=("overfitting",))},
+    )
     output = tmp_path / "run"
     arguments = ["--preset", "hub-resnet", "--backbone", "efficientnet_lite0", "--seeds", "1"]
     arguments += ["--show-pixel-range", "--epochs", "2", "--image-size", "32"]
     assert compare.main([str(photos), "--output", str(output), *arguments]) == 0
-    assert [row["recipe"] for row in table(output)] == [
-        "Dense(6), neither",
-        "Dense(6), Dropout(0.3) and EarlyStopping",
-        "Dense(6), neither, wrong pixel range",
-        "Dense(6), Dropout(0.3) and EarlyStopping, wrong pixel range",
-    ]
+    right, wrong = table(output)
+    assert right["recipe"] == "Dense(6), neither"
+    assert wrong["recipe"] == "Dense(6), neither, wrong pixel range"
+    assert float(right["valid_accuracy"]) <= 1
 
 
 def test_a_backbone_that_was_asked_for_is_not_replaced(photos, tmp_path, offline, capsys):

@@ -138,8 +138,19 @@ def _backbones(
     size = args.image_size or preset.image_size
     backbone.compute_output_shape((None, size, size, 3))
     # 0..1 went into VGG16, and 0..255 into a module that takes 0..1.
-    takes_unit = getattr(backbone.preprocessing, "mode", None) == "unit"
-    return make, functools.partial(make, preprocessing="raw" if takes_unit else "unit")
+    wrong = "raw" if _range_of(backbone) == (0.0, 1.0) else "unit"
+    return make, functools.partial(make, preprocessing=wrong)
+
+
+def _range_of(backbone: "FrozenBackbone") -> tuple[float, float]:
+    """What the network gets for black and for white."""
+    import keras
+
+    black, white = (
+        float(backbone.preprocessing(keras.ops.full((1, 1, 1, 3), level))[0, 0, 0, 0])
+        for level in (0.0, 255.0)
+    )
+    return black, white
 
 
 def _images(args: argparse.Namespace, preset: Preset, directory: Path) -> "ImageFolder":
