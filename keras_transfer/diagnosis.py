@@ -16,6 +16,7 @@ _FEWEST = 5  # epochs below which nothing can be told
 _ROSE = 0.05  # of the way that a loss came down, or of its minimum: to rise so is overfitting
 _STILL = 0.02  # of that way: what is gained in the last third of the epochs, to be improving
 _SURE = 4.0  # standard errors that make a difference
+_LONG = 8  # epochs behind the minimum from which on their line counts, not their end alone
 _NOISY = 0.05  # of the loss: noise that hides what matters
 
 
@@ -142,12 +143,24 @@ def _overfits_after(training: _Loss, validation: _Loss) -> int | None:
     low, fell = trend[lowest], trend[0] - trend[lowest]
     rise = validation.mean(slice(-last, None)) - low
     matters = _ROSE * min(max(fell, 0.02 * abs(low)), abs(low))
-    at = int(validation.epochs[lowest])
+    at = int(validation.epochs[np.argmin(validation.values)])  # the best epoch of the figure
     later = training.values[training.epochs > at]
     before = training.values[training.epochs <= at]
     falls = len(later) > 0 and len(before) > 0 and later[-3:].mean() < before[-3:].mean()
     sure = _SURE * validation.noise * np.sqrt(1 / last + 1 / 3)
-    return at if falls and rise > max(matters, sure) else None
+    rises = rise > sure or _climbs(validation.values[lowest + 1 :])
+    return at if falls and rises and rise > matters else None
+
+
+def _climbs(values: np.ndarray) -> bool:
+    """Whether a straight line through some values rises for certain."""
+    if len(values) < _LONG:
+        return False
+    x = np.arange(len(values)) - (len(values) - 1) / 2
+    slope = float(x @ values / (x @ x))
+    off = values - values.mean() - slope * x
+    error = np.sqrt(off @ off / (len(values) - 2) / (x @ x))
+    return bool(slope > 3 * error)
 
 
 def _improves(loss: _Loss) -> bool:
