@@ -74,8 +74,13 @@ class Part:
         """
         if self.is_array:
             return self.x[:32]
-        if self.is_dataset and not self.is_kept and first_of(self.x.element_spec).dtype.is_floating:
+        if not self.is_dataset or self.is_kept:
+            return None
+        spec = first_of(self.x.element_spec)
+        if spec.dtype.is_floating:
             return next((first_of(batch) for batch in fresh_copy(self.x).take(1)), None)
+        if spec.dtype == tf.uint8 and spec.shape.rank == 4:  # as raw as can be, without a look
+            return np.full([1, *(side or 1 for side in spec.shape[1:])], 255, "uint8")
         return None
 
     def as_tuple(self) -> Any:

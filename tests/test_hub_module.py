@@ -152,6 +152,15 @@ class TestLayer:
             FrozenBackbone(folder).check_pixels(images(2) / 255)
         as_they_are.check_pixels(images(2) / 255)
 
+    @pytest.mark.parametrize("cache", ["auto", None])
+    def test_bytes_for_a_module_that_takes_0_to_1_are_told_of_by_fit(self, folder, cache):
+        backbone = FrozenBackbone(folder, preprocessing=None)
+        model = TransferModel(backbone, 2, hidden=0, feature_cache=cache)
+        model.compile()
+        data = tf.data.Dataset.from_tensor_slices((images(8), labels(8))).batch(4)
+        with pytest.warns(UserWarning, match=r"Expected pixels in 0\.\.1\. Received: "):
+            model.fit(data, verbose=0)
+
     def test_it_is_a_layer_in_plain_keras_too(self, folder, tmp_path):
         model = keras.Sequential(
             [keras.Input((SIZE, SIZE, 3)), layers.Rescaling(1 / 255), HubModule(folder)]
