@@ -18,11 +18,13 @@ from keras_transfer import extraction, pipelines
 from keras_transfer.array_file import FileArray
 from keras_transfer.cache_folder import CacheFolder, Entry
 from keras_transfer.frozen_backbone import FrozenBackbone
+from keras_transfer.keepable import NotKeepable
 from keras_transfer.kept_data import batches
 from keras_transfer.kept_rows import ArrayInMemory, Rows
 from keras_transfer.memory import memory_budget, readable
 from keras_transfer.passes import Pass
 from keras_transfer.places import check_disk, in_memory, in_temporary_file, told_of_full_disk
+from keras_transfer.row_order import row_numbers
 from keras_transfer.views import AsTheyAre, Views
 
 _UNEVEN = "its batches have another number of rows than its batching makes; map rows before it"
@@ -203,7 +205,7 @@ class FeatureCache:
         """
         _check_frozen(backbone, after)
         if not pipeline.batches:
-            raise pipelines.NotKeepable("there are no rows in it")
+            raise NotKeepable("there are no rows in it")
         views = views or AsTheyAre()
         fingerprints = backbone.fingerprints()
         origin = {
@@ -301,12 +303,12 @@ class FeatureCache:
             # order of the same pass over another with that seed. Without a seed, or if somebody
             # else reads the pipeline too, any order is as good as another.
             order = job.pipeline.order
-            numbers = pipelines.row_numbers(job.pipeline.identity)
+            numbers = row_numbers(job.pipeline.identity)
             if numbers.as_read is None:
                 numbers.as_read = order.indices(len(kept))
             places = np.argsort(np.concatenate([batch.numpy() for batch in numbers.as_read]))
             if len(places) != len(kept):
-                raise pipelines.NotKeepable(_UNEVEN)
+                raise NotKeepable(_UNEVEN)
         return Rows(kept, dtype, rest, places, tuple(made.sizes))
 
     def _budget(self) -> int:
@@ -322,7 +324,7 @@ class FeatureCache:
         if stored == np.float16 and activations.dtype != stored:
             most = float(np.abs(activations).max(initial=0))
             if float(np.finfo(np.float16).max) < most < np.inf:
-                raise pipelines.NotKeepable(
+                raise NotKeepable(
                     f"activations of up to {most:.3g} do not fit into float16, which ends at 65,504"
                     "; leave `dtype` of the FeatureCache out"
                 )
@@ -398,7 +400,7 @@ def _images(
             rest.append([np.asarray(column) for column in others])
         sizes.append(len(x))
         if job.pipeline.even and (len(x) > size or any(n < size for n in sizes[-2:-1])):
-            raise pipelines.NotKeepable(_UNEVEN)
+            raise NotKeepable(_UNEVEN)
         if len(x) > skip:
             yield job.views.view(x, job.view, row)[skip:]
         row, skip = row + len(x), 0

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer.pipelines import fresh_copy
+from keras_transfer.row_order import fresh_copy
 
 
 @dataclass(frozen=True)

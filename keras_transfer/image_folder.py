@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_transfer.image_files import SPLITS, CheckedImages, ImageFile, check_images, find_images
-from keras_transfer.pipelines import prefetched, row_numbers
+from keras_transfer.row_order import prefetched, row_numbers
 
 _IDENTITY_FORMAT = 1  # raise it when the same files come to give other pixels or another order
 

@@ -14,16 +14,11 @@ from keras_transfer.feature_cache import FeatureCache
 from keras_transfer.fit_data import Part, first_of
 from keras_transfer.flips import Flips
 from keras_transfer.frozen_backbone import FrozenBackbone
+from keras_transfer.keepable import NotKeepable
 from keras_transfer.kept_data import KeptBatches, array_indices, batches
 from keras_transfer.kept_rows import Rows
-from keras_transfer.pipelines import (
-    NotKeepable,
-    Pipeline,
-    inspect,
-    of_array,
-    of_py_dataset,
-    row_numbers,
-)
+from keras_transfer.pipelines import Pipeline, inspect, of_array, of_py_dataset
+from keras_transfer.row_order import row_numbers
 from keras_transfer.views import AllFlips, AsTheyAre, DrawnViews, Views
 
 

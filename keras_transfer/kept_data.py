@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 
 from keras_transfer.kept_rows import Rows
-from keras_transfer.pipelines import prefetched
+from keras_transfer.row_order import prefetched
 
 
 def batches(views: Sequence[Rows], after: str, indices: tf.data.Dataset) -> tf.data.Dataset:

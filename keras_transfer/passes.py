@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_transfer import extraction
 from keras_transfer.frozen_backbone import FrozenBackbone
-from keras_transfer.pipelines import NotKeepable
+from keras_transfer.keepable import NotKeepable
 from keras_transfer.progress import progress
 
 

@@ -1,8 +1,7 @@
-"""What a pipeline of data does to its rows: whether they stay the same, and in what order."""
+"""Pipelines of data whose rows can be computed once, whatever form they have."""
 
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer.fingerprints import digest_of
+from keras_transfer.keepable import NotKeepable, check_rows_apart, refuse_random
+from keras_transfer.row_order import Given, Order, all_stages
 
 _MAPS = ("_MapDataset", "_ParallelMapDataset")
 _BATCHES = ("_BatchDataset", "_ParallelBatchDataset")
@@ -22,119 +23,7 @@ _KEEP_ROWS = (
     "CacheDataset",
     "_AssertCardinalityDataset",
 )
-_RANDOM = re.compile(
-    r"Random|Multinomial|Poisson|Binomial|Generator|TruncatedNormal|Sample|Shuffle|^Rng"
-    r"|Stateful(Uniform|StandardNormal)|^Assign"
-)
-_CHANGING = re.compile(r"ReadVariable|^Variable|ResourceGather|^Lookup|Mutable|Timestamp|GetNext")
-_OPAQUE = re.compile(r"PyFunc")
-ROW_NUMBERS = "_keras_transfer_row_numbers"  # what `RowNumbers` of a dataset are known by
 _TRIED = 8  # batches of a PyDataset that are read twice, to see whether they stay the same
-_WITH_STATE = ("_ShuffleDataset", "RandomDataset")
-_SEEDED_ANEW = ("ShuffleDatasetV3", "RandomDatasetV2")
-
-
-class NotKeepable(Exception):
-    """Raised with the reason why the rows of a pipeline cannot be computed once."""
-
-
-def prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Makes the next two batches while the model is busy.
-
-    Without tf.data's autotuning, which has nothing to tune here: under it, on two cores, two epochs
-    in five took twice as long, with both cores idle half of the time (TensorFlow 2.21).
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return dataset.prefetch(2).with_options(options)
-
-
-@dataclass
-class RowNumbers:
-    """Row numbers of a dataset, kept with it, since its order goes on from fit to fit.
-
-    Attributes:
-        to_train: In the order of the epochs that come next.
-        as_read: In the order that reading the dataset itself has next.
-    """
-
-    to_train: tf.data.Dataset | None = None
-    as_read: tf.data.Dataset | None = None
-
-
-def row_numbers(dataset: tf.data.Dataset) -> RowNumbers:
-    """Returns the row numbers that are kept with a dataset."""
-    if getattr(dataset, ROW_NUMBERS, None) is None:
-        setattr(dataset, ROW_NUMBERS, RowNumbers())
-    return getattr(dataset, ROW_NUMBERS)
-
-
-@dataclass(frozen=True)
-class Order:
-    """How a pipeline makes batches of rows.
-
-    Attributes:
-        batch_size: Rows in a batch; the last may be shorter.
-        drop_remainder: Whether a shorter last batch is left out.
-        buffer_size: Rows in the shuffle buffer, 0 for no shuffle.
-        seeds: TensorFlow's two seeds of the shuffle; two zeros for another order each time.
-        reshuffle: Whether each epoch has another order.
-    """
-
-    batch_size: int
-    drop_remainder: bool = False
-    buffer_size: int = 0
-    seeds: tuple[int, int] = (0, 0)
-    reshuffle: bool = True
-
-    @property
-    def apart(self) -> bool:
-        """Whether the order of the pipeline itself stands still while that of `indices` goes on."""
-        return self.buffer_size > 0 and self.reshuffle
-
-    def indices(self, rows: int) -> tf.data.Dataset:
-        """Returns batches of row numbers in the order in which the pipeline would give the rows."""
-        indices = tf.data.Dataset.range(rows)
-        if self.buffer_size:
-            indices = self._shuffled(indices)
-        return indices.batch(self.batch_size, drop_remainder=self.drop_remainder)
-
-    def _shuffled(self, indices: tf.data.Dataset) -> tf.data.Dataset:
-        # `Dataset.shuffle` would mix in the global seed of now; that of then is in `seeds`.
-        variant = tf.raw_ops.ShuffleDatasetV3(
-            input_dataset=tf.data.experimental.to_variant(indices),
-            buffer_size=self.buffer_size,
-            seed=self.seeds[0],
-            seed2=self.seeds[1],
-            seed_generator=tf.raw_ops.DummySeedGenerator(),
-            output_types=[tf.int64],
-            output_shapes=[tf.TensorShape([])],
-            reshuffle_each_iteration=self.reshuffle,
-        )
-        shuffled = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.int64))
-        return shuffled.apply(tf.data.experimental.assert_cardinality(indices.cardinality()))
-
-
-@dataclass(frozen=True)
-class Given:
-    """Row numbers that a dataset brings along, in step with its own order.
-
-    Attributes:
-        index_batches: Batches of row numbers.
-        afresh: Whether to begin with its first epoch each time.
-    """
-
-    index_batches: tf.data.Dataset
-    afresh: bool = False
-
-    @property
-    def apart(self) -> bool:
-        """Whether the order of the pipeline itself stands still while that of `indices` goes on."""
-        return self.afresh
-
-    def indices(self, rows: int) -> tf.data.Dataset:
-        """Returns batches of row numbers in the order in which the pipeline would give the rows."""
-        return fresh_copy(self.index_batches) if self.afresh else self.index_batches
 
 
 @dataclass(frozen=True)
@@ -280,7 +169,7 @@ def _inspect_graph(dataset: tf.data.Dataset, batches: int) -> Pipeline:
             given, ordered = Given(stage.index_batches, afresh=True), stage.shuffle_seed is None
             size = _batch_size(stage.ordered)
             if not ordered:
-                _check_rows_apart(maps)
+                check_rows_apart(maps)
             return Pipeline(_from(dataset), batches, size, ordered, given, dataset)
         if kind in _BATCHES and batch is None:
             batch = stage
@@ -299,78 +188,9 @@ def _inspect_graph(dataset: tf.data.Dataset, batches: int) -> Pipeline:
     if shuffle is not None and bool(batch._drop_remainder):
         raise NotKeepable("it shuffles and drops the last rows, other ones in each epoch")
     if shuffle is not None:
-        _check_rows_apart(maps)
+        check_rows_apart(maps)
     order = Order(int(batch._batch_size), bool(batch._drop_remainder), **_shuffle(shuffle))
     return Pipeline(_from(dataset), batches, order.batch_size, shuffle is None, order, dataset)
-
-
-def _check_rows_apart(maps: Iterable[Any]) -> None:
-    """Refuses maps that make a row of a batch from several, other ones after each shuffle.
-
-    Each is tried on a few rows, and on the same rows in other places among brighter ones.
-    """
-    generator = np.random.default_rng(0)
-    for stage in maps:
-        (function,) = stage._functions()
-        specs = tf.nest.flatten(stage._inputs()[0].element_spec)
-        try:
-            dark, bright = ([_some(spec, generator, light) for spec in specs] for light in (0.3, 1))
-            first = tf.nest.flatten(function.function(*map(tf.constant, dark)))
-            apart = all(
-                _stay(first, function, dark, bright, kept) for kept in _halves(len(dark[0]))
-            )
-        except (tf.errors.OpError, ValueError, TypeError, IndexError) as error:
-            raise NotKeepable(
-                "whether a map after its batching keeps rows apart could not be tried; put it "
-                "before the batching"
-            ) from error
-        if not apart:
-            raise NotKeepable(
-                "a map after its batching mixes the rows of a batch, other ones in each epoch"
-            )
-
-
-def _halves(rows: int) -> tuple[np.ndarray, ...]:
-    """Every other row, and the others; a row that is alone has no others."""
-    return (np.arange(0, rows, 2), np.arange(1, rows, 2)) if rows > 1 else ()
-
-
-def _stay(
-    first: Sequence[Any],
-    function: Any,
-    dark: Sequence[np.ndarray],
-    bright: Sequence[np.ndarray],
-    kept: np.ndarray,
-) -> bool:
-    """Whether rows give the same in other places, among others."""
-    to = len(dark[0]) - 1 - kept
-    mixed = [np.array(part) for part in bright]
-    for part, source in zip(mixed, dark, strict=True):
-        part[to] = source[kept]
-    second = tf.nest.flatten(function.function(*map(tf.constant, mixed)))
-    return all(
-        len(a) == len(b) == len(dark[0]) and _alike(np.asarray(a)[kept], np.asarray(b)[to])
-        for a, b in zip(first, second, strict=True)
-    )
-
-
-def _some(spec: tf.TensorSpec, generator: np.random.Generator, light: float) -> np.ndarray:
-    """A few rows such as a specification describes, as dark or bright as asked."""
-    rows, *sizes = spec.shape.as_list()
-    shape = (rows or 4, *(size or 32 for size in sizes))
-    if spec.dtype == tf.string:
-        return generator.integers(0, 2, shape).astype(str).astype(bytes).astype(object)
-    pixels = spec.dtype == tf.uint8 or spec.dtype.is_floating  # else labels, 0 or 1
-    most = int(256 * light) if pixels else 2
-    return generator.integers(0, most, shape).astype(spec.dtype.as_numpy_dtype)
-
-
-def _alike(a: np.ndarray, b: np.ndarray) -> bool:
-    if a.shape != b.shape:
-        return False
-    if a.dtype.kind in "fc":
-        return np.allclose(a, b, rtol=1e-4, atol=1e-4, equal_nan=True)
-    return np.array_equal(a, b)
 
 
 def _shuffle(stage: Any) -> dict[str, Any]:
@@ -394,7 +214,7 @@ def _stages(dataset: Any) -> Iterator[Any]:
     if hasattr(dataset, "identity"):  # from `image_folder`: nothing random below
         return
     for function in dataset._functions():
-        _refuse_random(function)
+        refuse_random(function)
     if type(dataset).__name__ == "RandomDataset":
         raise NotKeepable("it draws random numbers")
     if type(dataset).__name__ == "CacheDataset":
@@ -402,50 +222,3 @@ def _stages(dataset: Any) -> Iterator[Any]:
         return
     for source in dataset._inputs():
         yield from _stages(source)
-
-
-def _refuse_random(function: Any) -> None:
-    graph = function.function.graph.as_graph_def()
-    operations = {node.op for node in graph.node}
-    operations |= {node.op for inner in graph.library.function for node in inner.node_def}
-    for operation in sorted(operations):
-        if _RANDOM.search(operation):
-            raise NotKeepable(f"it is random ({operation}): each epoch sees other images")
-        if _CHANGING.search(operation):
-            raise NotKeepable(
-                f"it reads what may change meanwhile ({operation}); put .cache() after it if it "
-                "does not"
-            )
-        if _OPAQUE.search(operation):
-            raise NotKeepable("it calls Python code, which may be random; put .cache() after it")
-
-
-def all_stages(dataset: Any) -> Iterator[Any]:
-    """Gives a dataset and all that it is made from (`_inputs`: as tf.data's own debugging does)."""
-    yield dataset
-    for source in dataset._inputs():
-        yield from all_stages(source)
-
-
-def fresh_copy(dataset: Any) -> Any:
-    """Returns the same pipeline, with shuffles as they stand before the dataset's first epoch.
-
-    What is too large to be written as a graph (2 GB of arrays in the dataset itself) stays.
-    """
-    if not any(type(stage).__name__ in _WITH_STATE for stage in all_stages(dataset)):
-        return dataset
-    variant = tf.data.experimental.to_variant(dataset)
-    try:
-        # 1: no warning of functions that call Python; they are found again in the same process.
-        written = tf.raw_ops.DatasetToGraphV2(
-            input_dataset=variant, external_state_policy=1, strip_device_assignment=False
-        )
-    except tf.errors.OpError:
-        return dataset
-    graph = tf.compat.v1.GraphDef.FromString(written.numpy())
-    for node in list(graph.node):
-        if node.op in _SEEDED_ANEW:
-            new = graph.node.add(op="DummySeedGenerator", name=f"{node.name}/seeds")
-            node.input[4 if node.op == "ShuffleDatasetV3" else 2] = new.name
-    variant = tf.raw_ops.DatasetFromGraph(graph_def=graph.SerializeToString())
-    return tf.data.experimental.from_variant(variant, dataset.element_spec)

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_transfer.array_file import ArrayWriter, FileArray
+from keras_transfer.keepable import NotKeepable
 from keras_transfer.kept_rows import ArrayInMemory
 from keras_transfer.memory import readable
-from keras_transfer.pipelines import NotKeepable
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -15,9 +15,9 @@ from keras_transfer.classified import Classified, classify
 from keras_transfer.classifier_outputs import FromLogits
 from keras_transfer.grad_cam import find_backbone
 from keras_transfer.page_parts import printable
-from keras_transfer.pipelines import all_stages
 from keras_transfer.report_files import NAMES, image_names, report_files
 from keras_transfer.report_numbers import ReportNumbers, report_numbers
+from keras_transfer.row_order import all_stages
 from keras_transfer.whole_files import check_folder, write_together
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras.src.backend.common import global_state
 from tensorflow.python.eager import context
 
-from keras_transfer.pipelines import ROW_NUMBERS, all_stages, fresh_copy
+from keras_transfer.row_order import ROW_NUMBERS, all_stages, fresh_copy
 
 # What `fit` sets on a model, beside its variables. `_initial_epoch` is where BackupAndRestore
 # leaves the epoch to go on with, `_eval_epoch_iterator` what `fit` validates on.

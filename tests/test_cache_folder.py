@@ -23,7 +23,8 @@ from keras_transfer import (
     extraction,
     image_folder,
 )
-from keras_transfer.pipelines import NotKeepable, inspect
+from keras_transfer.keepable import NotKeepable
+from keras_transfer.pipelines import inspect
 
 NPY = "activations.npy"
 

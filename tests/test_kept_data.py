@@ -6,8 +6,9 @@ import tensorflow as tf
 from conftest import dataset, images, labels, relative_difference, snapshot, tiny_backbone
 
 from keras_transfer import BlockUnfreezer, FeatureCache, Flips, TransferModel, image_folder
+from keras_transfer.keepable import NotKeepable
 from keras_transfer.kept_data import array_indices
-from keras_transfer.pipelines import NotKeepable, of_py_dataset
+from keras_transfer.pipelines import of_py_dataset
 
 
 class Batches(keras.utils.PyDataset):

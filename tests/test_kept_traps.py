@@ -24,7 +24,8 @@ from keras_transfer import (
     extraction,
     image_folder,
 )
-from keras_transfer.pipelines import NotKeepable, inspect, of_py_dataset
+from keras_transfer.keepable import NotKeepable
+from keras_transfer.pipelines import inspect, of_py_dataset
 from keras_transfer.views import DrawnViews
 
 

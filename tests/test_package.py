@@ -64,6 +64,8 @@ LAYERS = (
     "image_folder",
     "image_files",
     "pipelines",
+    "keepable",
+    "row_order",
     "labels",
     "frozen_backbone",
     "backbones",

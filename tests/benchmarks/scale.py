@@ -22,7 +22,7 @@ import tensorflow as tf
 from keras_transfer.array_file import ArrayWriter, FileArray
 from keras_transfer.kept_data import batches
 from keras_transfer.kept_rows import ArrayInMemory, Rows
-from keras_transfer.pipelines import Order
+from keras_transfer.row_order import Order
 
 WIDTH = 1280
 FIRST = 200
