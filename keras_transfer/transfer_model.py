@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from keras_transfer import backbones, exporting
+from keras_transfer.classifier_outputs import kind_of_outputs, last_activation
 from keras_transfer.export_facts import FORMATS
 from keras_transfer.feature_cache import FeatureCache
 from keras_transfer.fit_data import Part, split
@@ -139,7 +140,7 @@ class TransferModel(keras.Model):
             **kwargs: As for any Keras model.
 
         Raises:
-            ValueError: If no loss is given and the head's last layer has no activation.
+            ValueError: If no loss is given and the head is not known to give probabilities.
         """
         if loss is None:
             _check_probabilities(self.head)
@@ -288,8 +289,9 @@ class TransferModel(keras.Model):
             **kwargs: Of Keras' exporter of the format.
 
         Raises:
-            ValueError: If the model is not built, the size of its images is unknown, or `filepath`
-                does not fit the format or holds something else.
+            ValueError: If the model is not built, the size of its images or whether it gives logits
+                is unknown, or `filepath` does not fit the format.
+            FileExistsError: If something is there that no earlier export wrote.
             ImportError: If a package that the format needs is missing. The message names the extra.
 
         Example:
@@ -301,7 +303,7 @@ class TransferModel(keras.Model):
             super().export(filepath, format, bool(verbose), input_signature, **kwargs)
             return
         exporting.check_arguments(format, quantize, data, kwargs)
-        probabilities = not _is_linear(self.head)
+        probabilities = _gives_probabilities(self)
         facts = exporting.facts_of(self, format, image_size, probabilities=probabilities)
         quantization = None
         if quantize is not None:
@@ -392,20 +394,25 @@ def _one_layer(layers: keras.Layer | Sequence[keras.Layer] | None) -> keras.Laye
     return keras.Sequential(list(layers), name="augmentation")
 
 
-def _last_layer(head: keras.Layer) -> keras.Layer:
-    while getattr(head, "layers", None):
-        head = head.layers[-1]
-    return head
-
-
-def _is_linear(head: keras.Layer) -> bool:
-    return getattr(_last_layer(head), "activation", None) is keras.activations.linear
-
-
 def _check_probabilities(head: keras.Layer) -> None:
-    if _is_linear(head):
+    activation = last_activation(head)
+    if activation == "linear" or activation is None:
+        ends = "ends without activation, so it gives no probabilities"
+        if activation is None:
+            ends = "ends in a layer that does not tell whether it gives probabilities"
         raise ValueError(
-            f"The head's last layer '{_last_layer(head).name}' has no activation, so it gives no "
-            "probabilities. Give it activation='sigmoid' (two classes) or 'softmax', or compile "
-            "with a loss, such as keras.losses.BinaryCrossentropy(from_logits=True)."
+            f"The head '{head.name}' {ends}. Let it end in activation='sigmoid' (two classes) or "
+            "'softmax', or compile with a loss, such as "
+            "keras.losses.BinaryCrossentropy(from_logits=True)."
         )
+
+
+def _gives_probabilities(model: TransferModel) -> bool:
+    found = kind_of_outputs(model)
+    if found is None:
+        raise ValueError(
+            f"The head '{model.head.name}' ends in a layer that does not tell whether it gives "
+            "probabilities or logits, and the model has no loss that does. Compile with a loss, "
+            "such as keras.losses.BinaryCrossentropy(from_logits=True), and export again."
+        )
+    return not found[0]

@@ -20,6 +20,7 @@ from keras_transfer.export_facts import SUFFIXES, ExportFacts
 from keras_transfer.image_files import decode_image
 from keras_transfer.quantizing import Quantization
 from keras_transfer.served import open_export
+from keras_transfer.transfer_model import _gives_probabilities as gives_probabilities
 
 SIDE = 32
 NAMES = ("cat", "dög", "owl")
@@ -164,6 +165,55 @@ def test_scores_are_probabilities_of_all_classes(tmp_path, pixels, classes, logi
         outputs = keras.ops.sigmoid(outputs) if units == 1 else keras.ops.softmax(outputs)
     np.testing.assert_allclose(scores[:, -1], np.asarray(outputs)[:, -1], atol=1e-6)
     np.testing.assert_allclose(open_export(tmp_path / "served").scores(pixels), scores, atol=1e-6)
+
+
+D = keras.layers.Dense
+LOGITS = keras.losses.BinaryCrossentropy(from_logits=True)
+ENDS = {
+    "identity": ([D(1), keras.layers.Identity()], LOGITS, False),
+    "no loss": ([D(1), keras.layers.Reshape((1,)), keras.layers.Dropout(0.1)], None, False),
+    "scale one": ([D(1), keras.layers.Rescaling(1.0)], None, False),
+    "loss says logits": ([D(1), keras.layers.Rescaling(2.0)], LOGITS, False),
+    "loss says probabilities": ([keras.layers.Lambda(lambda x: x)], "binary_crossentropy", True),
+    "sigmoid first": ([D(1, "sigmoid"), keras.layers.Identity()], LOGITS, True),
+    "softmax layer": ([D(1), keras.layers.Softmax(), keras.layers.Flatten()], None, True),
+    "unknown": ([D(1), keras.layers.Rescaling(2.0)], None, None),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_whether_outputs_are_probabilities_is_known_from_loss_and_layers(case):
+    layers, loss, expected = ENDS[case]
+    model = TransferModel(tiny_backbone(), 2, head=keras.Sequential(layers))
+    if loss is not None:
+        model.compile(loss=loss)
+    elif expected is not True:
+        with pytest.raises(ValueError, match=r"so it gives no prob|does not tell whether it gives"):
+            model.compile()
+    if expected is None:
+        with pytest.raises(ValueError, match=r"has no loss that does\. Compile with a loss"):
+            gives_probabilities(model)
+    else:
+        assert gives_probabilities(model) is expected
+
+
+@pytest.mark.parametrize(("end", "expected"), [(keras.ops.sigmoid, True), (lambda x: x, False)])
+def test_operations_at_the_end_of_a_head_are_seen(end, expected):
+    inputs = keras.Input((10,))
+    head = keras.Model(inputs, end(D(1)(inputs)))
+    assert gives_probabilities(TransferModel(tiny_backbone(), 2, head=head)) is expected
+
+
+def test_logits_behind_an_identity_are_served_as_probabilities(tmp_path, pixels):
+    head = keras.Sequential([D(1), keras.layers.Identity()])
+    model = TransferModel(tiny_backbone(), ["a", "b"], head=head)
+    model.build((None, SIDE, SIDE, 3))
+    model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    model.export(tmp_path / "1")
+    served = open_export(tmp_path / "1")
+    assert not served.facts.probabilities
+    expected = keras.ops.sigmoid(model.predict(pixels, verbose=0))[:, 0]
+    np.testing.assert_allclose(served.scores(pixels)[:, 1], expected, atol=1e-6)
 
 
 def test_a_model_in_half_precision_is_exported_as_it_is(tmp_path, pixels):
