@@ -46,8 +46,8 @@ def takes_logits(model: keras.Model, from_logits: FromLogits) -> tuple[bool, str
     if from_logits != "auto":
         kind = "logits" if from_logits else "probabilities"
         return bool(from_logits), f"The outputs are {kind}, as from_logits={from_logits} says."
-    if (kind := kind_of_outputs(model)) is not None:
-        return kind
+    if (found := kind_of_outputs(model)) is not None:
+        return found
     return False, "The outputs are probabilities: they lie in 0..1 and have the sum 1."
 
 

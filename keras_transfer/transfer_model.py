@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_transfer import backbones, exporting
 from keras_transfer.classifier_outputs import kind_of_outputs, last_activation
-from keras_transfer.export_facts import FORMATS
+from keras_transfer.export_facts import FORMATS, plain
 from keras_transfer.feature_cache import FeatureCache
 from keras_transfer.fit_data import Part, split
 from keras_transfer.frozen_backbone import FrozenBackbone
@@ -95,7 +95,7 @@ class TransferModel(keras.Model):
         )
         self.head = head if head is not None else _head(self.units, hidden, dropout)
         self.augmentation = _one_layer(augmentation)
-        self.evaluation: dict[str, float] | None = None
+        self.evaluation: dict[str, Any] | None = None
         self._image_shape: tuple[int | None, ...] | None = None
 
     @property
@@ -246,7 +246,7 @@ class TransferModel(keras.Model):
         if not kwargs.get("_use_cached_eval_dataset"):  # Keras' own call from within `fit`
             Keeper(self.backbone, None, verbose=False).check_pixels(Part(x))
             results = super().evaluate(x, y, *args, **kwargs)
-            self.evaluation = {k: float(v) for k, v in self.get_metrics_result().items()}
+            self.evaluation = {k: plain(v) for k, v in self.get_metrics_result().items()}
             return results
         return super().evaluate(x, y, *args, **kwargs)
 
@@ -397,7 +397,7 @@ def _one_layer(layers: keras.Layer | Sequence[keras.Layer] | None) -> keras.Laye
 def _check_probabilities(head: keras.Layer) -> None:
     activation = last_activation(head)
     if activation == "linear" or activation is None:
-        ends = "ends without activation, so it gives no probabilities"
+        ends = "ends with no activation, so it gives no probabilities"
         if activation is None:
             ends = "ends in a layer that does not tell whether it gives probabilities"
         raise ValueError(

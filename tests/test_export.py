@@ -16,9 +16,10 @@ from PIL import Image
 
 import keras_transfer
 from keras_transfer import TransferModel, exporting
-from keras_transfer.export_facts import SUFFIXES, ExportFacts
+from keras_transfer.export_facts import SUFFIXES, ExportFacts, finite
 from keras_transfer.image_files import decode_image
 from keras_transfer.quantizing import Quantization
+from keras_transfer.replacing import check_files_replaceable, check_folder_replaceable
 from keras_transfer.served import open_export
 from keras_transfer.transfer_model import _gives_probabilities as gives_probabilities
 
@@ -262,11 +263,85 @@ def test_a_file_that_cannot_be_written_leaves_the_older_one(monkeypatch, files, 
 def test_what_is_no_export_is_never_replaced(model, tmp_path):
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match=r"holds 'thesis.tex', which is no part of a SavedModel"):
+    with pytest.raises(FileExistsError, match=r"thesis.tex' was not written by an earlier exp"):
         model.export(tmp_path / "1")
     with pytest.raises(ValueError, match=r"whose name ends in '.onnx'. Received: .*served', a na"):
         model.export(tmp_path / "served", format="onnx")
     assert (tmp_path / "1" / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["assets/precious.png", "variables/my.csv", "saved_model.pb", "assets.extra/a.txt"]
+)
+@pytest.mark.parametrize("earlier", [False, True])
+def test_files_that_no_export_wrote_are_kept(folder, tmp_path, name, earlier):
+    target = tmp_path / "site"
+    if earlier:
+        shutil.copytree(folder, target)
+    (target / name).parent.mkdir(parents=True, exist_ok=True)
+    (target / name).write_text("precious")
+    what = "was changed since" if earlier and name.endswith("pb") else "was not written by an earl"
+    with pytest.raises(FileExistsError, match=f"{name}' {what}"):
+        check_folder_replaceable(target)
+    assert (target / name).read_text() == "precious"
+
+
+def test_a_folder_is_exported_to_if_it_is_empty_or_an_earlier_export(folder, files, tmp_path):
+    check_folder_replaceable(folder)
+    check_folder_replaceable(tmp_path)
+    for format, suffix in SUFFIXES.items():
+        own = [path for path in files.iterdir() if path.name.startswith(f"{format}.")]
+        check_files_replaceable(files / f"{format}{suffix}", format, own)
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"file' is a file. A SavedModel is a folder"):
+        check_folder_replaceable(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["ff.xml", "ff.bin", "ff.xml.metadata.json", "ff.xml.labels.txt"])
+def test_single_files_of_others_are_kept(model, tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(FileExistsError, match=f"{name}' was not written by an earlier export"):
+        model.export(tmp_path / "ff.xml", format="openvino")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "{}"
+
+
+def test_exports_of_one_name_and_several_formats_keep_their_own_labels(model, tmp_path):
+    model.export(tmp_path / "model.onnx", format="onnx")
+    model_of(["a", "b"]).export(tmp_path / "model.tflite", format="litert")
+    assert open_export(tmp_path / "model.onnx").facts.class_names == NAMES
+    assert open_export(tmp_path / "model.tflite").facts.class_names == ("a", "b")
+    model_of(["a", "b"]).export(tmp_path / "model.onnx", format="onnx")
+    assert (tmp_path / "model.onnx.labels.txt").read_text() == "a\nb\n"
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_export_to_a_link_goes_where_it_points(folder, tmp_path, exists):
+    if exists:
+        shutil.copytree(folder, tmp_path / "3")
+    (tmp_path / "latest").symlink_to("3")
+    model_of(["a", "b"]).export(tmp_path / "latest")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "latest"]
+    assert (tmp_path / "latest").is_symlink()
+    assert open_export(tmp_path / "3").facts.class_names == ("a", "b")
+
+
+def test_a_metric_with_a_number_for_each_class_is_kept_as_a_list(tmp_path):
+    model = model_of()
+    f1 = keras.metrics.F1Score(average=None)
+    model.compile(loss="categorical_crossentropy", metrics=[f1])
+    one_hot = keras.utils.to_categorical(labels(9, 3), 3)
+    model.fit(images(9, SIDE), one_hot, verbose=0)
+    model.evaluate(images(9, SIDE), one_hot, verbose=0)
+    assert len(model.evaluation["f1_score"]) == 3
+    model.export(tmp_path / "1")
+    metrics = open_export(tmp_path / "1").facts.metrics
+    assert metrics["evaluation"]["f1_score"] == model.evaluation["f1_score"]
+    assert len(metrics["last_epoch"]["f1_score"]) == 3
+
+
+def test_metrics_that_are_not_finite_are_none():
+    assert finite({"a": np.array([1.0, np.nan]), "b": np.inf}) == {"a": [1.0, None], "b": None}
 
 
 def test_what_cannot_be_exported_says_why(tmp_path):
@@ -330,8 +405,10 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, model, tmp_path)
 
 @pytest.mark.parametrize("format", SUFFIXES)
 def test_other_formats_answer_alike_and_keep_labels_beside(model, files, pixels, format):
-    assert (files / f"{format}.labels.txt").read_text("utf-8") == "cat\ndög\nowl\n"
-    assert (files / f"{format}.metadata.json").exists()
+    assert (files / f"{format}{SUFFIXES[format]}.labels.txt").read_text(
+        "utf-8"
+    ) == "cat\ndög\nowl\n"
+    assert (files / f"{format}{SUFFIXES[format]}.metadata.json").exists()
     served = open_export(files / f"{format}{SUFFIXES[format]}")
     for dtype in ("uint8", "float32"):
         answers = served.run(pixels.astype(dtype))

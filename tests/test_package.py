@@ -26,6 +26,7 @@ LAYERS = (
     "page_parts",
     "transfer_model",
     "exporting",
+    "replacing",
     "quantizing",
     "served",
     "export_facts",

@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from keras_transfer import TransferModel, image_folder
 from keras_transfer import predict as command
-from keras_transfer.export_facts import ExportFacts
+from keras_transfer.export_facts import ExportFacts, digest_of, facts_path
 from keras_transfer.image_files import decode_image
 from keras_transfer.served import Served, open_export
 
@@ -156,30 +157,45 @@ def test_an_interrupted_run_writes_nothing(photos, tmp_path, monkeypatch, capsys
         (lambda path: path, r"is no export: it holds no saved_model.pb. There is one in '.*inner'"),
         (lambda path: path / "model.h5", "is no export. Expected the folder of a SavedModel, or"),
         (lambda path: path / "inner", "has no '.*metadata.json', which tells classes"),
-        (lambda path: path / "old.onnx", "old.metadata.json' is not what .* writes"),
+        (lambda path: path / "old.onnx", "old.onnx.metadata.json' is not what .* writes"),
     ],
 )
 def test_what_is_no_export_says_so(tmp_path, make, message):
     (tmp_path / "inner").mkdir()
     for name in ("inner/saved_model.pb", "model.h5", "old.onnx"):
         (tmp_path / name).touch()
-    (tmp_path / "old.metadata.json").write_text('{"layout": 1}')
+    (tmp_path / "old.onnx.metadata.json").write_text('{"layout": 1}')
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         open_export(make(tmp_path))
 
 
+def write_onnx(model, content=b""):
+    """A file that looks like an export."""
+    model.write_bytes(content)
+    facts = ExportFacts("onnx", ("a", "b"), (9, 9), True, 3, True, versions={"keras": "3.15.1"})
+    facts = replace(facts, digests={model.name: digest_of(model)})
+    facts.write(facts_path(model, "onnx"))
+
+
 def test_a_missing_runtime_is_named_with_its_extra(tmp_path, monkeypatch):
-    ExportFacts("onnx", ("a", "b"), (9, 9), True, 3, True).write(tmp_path / "m.metadata.json")
-    (tmp_path / "m.onnx").touch()
+    write_onnx(tmp_path / "m.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match=r"'onnxruntime'.*keras-transfer\[export\]"):
         open_export(tmp_path / "m.onnx")
 
 
+def test_facts_of_another_export_are_refused(tmp_path):
+    write_onnx(tmp_path / "m.onnx")
+    for name, format in (("other.onnx", "onnx"), ("m.tflite", "litert")):
+        (tmp_path / name).write_bytes(b"")
+        facts = facts_path(tmp_path / "m.onnx", "onnx").read_bytes()
+        facts_path(tmp_path / name, format).write_bytes(facts)
+        with pytest.raises(ValueError, match=r"is of another export, 'onnx' in 'm.onnx'"):
+            open_export(tmp_path / name)
+
+
 def test_an_export_that_its_runtime_cannot_load_says_so(tmp_path, capsys):
-    facts = ExportFacts("onnx", ("a", "b"), (9, 9), True, 3, True, versions={"keras": "3.15.1"})
-    facts.write(tmp_path / "m.metadata.json")
-    (tmp_path / "m.onnx").write_bytes(b"of another time")
+    write_onnx(tmp_path / "m.onnx", b"of another time")
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     assert command.main([str(tmp_path / "m.onnx"), str(tmp_path / "a.png")]) == 2
     assert "cannot be loaded by this version of its runtime" in capsys.readouterr().err
