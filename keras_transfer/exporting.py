@@ -5,6 +5,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def facts_of(
         )
     *built_for, channels = model.image_shape
     size = tuple(built_for if image_size is None else image_size)
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+    if len(size) != 2 or not all(isinstance(side, Integral) and side > 0 for side in size):
         raise ValueError(
             f"The size of the images trained on is {size}. Expected a height and a width, to which "
             "the export brings images. Pass image_size=(224, 224), or, for an export that resizes "
@@ -66,7 +67,7 @@ def facts_of(
     return ExportFacts(
         format=format,
         class_names=tuple(model.class_names),
-        image_size=size,
+        image_size=(int(size[0]), int(size[1])),
         any_size=format != "litert",
         channels=channels,
         probabilities=probabilities,

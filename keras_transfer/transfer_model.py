@@ -284,8 +284,9 @@ class TransferModel(keras.Model):
             image_size: Height and width, if the model was built for images of any size.
             quantize: For LiteRT: `"float16"` for weights of half the size, `"int8"` for whole
                 numbers throughout, or None, the default.
-            data: Images of the size trained on, or batches of `(images, labels)`, some hundred, to
-                quantize by and to compare predictions on. `"int8"` needs them.
+            data: Some hundred images, 0..255, of the size trained on, to quantize by and to compare
+                predictions on: an array, `(images, labels)`, or batches of either. `"int8"` needs
+                them.
             **kwargs: Of Keras' exporter of the format.
 
         Raises:
@@ -308,6 +309,8 @@ class TransferModel(keras.Model):
         quantization = None
         if quantize is not None:
             quantization = Quantization.of(quantize, data, (*facts.image_size, facts.channels))
+            if quantization.images is not None:
+                self.backbone.check_pixels(quantization.images)
         path = Path(filepath).expanduser().absolute()
         facts = exporting.export(self, path, facts, quantization=quantization, options=kwargs)
         if verbose:

@@ -477,6 +477,37 @@ def test_quantization_that_makes_no_sense_is_refused(tmp_path):
     }
 
 
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_images_and_labels_as_in_validation_data_quantize(one_hot):
+    expected = labels(5, 3)
+    given = keras.utils.to_categorical(expected, 3) if one_hot else expected
+    found = Quantization.of("int8", (images(5, SIDE), given), (SIDE, SIDE, 3))
+    np.testing.assert_array_equal(found.images, images(5, SIDE))
+    np.testing.assert_array_equal(found.labels, expected)
+    batches = (images(5, SIDE), images(4, SIDE))
+    assert len(Quantization.of("int8", batches, (SIDE, SIDE, 3)).images) == 9
+    pairs = ((images(5, SIDE), given), (images(4, SIDE), given[:4]))
+    assert len(Quantization.of("int8", pairs, (SIDE, SIDE, 3)).labels) == 9
+
+
+def test_pixels_to_quantize_by_are_checked(monkeypatch, model, tmp_path):
+    monkeypatch.setattr(exporting, "export", lambda model, path, facts, **kwargs: facts)
+    arguments = {"format": "litert", "quantize": "int8", "verbose": False}
+    with pytest.warns(UserWarning, match=r"0\.\.255"):
+        model.export(tmp_path / "m.tflite", data=images(8, SIDE) / 255.0, **arguments)
+    model.export(tmp_path / "m.tflite", data=images(8, SIDE), **arguments)
+
+
+def test_an_image_size_may_be_of_numpy(monkeypatch, tmp_path):
+    found = []
+    monkeypatch.setattr(
+        exporting, "export", lambda model, path, facts, **kwargs: found.append(facts)
+    )
+    size = tuple(np.array([20, 24]))
+    model_of(side=None).export(tmp_path / "m.onnx", format="onnx", image_size=size)
+    assert [type(side) for side in found[0].image_size] == [int, int]
+
+
 @pytest.mark.slow
 def test_a_fresh_process_without_keras_gets_the_same_answers(
     model, folder, files, pixels, tmp_path

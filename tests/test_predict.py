@@ -112,6 +112,35 @@ def test_what_is_no_file_is_a_row_and_names_need_not_be_text(tmp_path, capsys):
     assert "\ufffd.png" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("batches")
+def test_a_line_break_in_a_name_splits_no_row(tmp_path, capsys):
+    Image.new("RGB", (9, 9)).save(tmp_path / "two\nlines\r.png")
+    assert command.main(["export", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert r"two\nlines\r.png" in lines[1]
+
+
+@pytest.mark.parametrize(("channels", "status"), [(1, 0), (4, 2)])
+def test_images_become_grey_where_the_model_takes_that(
+    tmp_path, monkeypatch, capsys, channels, status
+):
+    facts = ExportFacts("onnx", ("dark", "light"), (SIDE, SIDE), True, channels, True)
+
+    def run(images):
+        assert images.shape[1:] == (SIDE, SIDE, 1)
+        return images.mean((1, 2)) / 255
+
+    monkeypatch.setattr(command, "open_export", lambda path: Served(facts, run))
+    Image.new("RGB", (9, 9), (200, 200, 200)).save(tmp_path / "a.png")
+    assert command.main(["export", str(tmp_path / "a.png")]) == status
+    out, err = capsys.readouterr()
+    if status:
+        assert "error: The export takes images of 4 channels. Expected 3" in err
+    else:
+        assert out.splitlines()[1].split()[1:] == ["light", f"{200 / 255:.4f}"]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
