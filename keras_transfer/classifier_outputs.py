@@ -12,10 +12,12 @@ FromLogits = bool | Literal["auto"]
 # Their results lie in 0..1.
 _PROBABILITIES = ("sigmoid", "softmax", "hard_sigmoid", "sparse_sigmoid", "sparsemax")
 
-# Layers that hand their input on, in another shape at most, when a model predicts.
+# Layers that hand their input on, in another shape at most, when a model predicts; and the mean of
+# several, taken to be of one kind, as in an ensemble.
 _SKIPPED = (
     keras.layers.ActivityRegularization,
     keras.layers.AlphaDropout,
+    keras.layers.Average,
     keras.layers.Dropout,
     keras.layers.Flatten,
     keras.layers.GaussianDropout,

@@ -53,7 +53,7 @@ def facts_of(
         )
     *built_for, channels = model.image_shape
     size = tuple(built_for if image_size is None else image_size)
-    if len(size) != 2 or not all(isinstance(side, Integral) and side > 0 for side in size):
+    if len(size) != 2 or not all(isinstance(side, Integral) and int(side) > 0 for side in size):
         raise ValueError(
             f"The size of the images trained on is {size}. Expected a height and a width, to which "
             "the export brings images. Pass image_size=(224, 224), or, for an export that resizes "

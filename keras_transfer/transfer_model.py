@@ -264,7 +264,8 @@ class TransferModel(keras.Model):
     ) -> None:
         """Exports the model with its preprocessing inside: it takes raw pixels, 0..255.
 
-        What was written before is replaced when the new export is complete, and stays if it fails.
+        An earlier export is replaced when the new one is complete, and stays if it fails. What no
+        export wrote, or was changed since, is never replaced. A link to a folder stays one.
 
         A SavedModel, for images of any height and width, resized as `image_folder` does, has the
         signatures `serving_default` (float32), `serving_uint8`, and `classify_bytes` (encoded
@@ -272,8 +273,8 @@ class TransferModel(keras.Model):
         that cannot be decoded fails its batch). `loaded.serve(images)` takes either type. The class
         names are in `assets/labels.txt`, metadata in `assets.extra/metadata.json`. An `.onnx` file
         and OpenVINO's `.xml` and `.bin` take float32 images of any size, a `.tflite` file those of
-        the size trained on; labels and metadata lie beside them. These hold neither encoded images
-        nor names.
+        the size trained on; beside them lie `model.onnx.labels.txt` and `model.onnx.metadata.json`.
+        These formats hold neither encoded images nor names.
 
         Args:
             filepath: The SavedModel's folder; else a file that ends in `.tflite`, `.onnx`, `.xml`.

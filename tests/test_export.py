@@ -205,6 +205,14 @@ def test_operations_at_the_end_of_a_head_are_seen(end, expected):
     assert gives_probabilities(TransferModel(tiny_backbone(), 2, head=head)) is expected
 
 
+@pytest.mark.parametrize(("activation", "expected"), [("sigmoid", True), (None, False)])
+def test_the_mean_of_an_ensemble_is_of_the_kind_of_its_members(activation, expected):
+    inputs = keras.Input((10,))
+    members = [keras.Sequential([D(1, activation), keras.layers.Identity()]) for _ in range(2)]
+    head = keras.Model(inputs, keras.layers.Average()([one(inputs) for one in members]))
+    assert gives_probabilities(TransferModel(tiny_backbone(), 2, head=head)) is expected
+
+
 def test_logits_behind_an_identity_are_served_as_probabilities(tmp_path, pixels):
     head = keras.Sequential([D(1), keras.layers.Identity()])
     model = TransferModel(tiny_backbone(), ["a", "b"], head=head)
