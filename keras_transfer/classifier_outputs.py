@@ -1,12 +1,30 @@
 """Outputs of a classifier as probabilities of its classes, and labels as their positions."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import keras
 import numpy as np
 
 FromLogits = bool | Literal["auto"]
+
+# Their results lie in 0..1.
+_PROBABILITIES = ("sigmoid", "softmax", "hard_sigmoid", "sparse_sigmoid", "sparsemax")
+
+# Layers that hand their input on, in another shape at most, when a model predicts; and the mean of
+# several, taken to be of one kind, as in an ensemble.
+_SKIPPED = (
+    keras.layers.ActivityRegularization,
+    keras.layers.AlphaDropout,
+    keras.layers.Average,
+    keras.layers.Dropout,
+    keras.layers.Flatten,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.Identity,
+    keras.layers.Reshape,
+)
 
 
 def takes_logits(model: keras.Model, from_logits: FromLogits) -> tuple[bool, str]:
@@ -30,18 +48,75 @@ def takes_logits(model: keras.Model, from_logits: FromLogits) -> tuple[bool, str
     if from_logits != "auto":
         kind = "logits" if from_logits else "probabilities"
         return bool(from_logits), f"The outputs are {kind}, as from_logits={from_logits} says."
-    if getattr(getattr(model, "loss", None), "from_logits", False):
-        return True, "The outputs are logits, as the model's loss says."
-    if _last_activation(model) is keras.activations.linear:
-        return True, "The outputs are logits, since the last layer has no activation."
+    if (found := kind_of_outputs(model)) is not None:
+        return found
     return False, "The outputs are probabilities: they lie in 0..1 and have the sum 1."
 
 
-def _last_activation(model: keras.Layer) -> Any:
-    last = model
-    while getattr(last, "layers", None):
-        last = last.layers[-1]
-    return getattr(last, "activation", None)
+def kind_of_outputs(model: keras.Model) -> tuple[bool, str] | None:
+    """Tells from the last layers and the loss whether a classifier gives logits.
+
+    A sigmoid or softmax at the end decides, then what the loss takes, then a last layer without
+    activation. Layers that change nothing when the model predicts, such as Dropout, are skipped.
+
+    Returns:
+        As `takes_logits`; `None` if neither layers nor loss tell.
+    """
+    activation = last_activation(getattr(model, "head", model))  # the head of a TransferModel
+    if activation in _PROBABILITIES:
+        return False, f"The outputs are probabilities, since the model ends in {activation}."
+    from_logits = _loss_takes_logits(getattr(model, "loss", None))
+    if from_logits is not None:
+        kind = "logits" if from_logits else "probabilities"
+        return from_logits, f"The outputs are {kind}, as the model's loss says."
+    if activation == "linear":
+        return True, "The outputs are logits, since the last layer has no activation."
+    return None
+
+
+def _loss_takes_logits(loss: Any) -> bool | None:
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    if (said := getattr(loss, "from_logits", None)) is not None:
+        return bool(said)
+    if not inspect.isfunction(loss):
+        return None
+    parameter = inspect.signature(loss).parameters.get("from_logits")
+    return None if parameter is None else parameter.default is True
+
+
+def last_activation(layer: Any) -> str | None:
+    """Returns the name of the activation that a layer or model ends in.
+
+    Returns:
+        Such as `"linear"` or `"sigmoid"`; `None` if the last layer that changes anything is of
+        another kind.
+    """
+    for one in _from_the_end(layer):
+        if _changes_nothing(one):
+            continue
+        if (activation := getattr(one, "activation", None)) is not None:
+            return getattr(activation, "__name__", None)
+        name = type(one).__name__.lower()
+        return name if name in _PROBABILITIES else None
+    return None
+
+
+def _from_the_end(layer: Any) -> Iterator[Any]:
+    # The layers of a functional model lack operations such as keras.ops.sigmoid.
+    steps = getattr(layer, "operations", None) or getattr(layer, "layers", None)
+    if not steps:
+        yield layer
+    for step in reversed(steps or ()):
+        yield from _from_the_end(step)
+
+
+def _changes_nothing(layer: Any) -> bool:
+    if isinstance(layer, keras.layers.Rescaling):
+        return (layer.scale, layer.offset) == (1, 0)
+    if isinstance(layer, keras.layers.Activation):
+        return layer.activation is keras.activations.linear
+    return isinstance(layer, _SKIPPED)
 
 
 def as_probabilities(outputs: Any, logits: bool) -> np.ndarray:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 FORMATS = ("tf_saved_model", "litert", "onnx", "openvino")
 SUFFIXES = {"litert": ".tflite", "onnx": ".onnx", "openvino": ".xml"}
 
@@ -37,7 +39,7 @@ class ExportFacts:
     any_size: bool
     channels: int
     probabilities: bool
-    metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     quantization: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -53,11 +55,22 @@ class ExportFacts:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Reads what `write` has written.
+        """Reads what `write` has written, and checks the model's files.
 
         Raises:
             ValueError: If it is something else, or the model's files are not those it was written
                 for.
+        """
+        facts = cls.parse(path)
+        facts._check_files(path)
+        return facts
+
+    @classmethod
+    def parse(cls, path: Path) -> Self:
+        """Reads what `write` has written, whatever became of the model's files.
+
+        Raises:
+            ValueError: If it is something else.
         """
         try:
             content = json.loads(path.read_text("utf-8"))
@@ -76,7 +89,6 @@ class ExportFacts:
                 f"{str(path)!r} has layout {layout!r}. Expected {_LAYOUT}: it was written by "
                 "another version of keras_transfer. Use that one, or export the model again."
             )
-        facts._check_files(path)
         return facts
 
     def _check_files(self, path: Path) -> None:
@@ -96,14 +108,14 @@ def facts_path(export: Path, format: str) -> Path:
     """Returns where the facts of an export are: in a SavedModel's folder, or beside a file."""
     if format == "tf_saved_model":
         return export / "assets.extra" / "metadata.json"
-    return export.with_suffix(".metadata.json")
+    return export.with_name(f"{export.name}.metadata.json")
 
 
 def labels_path(export: Path, format: str) -> Path:
     """Returns where the class names of an export are, one on each line."""
     if format == "tf_saved_model":
         return export / "assets" / "labels.txt"
-    return export.with_suffix(".labels.txt")
+    return export.with_name(f"{export.name}.labels.txt")
 
 
 def folder_of(format: str, facts: Path) -> Path:
@@ -131,6 +143,20 @@ def check_class_names(names: Iterable[str]) -> None:
             )
 
 
-def finite(values: Mapping[str, Any]) -> dict[str, float | None]:
-    """Returns metrics as JSON can hold them: numbers, `None` for those that are not finite."""
-    return {key: float(v) if math.isfinite(float(v)) else None for key, v in values.items()}
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns metrics as JSON can hold them: numbers, `None` for those that are not finite.
+
+    A metric that gives a number for each class becomes a list.
+    """
+    return {key: _finite(plain(value)) for key, value in values.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return value if math.isfinite(value) else None
+
+
+def plain(value: Any) -> Any:
+    """Returns what a metric gives as a float, or as a list of such where it gives several."""
+    return np.asarray(value, "float64").tolist()

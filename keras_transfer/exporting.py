@@ -5,6 +5,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,8 @@ from keras_transfer.export_facts import (
 from keras_transfer.image_graph import decoded, resized
 from keras_transfer.optional_packages import require
 from keras_transfer.quantizing import Quantization
+from keras_transfer.replacing import check_files_replaceable, check_folder_replaceable
 from keras_transfer.whole_files import folder_written_whole
-
-_SAVED_MODEL_FILES = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
 
 # What Keras imports to write a format.
 _WRITERS = {"onnx": ("onnx", "tf2onnx"), "openvino": ("openvino",)}
@@ -53,7 +53,7 @@ def facts_of(
         )
     *built_for, channels = model.image_shape
     size = tuple(built_for if image_size is None else image_size)
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+    if len(size) != 2 or not all(isinstance(side, Integral) and int(side) > 0 for side in size):
         raise ValueError(
             f"The size of the images trained on is {size}. Expected a height and a width, to which "
             "the export brings images. Pass image_size=(224, 224), or, for an export that resizes "
@@ -67,7 +67,7 @@ def facts_of(
     return ExportFacts(
         format=format,
         class_names=tuple(model.class_names),
-        image_size=size,
+        image_size=(int(size[0]), int(size[1])),
         any_size=format != "litert",
         channels=channels,
         probabilities=probabilities,
@@ -128,10 +128,13 @@ def export(
         The facts as they were written.
 
     Raises:
-        ValueError: If the path does not fit the format, or something else is there already.
+        ValueError: If the path does not fit the format.
+        FileExistsError: If something is there that no earlier export wrote.
         ImportError: If a package that writes the format is missing.
     """
     check_class_names(facts.class_names)
+    if facts.format == "tf_saved_model":
+        path = path.resolve()  # a link stays one, and what it points at is replaced
     _check_target(path, facts.format)
     for name in _WRITERS.get(facts.format, ()):
         require(name, extra="export", purpose=f"Exporting to {facts.format!r}")
@@ -147,23 +150,17 @@ def export(
 def _check_target(path: Path, format: str) -> None:
     suffix = SUFFIXES.get(format)
     if suffix is None:
-        others = _others(path) if path.is_dir() else [path.name] if path.exists() else []
-        if others:
-            raise ValueError(
-                f"{str(path)!r} holds {', '.join(map(repr, others[:3]))}, which is no part of a "
-                "SavedModel and would be lost. Expected a new or empty folder, or an older export "
-                "to replace. Choose another name, or move that away."
-            )
-    elif path.suffix != suffix or path.is_dir():
+        check_folder_replaceable(path)
+        return
+    if path.suffix != suffix or path.is_dir():
         what = "a folder" if path.is_dir() else f"a name that ends in {path.suffix!r}"
         raise ValueError(
             f"format={format!r} writes a file whose name ends in {suffix!r}. Received: "
             f"{str(path)!r}, {what}."
         )
-
-
-def _others(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name not in _SAVED_MODEL_FILES)
+    weights = [path.with_suffix(".bin")] if format == "openvino" else []
+    beside = facts_path(path, format), labels_path(path, format)
+    check_files_replaceable(path, format, [path, *weights, *beside])
 
 
 def _add_facts(export: Path, facts: ExportFacts, files: list[Path]) -> ExportFacts:
@@ -323,6 +320,8 @@ def _write_files(
         written = [p for p in Path(temporary).iterdir() if p.is_file()]
         facts = _add_facts(unfinished, facts, written)
         write_labels(labels_path(unfinished, facts.format), facts.class_names)
-        for file in sorted(Path(temporary).iterdir()):
+        files = sorted(Path(temporary).iterdir())
+        check_files_replaceable(path, facts.format, [path.parent / file.name for file in files])
+        for file in files:
             shutil.move(file, path.parent / file.name)
     return facts

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from keras_transfer.image_files import decode_image, reason, walk_images
 from keras_transfer.progress import progress
@@ -58,16 +59,25 @@ def predict(served: Served, paths: Sequence[Path], batch_size: int = 32) -> Iter
         paths: JPEG, PNG, BMP, GIF or WebP files.
         batch_size: How many are in memory and classified at a time. Defaults to 32.
 
+    Raises:
+        ValueError: If the export takes images that are neither RGB nor grey.
+
     Example:
         >>> for one in predict(open_export("serving/1"), [Path("cat.jpg")]):
         ...     print(one.path, one.label, one.score)
         cat.jpg cat 0.97
     """
     size, names = served.facts.image_size, served.facts.class_names
+    channels = served.facts.channels
+    if channels not in (1, 3):
+        raise ValueError(
+            f"The export takes images of {channels} channels. Expected 3 (RGB) or 1 (grey), which "
+            "is what files hold. Call the export with arrays, by keras_transfer.served.open_export."
+        )
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for start in range(0, len(paths), batch_size):
             some = paths[start : start + batch_size]
-            read = list(pool.map(lambda path: _read(path, size), some))
+            read = list(pool.map(lambda path: _read(path, size, channels), some))
             images = [image for image in read if isinstance(image, np.ndarray)]
             scores = iter(served.scores(np.stack(images)) if images else ())
             for path, image in zip(some, read, strict=True):
@@ -78,16 +88,21 @@ def predict(served: Served, paths: Sequence[Path], batch_size: int = 32) -> Iter
                     yield Prediction(path, names[int(of_one.argmax())], of_one)
 
 
-def _read(path: Path, size: tuple[int, int]) -> np.ndarray | str:
+def _read(path: Path, size: tuple[int, int], channels: int) -> np.ndarray | str:
     """The pixels of a file, or why there are none."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
             return "not a regular file"
-        return decode_image(path, size)
+        rgb = decode_image(path, size)
+        return rgb if channels == 3 else _grey(rgb)
     except MemoryError:  # says nothing about the file
         raise
     except Exception as error:  # Pillow raises a dozen kinds on damaged files
         return reason(error)
+
+
+def _grey(rgb: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(rgb).convert("L"))[..., None]
 
 
 def find(given: Sequence[str]) -> list[Path]:
@@ -164,14 +179,21 @@ def show(predictions: Sequence[Prediction], names: Sequence[str]) -> None:
         table.add_column(Text(header), justify="right")
     for one in predictions:
         scores = () if one.scores is None else (one.score, *one.scores[: len(names)])
-        what = Text(one.error, "red") if one.error else Text(one.label)
-        table.add_row(Text(_printable(one.path)), what, *(f"{score:.4f}" for score in scores))
+        what = Text(_in_line(one.error), "red") if one.error else Text(one.label)
+        table.add_row(
+            Text(_in_line(_printable(one.path))), what, *(f"{score:.4f}" for score in scores)
+        )
     console.print(table)
 
 
 def _printable(path: Path) -> str:
     """File names are bytes on Linux, and need not be text."""
     return os.fsencode(path).decode(errors="replace")
+
+
+def _in_line(text: str) -> str:
+    """Writes line breaks and what else would move the cursor as in Python: names may hold them."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -43,7 +43,8 @@ class Quantization:
 
         Args:
             kind: `"float16"` or `"int8"`.
-            data: Batches of images or of `(images, labels)`; an array of images; `None`.
+            data: Batches of images or of `(images, labels)`; one such pair of arrays; an array of
+                images; `None`. Labels are positions or one-hot.
             image_shape: What the images must have.
 
         Raises:
@@ -124,10 +125,26 @@ def _first(data: Any) -> Iterator[Any]:
 def _collect(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
     if isinstance(data, np.ndarray | tf.Tensor):
         return np.asarray(data), None
+    if _is_images_and_labels(data):
+        data = [data]
     batches = list(_first(data))
     images = [np.asarray(batch[0]) for batch in batches]
-    labels = [np.asarray(batch[1]).reshape(-1) for batch in batches if len(batch) > 1]
+    labels = [_positions(batch[1]) for batch in batches if len(batch) > 1]
     return np.concatenate(images), np.concatenate(labels) if labels else None
+
+
+def _is_images_and_labels(data: Any) -> bool:
+    """Whether it is a pair as Keras' `validation_data`, and not a tuple of batches."""
+    if not (isinstance(data, tuple) and len(data) in (2, 3)):
+        return False
+    images, labels = data[:2]
+    return getattr(images, "ndim", 0) == 4 and not isinstance(labels, tuple) and np.ndim(labels) < 3
+
+
+def _positions(labels: Any) -> np.ndarray:
+    labels = np.asarray(labels)
+    one_hot = labels.ndim == 2 and labels.shape[1] > 1
+    return labels.argmax(1) if one_hot else labels.reshape(-1)
 
 
 def tell(report: Mapping[str, Any]) -> str:

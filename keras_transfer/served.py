@@ -69,6 +69,12 @@ def open_export(path: str | os.PathLike[str]) -> Served:
             "an export by `TransferModel.export`, with all the files that it wrote."
         )
     known = ExportFacts.read(facts)
+    if known.format != format or (format in SUFFIXES and path.name not in known.digests):
+        raise ValueError(
+            f"{str(facts)!r} is of another export, {known.format!r} in "
+            f"{', '.join(map(repr, known.digests))}. Expected that of {str(path)!r}. Copy each "
+            "export with its own, or export again."
+        )
     open_one = {"tf_saved_model": _saved_model, "litert": litert, "onnx": _onnx}
     try:
         return Served(known, open_one.get(format, _openvino)(path))

@@ -11,7 +11,8 @@ import keras
 from keras import ops
 
 from keras_transfer import backbones, exporting
-from keras_transfer.export_facts import FORMATS
+from keras_transfer.classifier_outputs import kind_of_outputs, last_activation
+from keras_transfer.export_facts import FORMATS, plain
 from keras_transfer.feature_cache import FeatureCache
 from keras_transfer.fit_data import Part, split
 from keras_transfer.frozen_backbone import FrozenBackbone
@@ -94,7 +95,7 @@ class TransferModel(keras.Model):
         )
         self.head = head if head is not None else _head(self.units, hidden, dropout)
         self.augmentation = _one_layer(augmentation)
-        self.evaluation: dict[str, float] | None = None
+        self.evaluation: dict[str, Any] | None = None
         self._image_shape: tuple[int | None, ...] | None = None
 
     @property
@@ -139,7 +140,7 @@ class TransferModel(keras.Model):
             **kwargs: As for any Keras model.
 
         Raises:
-            ValueError: If no loss is given and the head's last layer has no activation.
+            ValueError: If no loss is given and the head is not known to give probabilities.
         """
         if loss is None:
             _check_probabilities(self.head)
@@ -245,7 +246,7 @@ class TransferModel(keras.Model):
         if not kwargs.get("_use_cached_eval_dataset"):  # Keras' own call from within `fit`
             Keeper(self.backbone, None, verbose=False).check_pixels(Part(x))
             results = super().evaluate(x, y, *args, **kwargs)
-            self.evaluation = {k: float(v) for k, v in self.get_metrics_result().items()}
+            self.evaluation = {k: plain(v) for k, v in self.get_metrics_result().items()}
             return results
         return super().evaluate(x, y, *args, **kwargs)
 
@@ -263,7 +264,8 @@ class TransferModel(keras.Model):
     ) -> None:
         """Exports the model with its preprocessing inside: it takes raw pixels, 0..255.
 
-        What was written before is replaced when the new export is complete, and stays if it fails.
+        An earlier export is replaced when the new one is complete, and stays if it fails. What no
+        export wrote, or was changed since, is never replaced. A link to a folder stays one.
 
         A SavedModel, for images of any height and width, resized as `image_folder` does, has the
         signatures `serving_default` (float32), `serving_uint8`, and `classify_bytes` (encoded
@@ -271,8 +273,8 @@ class TransferModel(keras.Model):
         that cannot be decoded fails its batch). `loaded.serve(images)` takes either type. The class
         names are in `assets/labels.txt`, metadata in `assets.extra/metadata.json`. An `.onnx` file
         and OpenVINO's `.xml` and `.bin` take float32 images of any size, a `.tflite` file those of
-        the size trained on; labels and metadata lie beside them. These hold neither encoded images
-        nor names.
+        the size trained on; beside them lie `model.onnx.labels.txt` and `model.onnx.metadata.json`.
+        These formats hold neither encoded images nor names.
 
         Args:
             filepath: The SavedModel's folder; else a file that ends in `.tflite`, `.onnx`, `.xml`.
@@ -283,13 +285,15 @@ class TransferModel(keras.Model):
             image_size: Height and width, if the model was built for images of any size.
             quantize: For LiteRT: `"float16"` for weights of half the size, `"int8"` for whole
                 numbers throughout, or None, the default.
-            data: Images of the size trained on, or batches of `(images, labels)`, some hundred, to
-                quantize by and to compare predictions on. `"int8"` needs them.
+            data: Some hundred images, 0..255, of the size trained on, to quantize by and to compare
+                predictions on: an array, `(images, labels)`, or batches of either. `"int8"` needs
+                them.
             **kwargs: Of Keras' exporter of the format.
 
         Raises:
-            ValueError: If the model is not built, the size of its images is unknown, or `filepath`
-                does not fit the format or holds something else.
+            ValueError: If the model is not built, the size of its images or whether it gives logits
+                is unknown, or `filepath` does not fit the format.
+            FileExistsError: If something is there that no earlier export wrote.
             ImportError: If a package that the format needs is missing. The message names the extra.
 
         Example:
@@ -301,11 +305,13 @@ class TransferModel(keras.Model):
             super().export(filepath, format, bool(verbose), input_signature, **kwargs)
             return
         exporting.check_arguments(format, quantize, data, kwargs)
-        probabilities = not _is_linear(self.head)
+        probabilities = _gives_probabilities(self)
         facts = exporting.facts_of(self, format, image_size, probabilities=probabilities)
         quantization = None
         if quantize is not None:
             quantization = Quantization.of(quantize, data, (*facts.image_size, facts.channels))
+            if quantization.images is not None:
+                self.backbone.check_pixels(quantization.images)
         path = Path(filepath).expanduser().absolute()
         facts = exporting.export(self, path, facts, quantization=quantization, options=kwargs)
         if verbose:
@@ -392,20 +398,25 @@ def _one_layer(layers: keras.Layer | Sequence[keras.Layer] | None) -> keras.Laye
     return keras.Sequential(list(layers), name="augmentation")
 
 
-def _last_layer(head: keras.Layer) -> keras.Layer:
-    while getattr(head, "layers", None):
-        head = head.layers[-1]
-    return head
-
-
-def _is_linear(head: keras.Layer) -> bool:
-    return getattr(_last_layer(head), "activation", None) is keras.activations.linear
-
-
 def _check_probabilities(head: keras.Layer) -> None:
-    if _is_linear(head):
+    activation = last_activation(head)
+    if activation == "linear" or activation is None:
+        ends = "ends with no activation, so it gives no probabilities"
+        if activation is None:
+            ends = "ends in a layer that does not tell whether it gives probabilities"
         raise ValueError(
-            f"The head's last layer '{_last_layer(head).name}' has no activation, so it gives no "
-            "probabilities. Give it activation='sigmoid' (two classes) or 'softmax', or compile "
-            "with a loss, such as keras.losses.BinaryCrossentropy(from_logits=True)."
+            f"The head '{head.name}' {ends}. Let it end in activation='sigmoid' (two classes) or "
+            "'softmax', or compile with a loss, such as "
+            "keras.losses.BinaryCrossentropy(from_logits=True)."
         )
+
+
+def _gives_probabilities(model: TransferModel) -> bool:
+    found = kind_of_outputs(model)
+    if found is None:
+        raise ValueError(
+            f"The head '{model.head.name}' ends in a layer that does not tell whether it gives "
+            "probabilities or logits, and the model has no loss that does. Compile with a loss, "
+            "such as keras.losses.BinaryCrossentropy(from_logits=True), and export again."
+        )
+    return not found[0]

@@ -16,10 +16,12 @@ from PIL import Image
 
 import keras_transfer
 from keras_transfer import TransferModel, exporting
-from keras_transfer.export_facts import SUFFIXES, ExportFacts
+from keras_transfer.export_facts import SUFFIXES, ExportFacts, finite
 from keras_transfer.image_files import decode_image
 from keras_transfer.quantizing import Quantization
+from keras_transfer.replacing import check_files_replaceable, check_folder_replaceable
 from keras_transfer.served import open_export
+from keras_transfer.transfer_model import _gives_probabilities as gives_probabilities
 
 SIDE = 32
 NAMES = ("cat", "dög", "owl")
@@ -166,6 +168,63 @@ def test_scores_are_probabilities_of_all_classes(tmp_path, pixels, classes, logi
     np.testing.assert_allclose(open_export(tmp_path / "served").scores(pixels), scores, atol=1e-6)
 
 
+D = keras.layers.Dense
+LOGITS = keras.losses.BinaryCrossentropy(from_logits=True)
+ENDS = {
+    "identity": ([D(1), keras.layers.Identity()], LOGITS, False),
+    "no loss": ([D(1), keras.layers.Reshape((1,)), keras.layers.Dropout(0.1)], None, False),
+    "scale one": ([D(1), keras.layers.Rescaling(1.0)], None, False),
+    "loss says logits": ([D(1), keras.layers.Rescaling(2.0)], LOGITS, False),
+    "loss says probabilities": ([keras.layers.Lambda(lambda x: x)], "binary_crossentropy", True),
+    "sigmoid first": ([D(1, "sigmoid"), keras.layers.Identity()], LOGITS, True),
+    "softmax layer": ([D(1), keras.layers.Softmax(), keras.layers.Flatten()], None, True),
+    "unknown": ([D(1), keras.layers.Rescaling(2.0)], None, None),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_whether_outputs_are_probabilities_is_known_from_loss_and_layers(case):
+    layers, loss, expected = ENDS[case]
+    model = TransferModel(tiny_backbone(), 2, head=keras.Sequential(layers))
+    if loss is not None:
+        model.compile(loss=loss)
+    elif expected is not True:
+        with pytest.raises(ValueError, match=r"so it gives no prob|does not tell whether it gives"):
+            model.compile()
+    if expected is None:
+        with pytest.raises(ValueError, match=r"has no loss that does\. Compile with a loss"):
+            gives_probabilities(model)
+    else:
+        assert gives_probabilities(model) is expected
+
+
+@pytest.mark.parametrize(("end", "expected"), [(keras.ops.sigmoid, True), (lambda x: x, False)])
+def test_operations_at_the_end_of_a_head_are_seen(end, expected):
+    inputs = keras.Input((10,))
+    head = keras.Model(inputs, end(D(1)(inputs)))
+    assert gives_probabilities(TransferModel(tiny_backbone(), 2, head=head)) is expected
+
+
+@pytest.mark.parametrize(("activation", "expected"), [("sigmoid", True), (None, False)])
+def test_the_mean_of_an_ensemble_is_of_the_kind_of_its_members(activation, expected):
+    inputs = keras.Input((10,))
+    members = [keras.Sequential([D(1, activation), keras.layers.Identity()]) for _ in range(2)]
+    head = keras.Model(inputs, keras.layers.Average()([one(inputs) for one in members]))
+    assert gives_probabilities(TransferModel(tiny_backbone(), 2, head=head)) is expected
+
+
+def test_logits_behind_an_identity_are_served_as_probabilities(tmp_path, pixels):
+    head = keras.Sequential([D(1), keras.layers.Identity()])
+    model = TransferModel(tiny_backbone(), ["a", "b"], head=head)
+    model.build((None, SIDE, SIDE, 3))
+    model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    model.export(tmp_path / "1")
+    served = open_export(tmp_path / "1")
+    assert not served.facts.probabilities
+    expected = keras.ops.sigmoid(model.predict(pixels, verbose=0))[:, 0]
+    np.testing.assert_allclose(served.scores(pixels)[:, 1], expected, atol=1e-6)
+
+
 def test_a_model_in_half_precision_is_exported_as_it_is(tmp_path, pixels):
     keras.config.set_dtype_policy("mixed_float16")
     model = model_of(2)
@@ -212,11 +271,85 @@ def test_a_file_that_cannot_be_written_leaves_the_older_one(monkeypatch, files, 
 def test_what_is_no_export_is_never_replaced(model, tmp_path):
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match=r"holds 'thesis.tex', which is no part of a SavedModel"):
+    with pytest.raises(FileExistsError, match=r"thesis.tex' was not written by an earlier exp"):
         model.export(tmp_path / "1")
     with pytest.raises(ValueError, match=r"whose name ends in '.onnx'. Received: .*served', a na"):
         model.export(tmp_path / "served", format="onnx")
     assert (tmp_path / "1" / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["assets/precious.png", "variables/my.csv", "saved_model.pb", "assets.extra/a.txt"]
+)
+@pytest.mark.parametrize("earlier", [False, True])
+def test_files_that_no_export_wrote_are_kept(folder, tmp_path, name, earlier):
+    target = tmp_path / "site"
+    if earlier:
+        shutil.copytree(folder, target)
+    (target / name).parent.mkdir(parents=True, exist_ok=True)
+    (target / name).write_text("precious")
+    what = "was changed since" if earlier and name.endswith("pb") else "was not written by an earl"
+    with pytest.raises(FileExistsError, match=f"{name}' {what}"):
+        check_folder_replaceable(target)
+    assert (target / name).read_text() == "precious"
+
+
+def test_a_folder_is_exported_to_if_it_is_empty_or_an_earlier_export(folder, files, tmp_path):
+    check_folder_replaceable(folder)
+    check_folder_replaceable(tmp_path)
+    for format, suffix in SUFFIXES.items():
+        own = [path for path in files.iterdir() if path.name.startswith(f"{format}.")]
+        check_files_replaceable(files / f"{format}{suffix}", format, own)
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"file' is a file. A SavedModel is a folder"):
+        check_folder_replaceable(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["ff.xml", "ff.bin", "ff.xml.metadata.json", "ff.xml.labels.txt"])
+def test_single_files_of_others_are_kept(model, tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(FileExistsError, match=f"{name}' was not written by an earlier export"):
+        model.export(tmp_path / "ff.xml", format="openvino")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "{}"
+
+
+def test_exports_of_one_name_and_several_formats_keep_their_own_labels(model, tmp_path):
+    model.export(tmp_path / "model.onnx", format="onnx")
+    model_of(["a", "b"]).export(tmp_path / "model.tflite", format="litert")
+    assert open_export(tmp_path / "model.onnx").facts.class_names == NAMES
+    assert open_export(tmp_path / "model.tflite").facts.class_names == ("a", "b")
+    model_of(["a", "b"]).export(tmp_path / "model.onnx", format="onnx")
+    assert (tmp_path / "model.onnx.labels.txt").read_text() == "a\nb\n"
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_export_to_a_link_goes_where_it_points(folder, tmp_path, exists):
+    if exists:
+        shutil.copytree(folder, tmp_path / "3")
+    (tmp_path / "latest").symlink_to("3")
+    model_of(["a", "b"]).export(tmp_path / "latest")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "latest"]
+    assert (tmp_path / "latest").is_symlink()
+    assert open_export(tmp_path / "3").facts.class_names == ("a", "b")
+
+
+def test_a_metric_with_a_number_for_each_class_is_kept_as_a_list(tmp_path):
+    model = model_of()
+    f1 = keras.metrics.F1Score(average=None)
+    model.compile(loss="categorical_crossentropy", metrics=[f1])
+    one_hot = keras.utils.to_categorical(labels(9, 3), 3)
+    model.fit(images(9, SIDE), one_hot, verbose=0)
+    model.evaluate(images(9, SIDE), one_hot, verbose=0)
+    assert len(model.evaluation["f1_score"]) == 3
+    model.export(tmp_path / "1")
+    metrics = open_export(tmp_path / "1").facts.metrics
+    assert metrics["evaluation"]["f1_score"] == model.evaluation["f1_score"]
+    assert len(metrics["last_epoch"]["f1_score"]) == 3
+
+
+def test_metrics_that_are_not_finite_are_none():
+    assert finite({"a": np.array([1.0, np.nan]), "b": np.inf}) == {"a": [1.0, None], "b": None}
 
 
 def test_what_cannot_be_exported_says_why(tmp_path):
@@ -280,8 +413,10 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, model, tmp_path)
 
 @pytest.mark.parametrize("format", SUFFIXES)
 def test_other_formats_answer_alike_and_keep_labels_beside(model, files, pixels, format):
-    assert (files / f"{format}.labels.txt").read_text("utf-8") == "cat\ndög\nowl\n"
-    assert (files / f"{format}.metadata.json").exists()
+    assert (files / f"{format}{SUFFIXES[format]}.labels.txt").read_text(
+        "utf-8"
+    ) == "cat\ndög\nowl\n"
+    assert (files / f"{format}{SUFFIXES[format]}.metadata.json").exists()
     served = open_export(files / f"{format}{SUFFIXES[format]}")
     for dtype in ("uint8", "float32"):
         answers = served.run(pixels.astype(dtype))
@@ -348,6 +483,37 @@ def test_quantization_that_makes_no_sense_is_refused(tmp_path):
     assert Quantization.of("float16", None, (SIDE, SIDE, 3)).report(model, tmp_path, None) == {
         "kind": "float16"
     }
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_images_and_labels_as_in_validation_data_quantize(one_hot):
+    expected = labels(5, 3)
+    given = keras.utils.to_categorical(expected, 3) if one_hot else expected
+    found = Quantization.of("int8", (images(5, SIDE), given), (SIDE, SIDE, 3))
+    np.testing.assert_array_equal(found.images, images(5, SIDE))
+    np.testing.assert_array_equal(found.labels, expected)
+    batches = (images(5, SIDE), images(4, SIDE))
+    assert len(Quantization.of("int8", batches, (SIDE, SIDE, 3)).images) == 9
+    pairs = ((images(5, SIDE), given), (images(4, SIDE), given[:4]))
+    assert len(Quantization.of("int8", pairs, (SIDE, SIDE, 3)).labels) == 9
+
+
+def test_pixels_to_quantize_by_are_checked(monkeypatch, model, tmp_path):
+    monkeypatch.setattr(exporting, "export", lambda model, path, facts, **kwargs: facts)
+    arguments = {"format": "litert", "quantize": "int8", "verbose": False}
+    with pytest.warns(UserWarning, match=r"0\.\.255"):
+        model.export(tmp_path / "m.tflite", data=images(8, SIDE) / 255.0, **arguments)
+    model.export(tmp_path / "m.tflite", data=images(8, SIDE), **arguments)
+
+
+def test_an_image_size_may_be_of_numpy(monkeypatch, tmp_path):
+    found = []
+    monkeypatch.setattr(
+        exporting, "export", lambda model, path, facts, **kwargs: found.append(facts)
+    )
+    size = tuple(np.array([20, 24]))
+    model_of(side=None).export(tmp_path / "m.onnx", format="onnx", image_size=size)
+    assert [type(side) for side in found[0].image_size] == [int, int]
 
 
 @pytest.mark.slow

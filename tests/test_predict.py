@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from keras_transfer import TransferModel, image_folder
 from keras_transfer import predict as command
-from keras_transfer.export_facts import ExportFacts
+from keras_transfer.export_facts import ExportFacts, digest_of, facts_path
 from keras_transfer.image_files import decode_image
 from keras_transfer.served import Served, open_export
 
@@ -111,6 +112,35 @@ def test_what_is_no_file_is_a_row_and_names_need_not_be_text(tmp_path, capsys):
     assert "\ufffd.png" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("batches")
+def test_a_line_break_in_a_name_splits_no_row(tmp_path, capsys):
+    Image.new("RGB", (9, 9)).save(tmp_path / "two\nlines\r.png")
+    assert command.main(["export", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert r"two\nlines\r.png" in lines[1]
+
+
+@pytest.mark.parametrize(("channels", "status"), [(1, 0), (4, 2)])
+def test_images_become_grey_where_the_model_takes_that(
+    tmp_path, monkeypatch, capsys, channels, status
+):
+    facts = ExportFacts("onnx", ("dark", "light"), (SIDE, SIDE), True, channels, True)
+
+    def run(images):
+        assert images.shape[1:] == (SIDE, SIDE, 1)
+        return images.mean((1, 2)) / 255
+
+    monkeypatch.setattr(command, "open_export", lambda path: Served(facts, run))
+    Image.new("RGB", (9, 9), (200, 200, 200)).save(tmp_path / "a.png")
+    assert command.main(["export", str(tmp_path / "a.png")]) == status
+    out, err = capsys.readouterr()
+    if status:
+        assert "error: The export takes images of 4 channels. Expected 3" in err
+    else:
+        assert out.splitlines()[1].split()[1:] == ["light", f"{200 / 255:.4f}"]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -156,30 +186,45 @@ def test_an_interrupted_run_writes_nothing(photos, tmp_path, monkeypatch, capsys
         (lambda path: path, r"is no export: it holds no saved_model.pb. There is one in '.*inner'"),
         (lambda path: path / "model.h5", "is no export. Expected the folder of a SavedModel, or"),
         (lambda path: path / "inner", "has no '.*metadata.json', which tells classes"),
-        (lambda path: path / "old.onnx", "old.metadata.json' is not what .* writes"),
+        (lambda path: path / "old.onnx", "old.onnx.metadata.json' is not what .* writes"),
     ],
 )
 def test_what_is_no_export_says_so(tmp_path, make, message):
     (tmp_path / "inner").mkdir()
     for name in ("inner/saved_model.pb", "model.h5", "old.onnx"):
         (tmp_path / name).touch()
-    (tmp_path / "old.metadata.json").write_text('{"layout": 1}')
+    (tmp_path / "old.onnx.metadata.json").write_text('{"layout": 1}')
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         open_export(make(tmp_path))
 
 
+def write_onnx(model, content=b""):
+    """A file that looks like an export."""
+    model.write_bytes(content)
+    facts = ExportFacts("onnx", ("a", "b"), (9, 9), True, 3, True, versions={"keras": "3.15.1"})
+    facts = replace(facts, digests={model.name: digest_of(model)})
+    facts.write(facts_path(model, "onnx"))
+
+
 def test_a_missing_runtime_is_named_with_its_extra(tmp_path, monkeypatch):
-    ExportFacts("onnx", ("a", "b"), (9, 9), True, 3, True).write(tmp_path / "m.metadata.json")
-    (tmp_path / "m.onnx").touch()
+    write_onnx(tmp_path / "m.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match=r"'onnxruntime'.*keras-transfer\[export\]"):
         open_export(tmp_path / "m.onnx")
 
 
+def test_facts_of_another_export_are_refused(tmp_path):
+    write_onnx(tmp_path / "m.onnx")
+    for name, format in (("other.onnx", "onnx"), ("m.tflite", "litert")):
+        (tmp_path / name).write_bytes(b"")
+        facts = facts_path(tmp_path / "m.onnx", "onnx").read_bytes()
+        facts_path(tmp_path / name, format).write_bytes(facts)
+        with pytest.raises(ValueError, match=r"is of another export, 'onnx' in 'm.onnx'"):
+            open_export(tmp_path / name)
+
+
 def test_an_export_that_its_runtime_cannot_load_says_so(tmp_path, capsys):
-    facts = ExportFacts("onnx", ("a", "b"), (9, 9), True, 3, True, versions={"keras": "3.15.1"})
-    facts.write(tmp_path / "m.metadata.json")
-    (tmp_path / "m.onnx").write_bytes(b"of another time")
+    write_onnx(tmp_path / "m.onnx", b"of another time")
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     assert command.main([str(tmp_path / "m.onnx"), str(tmp_path / "a.png")]) == 2
     assert "cannot be loaded by this version of its runtime" in capsys.readouterr().err
