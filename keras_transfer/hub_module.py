@@ -41,6 +41,9 @@ class HubModule(keras.layers.Layer):
     frozen at first, and always runs in inference mode, so that its statistics never move. Its
     regularization losses count while a variable trains that they are a loss of.
 
+    What can train is what a TF-Hub module lists as trainable. Of any other SavedModel it is what
+    was made to train, though it may have been frozen when it was exported.
+
     A `FrozenBackbone` takes a handle itself; a `HubModule` is for what a handle does not say.
 
     Args:

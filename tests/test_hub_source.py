@@ -70,6 +70,24 @@ class TestAddress:
         assert hub_source.folder_of(server.handle_for("/files/module.tar.gz")).is_dir()
 
     @pytest.mark.parametrize(
+        ("answer", "said"),
+        [
+            (b"<html>Sign in first.</html>", "is no archive, or is cut short: try again, or look"),
+            (b"", "is no archive, or is cut short"),
+            ("../outside", "is refused, .* do not trust where it is from"),
+        ],
+    )
+    def test_what_is_wrong_with_an_answer_is_said(self, answer, said, server, cache):
+        if isinstance(answer, str):
+            buffer = io.BytesIO()
+            with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+                tar.addfile(tarfile.TarInfo(answer), io.BytesIO())
+            answer = buffer.getvalue()
+        server.modules["/wrong"] = answer
+        with pytest.raises(OSError, match=rf"cannot be fetched: what the server sends {said}"):
+            hub_source.folder_of(server.handle_for("/wrong"))
+
+    @pytest.mark.parametrize(
         ("handle", "name"),
         [
             ("https://tfhub.dev/google/imagenet/resnet_v1_152/feature_vector/5", "resnet_v1_152"),

@@ -88,3 +88,12 @@ def test_a_module_whose_blocks_have_trained_is_exported_for_openvino(kind, froze
     )
     pixels = images(2).astype("float32")
     np.testing.assert_allclose(compiled(pixels)[0], model(pixels), atol=1e-5)
+
+
+def test_a_module_that_takes_channels_first_is_told_so(tmp_path):
+    module = tf.Module()
+    module.run = tf.function(lambda images: {"features": tf.reduce_mean(images, [2, 3])})
+    spec = tf.TensorSpec((None, 3, None, None), tf.float32)
+    tf.saved_model.save(module, str(tmp_path / "m"), module.run.get_concrete_function(spec))
+    with pytest.raises(ValueError, match="channels first, which is not supported"):
+        FrozenBackbone(tmp_path / "m", preprocessing=None)
