@@ -149,6 +149,14 @@ class TestAddress:
         assert {path.name for path in tmp_path.iterdir()} == {"cache"}
 
 
+def test_a_file_in_the_place_of_a_copy_leaves_nothing_behind(server, cache):
+    handle = server.handle_for(PATH)
+    cache.mkdir()
+    place(cache, handle).write_text("no folder")
+    assert hub_source.folder_of(handle).is_dir()
+    assert not list(cache.glob("*.damaged.*"))
+
+
 def damaged(name: str, folder: Path) -> str:
     """Damages a cached module in one way, and returns what is said of it."""
     if name == "empty":
