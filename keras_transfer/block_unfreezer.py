@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -127,12 +128,21 @@ class BlockUnfreezer(keras.callbacks.Callback):
                 lr_decay=self.lr_decay,
                 restore_best=self.restore_best,
             )
+            self._check_phases()
             groups = {name: self._blocks.weights(name) for name in sorted(self.blocks)}
             self._optimizer.add_groups(groups)
         self._optimizer.know(model)
         described = self._described()
         self._is_same_schedule = self._optimizer.schedule in (None, described)
         self._optimizer.adopt_schedule(described)
+
+    def _check_phases(self) -> None:
+        """Refuses a schedule that unfreezes blocks of which nothing can train."""
+        for before, stage in pairwise(self._stages):
+            if (new := stage.trained - before.trained) and self._phases is not None:
+                self._blocks.check_trains(new)
+        if self._phases is None:  # one block after the other, whatever they hold
+            self._blocks.check_trains(self.blocks)
 
     def _described(self) -> list[dict[str, Any]]:
         """All that decides how the schedule goes, as plain values."""

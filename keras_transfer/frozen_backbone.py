@@ -158,8 +158,11 @@ class FrozenBackbone(keras.layers.Layer):
 
     @property
     def _module_pixels(self) -> str | None:
-        first = self._chain[0].layers
-        return next((one.pixels for one in first if isinstance(one, HubModule)), None)
+        return next((module.pixels for module in self._modules), None)
+
+    @property
+    def _modules(self) -> list[HubModule]:
+        return [one for one in self._chain[0].layers if isinstance(one, HubModule)]
 
     def fingerprints(self) -> dict[str, dict[str, str]]:
         """Returns what decides the activations after each link: digests of what comes before."""
@@ -195,8 +198,9 @@ class FrozenBackbone(keras.layers.Layer):
                 the top, or `"all"`.
 
         Raises:
-            ValueError: If it matches no block.
+            ValueError: If it matches no block, or none that has weights to train.
         """
+        self.check_trains(self.select(which))
         self._set_trainable(which, True)
 
     def freeze(self, which: str | int | Sequence[str] = "all") -> None:
@@ -238,6 +242,28 @@ class FrozenBackbone(keras.layers.Layer):
         weights = unit.trainable_weights
         unit.trainable = was_trainable
         return weights
+
+    def check_trains(self, names: Collection[str]) -> None:
+        """Checks that one of some blocks, at least, has weights that can train.
+
+        Raises:
+            ValueError: If none has, such as those of a module that declares none.
+        """
+        chosen = [unit for unit in self._units if unit.name in names]
+        if any(self.block_weights(unit.name) for unit in chosen):
+            return
+        if not any(unit.count_params() for unit in chosen):
+            return  # there is nothing that could stay as it is
+        why, what = "they hold statistics or constants only", "Expected blocks with weights."
+        if self._modules:
+            why = "the module declares no trainable variables"
+            what = (
+                "It can be used frozen. To train it, too, export it again with its weights in "
+                "`trainable_variables`, or take another version of it."
+            )
+        raise ValueError(
+            f"Nothing in {', '.join(names)} of backbone '{self.name}' can train: {why}. {what}"
+        )
 
     def pool(self, feature_map: Any) -> Any:
         """Pools the output of the last block, as `call` does."""

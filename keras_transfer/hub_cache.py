@@ -76,6 +76,8 @@ class CachedModule:
             raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+            if aside.is_file():  # in the place of a folder
+                aside.unlink()
 
     def remove_stale_lock(self) -> None:
         """Removes the lock of a download whose process is gone, and what it had fetched."""

@@ -22,7 +22,7 @@ from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.saving.serialization_lib import in_safe_mode
 
 from keras_transfer import hub_source
-from keras_transfer.module_graph import ModuleGraph, load_graph, read_variables
+from keras_transfer.module_graph import ModuleGraph, declare_functions, load_graph, read_variables
 from keras_transfer.module_loading import load_module, tried
 from keras_transfer.module_spec import ModuleSpec, VariableSpec
 from keras_transfer.saved_model_files import GRAPH, DamagedModule, GraphFiles
@@ -40,6 +40,9 @@ class HubModule(keras.layers.Layer):
     Its variables are Keras variables: `summary`, saving, optimizers and freezing see them. It is
     frozen at first, and always runs in inference mode, so that its statistics never move. Its
     regularization losses count while a variable trains that they are a loss of.
+
+    What can train is what a TF-Hub module lists as trainable. Of any other SavedModel it is what
+    was made to train, though it may have been frozen when it was exported.
 
     A `FrozenBackbone` takes a handle itself; a `HubModule` is for what a handle does not say.
 
@@ -157,6 +160,7 @@ class HubModule(keras.layers.Layer):
         for regularizer in self._graph.regularizers:
             if training_ones.intersection(map(id, regularizer.variables)):
                 self.add_loss(regularizer.loss())
+        declare_functions()
         return keras.ops.cast(outputs, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

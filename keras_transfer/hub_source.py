@@ -157,6 +157,11 @@ def _resolved(hub: Any, cached: CachedModule, handle: str) -> Path:
             "Expected the address of a module; look it up on the module's page."
         ) from error
     except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+        if (wrong := _wrong_answer(error)) is not None:
+            raise OSError(
+                f"{handle!r} cannot be fetched: what the server sends {wrong} ({error}). "
+                "Expected a .tar.gz of a SavedModel folder. Nothing of it was kept."
+            ) from error
         reason = getattr(error, "reason", None) or error
         raise OSError(
             f"{handle!r} cannot be fetched ({reason}), and its copy is not in the cache folder "
@@ -164,6 +169,15 @@ def _resolved(hub: Any, cached: CachedModule, handle: str) -> Path:
             f"fetch it elsewhere, 'curl -L \"{_compressed(handle)}\" -o module.tar.gz', and give "
             "the path of that file as the source."
         ) from error
+
+
+def _wrong_answer(error: BaseException) -> str | None:
+    """What is wrong with an archive that tensorflow_hub refused, told by its messages."""
+    if re.match("Relative path .* is invalid|Unexpected object type in tar", str(error)):
+        return "is refused, as it would write outside of its folder: do not trust where it is from"
+    if "does not appear to be a valid module" in str(error):
+        return "is no archive, or is cut short: try again, or look at the address in a browser"
+    return None
 
 
 def _compressed(handle: str) -> str:

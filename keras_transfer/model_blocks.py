@@ -100,6 +100,18 @@ class ModelBlocks:
         backbone, block = self._parts(name)
         return backbone.block_weights(block)
 
+    def check_trains(self, names: Collection[str]) -> None:
+        """Checks that one of some blocks, at least, has weights that can train.
+
+        Raises:
+            ValueError: If none has, such as those of a module that declares none.
+        """
+        if not any(self.weights(name) for name in names):
+            for name in self.names:
+                if name in names:
+                    backbone, block = self._parts(name)
+                    backbone.check_trains([block])
+
     def all_weights(self) -> list[keras.Variable]:
         """Returns all weights of the backbones."""
         return [weight for backbone in self._backbones.values() for weight in backbone.weights]

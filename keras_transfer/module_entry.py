@@ -150,6 +150,11 @@ def check_images(given: tf.TensorSpec) -> None:
             "The module takes strings: it is one for text, or for encoded images. Expected one "
             "that takes a batch of images (batch, height, width, 3) as numbers."
         )
+    if given.shape.rank == 4 and given.shape[1] in (1, 3) and given.shape[3] not in (1, 3):
+        raise ValueError(
+            f"The module takes images of shape {tuple(given.shape)}: channels first, which is not "
+            "supported. Expected (batch, height, width, 3): export it again with channels last."
+        )
     if given.shape.rank not in (None, 4) or not (given.dtype.is_floating or given.dtype.is_integer):
         raise ValueError(
             f"The module takes {given.dtype.name} of shape {tuple(given.shape)}. Expected a batch "

@@ -106,7 +106,7 @@ def load_graph(
         given=entry.given,
         gives=gives,
         variables=variables,
-        trainable=_trainable(module, variables),
+        trainable=_trainable(module, variables, is_reusable),
         order=tuple(order),
         regularizers=tuple(_regularizers(module)),
         is_reusable=is_reusable,
@@ -167,12 +167,18 @@ def _distinct(variables: Sequence[Any]) -> tuple[Any, ...]:
     return tuple({id(variable): variable for variable in variables}.values())
 
 
-def _trainable(module: Any, variables: Sequence[Any]) -> tuple[bool, ...]:
+def _trainable(module: Any, variables: Sequence[Any], is_reusable: bool) -> tuple[bool, ...]:
+    """Which variables can train: those that a module lists, where that is part of its interface.
+
+    Keras' export writes such a list, too, but of what trained when it was written: it is empty for
+    a frozen network. There, each variable's own flag tells weights from statistics; Keras never
+    changes it when a layer is frozen.
+    """
     listed = {id(variable) for variable in _listed(module, "trainable_variables")}
-    has_list = hasattr(module, "trainable_variables")
+    has_list = is_reusable and hasattr(module, "trainable_variables")
     return tuple(
-        variable.dtype.is_floating and (id(variable) in listed if has_list else variable.trainable)
-        for variable in variables
+        one.dtype.is_floating and (id(one) in listed or (one.trainable and not has_list))
+        for one in variables
     )
 
 
@@ -180,6 +186,28 @@ def _regularizers(module: Any) -> Iterator[Regularizer]:
     for loss in getattr(module, "regularization_losses", ()):
         variables = [one for trace in traces_of(loss) for one in trace.variables]
         yield Regularizer(loss, _distinct(variables))
+
+
+def declare_functions() -> None:
+    """Tells the graph that is being traced of all functions that are called in it, at any depth.
+
+    TensorFlow makes a call inside a function one of its `__forward_` version when a gradient of it
+    is taken, and tells the graph of that function alone, not those that call the function later.
+    OpenVINO, which looks in the outermost graph, would not find it. There are no public names.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    if not graph.building_function:
+        return
+    unseen = list(graph._functions.values())
+    seen = {function.name for function in unseen}
+    while unseen:
+        inner = getattr(unseen.pop().graph, "_functions", {}).values()
+        for function in inner:
+            name = function.name
+            if name not in seen:
+                graph._add_function_recursive(function)
+                seen.add(name)
+                unseen.append(function)
 
 
 def moves_variables(graph: ModuleGraph, run: Callable[[], Any]) -> bool:

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -97,6 +98,22 @@ class Plain(tf.Module):
 def save_plain(folder: Path, **kwargs) -> Path:
     module = Plain(**kwargs)
     tf.saved_model.save(module, str(folder), signatures=module.serving)
+    return folder
+
+
+def save_frozen(folder: Path) -> Path:
+    """What Keras writes of a network whose layers are frozen: it lists nothing that trains."""
+    network = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(4, 3, name="low"),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.Conv2D(5, 3, name="high"),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    network.trainable = False
+    network.export(str(folder), verbose=False)
     return folder
 
 

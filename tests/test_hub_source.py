@@ -70,6 +70,24 @@ class TestAddress:
         assert hub_source.folder_of(server.handle_for("/files/module.tar.gz")).is_dir()
 
     @pytest.mark.parametrize(
+        ("answer", "said"),
+        [
+            (b"<html>Sign in first.</html>", "is no archive, or is cut short: try again, or look"),
+            (b"", "is no archive, or is cut short"),
+            ("../outside", "is refused, .* do not trust where it is from"),
+        ],
+    )
+    def test_what_is_wrong_with_an_answer_is_said(self, answer, said, server, cache):
+        if isinstance(answer, str):
+            buffer = io.BytesIO()
+            with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+                tar.addfile(tarfile.TarInfo(answer), io.BytesIO())
+            answer = buffer.getvalue()
+        server.modules["/wrong"] = answer
+        with pytest.raises(OSError, match=rf"cannot be fetched: what the server sends {said}"):
+            hub_source.folder_of(server.handle_for("/wrong"))
+
+    @pytest.mark.parametrize(
         ("handle", "name"),
         [
             ("https://tfhub.dev/google/imagenet/resnet_v1_152/feature_vector/5", "resnet_v1_152"),
@@ -129,6 +147,14 @@ class TestAddress:
             with pytest.raises(OSError, match="cannot be fetched"):
                 FrozenBackbone(server.handle_for(f"/hostile/{i}"))
         assert {path.name for path in tmp_path.iterdir()} == {"cache"}
+
+
+def test_a_file_in_the_place_of_a_copy_leaves_nothing_behind(server, cache):
+    handle = server.handle_for(PATH)
+    cache.mkdir()
+    place(cache, handle).write_text("no folder")
+    assert hub_source.folder_of(handle).is_dir()
+    assert not list(cache.glob("*.damaged.*"))
 
 
 def damaged(name: str, folder: Path) -> str:
