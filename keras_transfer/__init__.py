@@ -16,6 +16,7 @@ if _sys.argv[:1] != ["-m"] or _COMMAND not in zip(_sys.orig_argv, _sys.orig_argv
     from keras_transfer.flips import Flips as Flips
     from keras_transfer.frozen_backbone import FrozenBackbone as FrozenBackbone
     from keras_transfer.history_plotter import HistoryPlotter as HistoryPlotter
+    from keras_transfer.hub_module import HubModule as HubModule
     from keras_transfer.image_folder import ImageFolder as ImageFolder
     from keras_transfer.image_folder import image_folder as image_folder
     from keras_transfer.plot_history import plot_history as plot_history
