@@ -19,6 +19,7 @@ from keras_transfer.kept_data import KeptBatches, array_indices, batches
 from keras_transfer.kept_rows import Rows
 from keras_transfer.pipelines import Pipeline, inspect, of_array, of_py_dataset
 from keras_transfer.row_order import row_numbers
+from keras_transfer.stream import Stream
 from keras_transfer.views import AllFlips, AsTheyAre, DrawnViews, Views
 
 
@@ -55,6 +56,7 @@ class Keeper:
         self._told: set[str] = set()
         self._pipelines: dict[int, Pipeline] = {}
         self._owed: dict[int, int] = {}
+        self._streams: dict[int, Stream] = {}
 
     def at_border(self, part: Part, **loop: Any) -> Part:
         """Returns the data with activations after the last frozen block, where that is possible.
@@ -71,20 +73,43 @@ class Keeper:
             return part
         if not self._keeps:
             self.check_pixels(part)
-            return part
+            return self._as_it_is(part, loop.get("steps"))
         try:
             return self._kept(part, loop)
         except NotKeepable as reason:
             self._tell(str(reason))
             self.check_pixels(part)
-            for _ in range(self._owed.pop(id(part.x), 0)):
-                iter(part.x)  # takes an order from its shuffle, as the epochs before would have
-            return part
+            return self._as_it_is(part, loop.get("steps"))
 
-    def ran(self, part: Part, epochs: int) -> None:
-        """Notes that so many epochs of the data were trained on what was kept."""
+    def _as_it_is(self, part: Part, steps: int | None) -> Part:
+        """The data itself, where it would be if it had been trained on from the beginning."""
+        if part.is_dataset and self._goes_on(part.x, steps):
+            return replace(part, x=self._stream(part.x, part.x).batches())
+        for _ in range(self._owed.pop(id(part.x), 0)):
+            iter(part.x)  # takes an order from its shuffle, as the epochs before would have
+        return part
+
+    def _goes_on(self, dataset: tf.data.Dataset, steps: int | None) -> bool:
+        """Whether an epoch begins where the one before ended, and never at the end of the data."""
+        if not (self._will_train and steps):
+            return False
+        count = int(dataset.cardinality())
+        return count == tf.data.INFINITE_CARDINALITY or (count > 0 and not count % steps)
+
+    def _stream(self, dataset: tf.data.Dataset, source: tf.data.Dataset) -> Stream:
+        """What goes on through the phases; anew where training leaves what is kept."""
+        stream = self._streams.get(id(dataset))
+        if stream is None or stream.dataset is not source:
+            self._streams[id(dataset)] = stream = Stream(source)
+        return stream
+
+    def ran(self, part: Part, epochs: int, steps: int | None = None) -> None:
+        """Notes how many epochs of the data were trained on, of so many steps if that was given."""
+        if id(part.x) in self._streams:
+            self._streams[id(part.x)].trained(epochs * (steps or 0))
+            return
         pipeline = self._pipelines.get(id(part.x))
-        if part.is_dataset and pipeline is not None and pipeline.order.apart:
+        if not steps and part.is_dataset and pipeline is not None and pipeline.order.apart:
             # Keras begins to iterate twice in an epoch: once to train, once to see the end.
             self._owed[id(part.x)] = self._owed.get(id(part.x), 0) + 2 * epochs
 
@@ -180,6 +205,8 @@ class Keeper:
         numbers = row_numbers(part.x)
         if numbers.to_train is None:
             numbers.to_train = pipeline.order.indices(rows)
+        if self._goes_on(part.x, loop.get("steps")):
+            return self._stream(part.x, numbers.to_train).batches()
         return numbers.to_train
 
     def _tell(self, reason: str) -> None:

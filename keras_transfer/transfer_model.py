@@ -179,7 +179,8 @@ class TransferModel(keras.Model):
         Arguments, callbacks and the returned History are those of `keras.Model.fit`. Where a
         `BlockUnfreezer` moves the border, the next activations are computed from the nearest ones
         that are kept, or from the images. What can't be kept trains end to end, and one line says
-        why. With `steps_per_epoch` each phase begins a new pass through the data.
+        why. With a `steps_per_epoch` that the data ends within, each phase begins a
+        new pass through it.
 
         Raises:
             ValueError: As `keras.Model.fit`; if the head does not fit the classes; or if kept
@@ -234,8 +235,9 @@ class TransferModel(keras.Model):
                     validation_batch_size=validation_batch_size,
                     validation_freq=validation_freq,
                 )
-                if kept is not train and not steps_per_epoch:
-                    keeper.ran(train, one.epochs_run - epochs_before)
+                if kept is not train:
+                    epochs_of_phase = one.epochs_run - epochs_before
+                    keeper.ran(train, epochs_of_phase, steps_per_epoch)
         return self.history
 
     def _check_labels(self, labels: Any) -> None:

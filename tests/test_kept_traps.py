@@ -211,6 +211,31 @@ def test_the_order_goes_on_where_nothing_is_frozen_any_more(photos):
         assert relative_difference(one, other) <= 1e-5
 
 
+@pytest.mark.parametrize("endless", [False, True])
+@pytest.mark.parametrize("cache", ["auto", None])
+def test_with_steps_phases_go_on_where_the_one_before_ended(cache, endless):
+    """As one fit of a plain Keras model does, whose phases lie within it."""
+
+    def data():
+        batches = rows(48).shuffle(48, seed=1).batch(8)
+        return batches.repeat() if endless else batches
+
+    def plain_keras():
+        keras.utils.set_random_seed(1)
+        made, _ = model_of(None)
+        made.build((None, SIZE, SIZE, 3))
+        model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), made.backbone, made.head])
+        model.compile(keras.optimizers.SGD(1e-2), "binary_crossentropy")
+        return model
+
+    fit = {"epochs": 5, "steps_per_epoch": 2, "verbose": 0}
+    model, callbacks = model_of(cache, {1: "block4", 3: "block3"})
+    model.fit(data(), callbacks=callbacks, **fit)
+    plain = plain_keras()
+    plain.fit(data(), callbacks=[BlockUnfreezer({1: "block4", 3: "block3"})], **fit)
+    assert relative_difference(snapshot(model), snapshot(plain)) <= 1e-5
+
+
 def test_a_look_at_the_images_of_a_folder_moves_training_on_as_it_would(photos):
     def looked_at():
         data = train_of(photos)

@@ -50,6 +50,7 @@ LAYERS = (
     "schedule",
     "optimizer_kind",
     "keeper",
+    "stream",
     "fit_data",
     "feature_cache",
     "passes",
