@@ -19,6 +19,8 @@ from keras_transfer.schedule_file import read_schedule
 from keras_transfer.stages import stages
 from keras_transfer.step_functions import adopt_optimizer, retrace
 
+_SCHEDULED = "as scheduled"
+
 
 @dataclass(frozen=True)
 class Transition:
@@ -29,7 +31,7 @@ class Transition:
         blocks: The blocks that train from here on and did not before.
         learning_rate: The base learning rate from here on; `None` under a schedule.
         frozen: The blocks that trained before and do not from here on.
-        reason: Why it came now, as it was printed.
+        reason: Why it came now, in a few words, as it was printed.
     """
 
     epoch: int
@@ -202,7 +204,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
         state, why = self._optimizer.state, "what was saved"
         if not (self._is_same_schedule and state.epoch == epoch - 1):  # not the run that is saved
             self._begin(self._begun_by(epoch), epoch)
-            why = f"epoch {epoch}"
+            why = _SCHEDULED
         while (reason := self._due(epoch)) is not None:
             why = reason
             self._advance(epoch)
@@ -247,9 +249,9 @@ class BlockUnfreezer(keras.callbacks.Callback):
         if phase is None:  # only the stage before the first has none
             return None
         if phase.at_epoch is not None and epoch >= phase.at_epoch:
-            return f"epoch {phase.at_epoch}"
+            return _SCHEDULED
         if phase.patience is not None and state.wait >= phase.patience:
-            return f"{self.monitor} no better than {state.best:.4g} for {state.wait} epochs"
+            return f"{self.monitor} no better for {state.wait} epoch{'s' * (state.wait != 1)}"
         return None
 
     def _advance(self, epoch: int) -> None:

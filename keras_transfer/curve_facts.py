@@ -15,6 +15,7 @@ Mode = Literal["auto", "min", "max"]
 Logs = Mapping[str, Sequence[Any]]
 
 # What `BlockUnfreezer` logs of its schedule.
+BLOCK_RATE = "learning_rate/"  # followed by the name of a block
 _PROGRESS = ("phase", "trainable_parameters")
 
 _LOWER = re.compile(
@@ -94,7 +95,7 @@ def is_finite(value: Any) -> bool:
 
 def is_rate(key: str) -> bool:
     """Whether a log is the learning rate, or that of one block."""
-    return key == "learning_rate" or key.startswith("learning_rate/")
+    return key == "learning_rate" or key.startswith(BLOCK_RATE)
 
 
 def metric_names(keys: Iterable[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from keras_transfer.curve_facts import (
@@ -89,8 +90,9 @@ def history_figure(
         arrange(figure)
         for ax, name in zip(panels, [*names, "learning rate"], strict=False):
             _ring_best(ax, name, curves, best)
-        for ax in panels if len(panels) <= 3 else panels[:1]:
-            label_marks(ax, marks)
+        label_marks(panels[0], marks)
+        for ax in panels[1:] if len(panels) <= 3 else ():
+            label_marks(ax, [replace(mark, reason="") for mark in marks])
     return figure
 
 

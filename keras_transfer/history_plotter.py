@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_transfer.callback_order import callback_list
 from keras_transfer.history_table import read_csv, write_csv
 from keras_transfer.live_view import Live, live_view
 from keras_transfer.plots import (
@@ -42,8 +42,9 @@ class HistoryPlotter(keras.callbacks.Callback):
     The picture shows training and validation in one panel for the loss and each metric, the best
     epoch, the learning rates, where blocks of a `FrozenBackbone` were unfrozen, where overfitting
     starts, and a diagnosis. Beside it a CSV file of the same name holds the numbers: a row an epoch
-    (counted from 0, as in Keras' `CSVLogger`), a column a log, empty where nothing was logged. Both
-    are replaced whole, so that whoever reads them never sees half a file.
+    (counted from 0, as in Keras' `CSVLogger`), a column a log, empty where nothing was logged, and
+    what was unfrozen and why in the columns `change` and `reason`. Both are replaced whole, so that
+    whoever reads them never sees half a file.
 
     The table is complete after every epoch. Where epochs are short, the picture is drawn at most
     once a second and in at most a fifth of the time, and always when the training ends. Once the
@@ -68,7 +69,8 @@ class HistoryPlotter(keras.callbacks.Callback):
     Attributes:
         history: Values by name of the log, one an epoch; None where nothing was logged.
         epochs: The epochs, counted from 0.
-        marks: The epochs in which other blocks were trained than in the one before.
+        marks: The epochs in which other blocks were trained than in the one before, and why, if
+            a `BlockUnfreezer` decided it.
 
     Raises:
         ValueError: If `monitor` does not tell what is better and `mode` does not either, or `path`
@@ -118,7 +120,7 @@ class HistoryPlotter(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Starts anew and refuses a path that cannot be written, before the first batch."""
-        self._earlier = _Earlier(self.history, self.epochs, self.marks)
+        self._earlier = _Earlier(self.history, self.epochs, self.marks, self._trained_before)
         self._begin()
         self._view = live_view(self.live)
         if self.path is not None:
@@ -202,6 +204,7 @@ class HistoryPlotter(keras.callbacks.Callback):
                 warnings.warn(f"The curve begins at epoch {epoch + 1}: {error}", stacklevel=3)
         if epoch - 1 in earlier.epochs:
             self.history, self.epochs, self.marks = earlier.until(epoch)
+            self._trained_before = earlier.trained
 
     def _collect_logs(self, epoch: int, logs: Mapping[str, Any]) -> None:
         for key in logs:
@@ -214,8 +217,18 @@ class HistoryPlotter(keras.callbacks.Callback):
         trained = self._trained or trained_blocks(self.model)
         label = describe_change(self._trained_before or trained, trained)
         if label:
-            self.marks.append(Mark(epoch, label))
+            self.marks.append(Mark(epoch, label, self._reason(epoch)))
         self._trained_before, self._trained = trained, None
+
+    def _reason(self, epoch: int) -> str:
+        """Why blocks were unfrozen in an epoch, if they were by a `BlockUnfreezer`."""
+        beside = callback_list(self)
+        for callback in beside.callbacks if beside is not None else ():
+            # By what it has, as for backbones: whoever writes another one may say why, too.
+            for transition in getattr(callback, "transitions", ()):
+                if transition.epoch == epoch:
+                    return transition.reason
+        return ""
 
     def _check_monitor(self) -> None:
         if monitored_log(self.monitor, list(self.history)) is None:
@@ -239,7 +252,7 @@ class HistoryPlotter(keras.callbacks.Callback):
 
     def _write(self, drawing: bool) -> None:
         if self.path is not None:
-            write_csv(self.history, self.epochs, Path(self.path).with_suffix(".csv"))
+            write_csv(self.history, self.epochs, Path(self.path).with_suffix(".csv"), self.marks)
         if drawing and not (self.path is None and self._view is None):
             began = time.monotonic()
             # Set before drawing, so that a failure is not repeated after each short epoch.
@@ -256,26 +269,18 @@ class HistoryPlotter(keras.callbacks.Callback):
 
 @dataclass(frozen=True)
 class _Earlier:
-    """What an earlier fit has left."""
+    """What an earlier fit has left; a table does not tell what trained last."""
 
     history: Mapping[str, list[Any]]
     epochs: list[int]
-    marks: Sequence[Mark] | None = None
+    marks: Sequence[Mark]
+    trained: tuple[TrainedBlocks, ...] | None = None
 
     def until(self, stop: int) -> tuple[dict[str, list[Any]], list[int], list[Mark]]:
-        """What belongs to the epochs before one; a table tells phases by their number only."""
+        """What belongs to the epochs before one."""
         rows = [row for row, epoch in enumerate(self.epochs) if epoch < stop]
         history = {key: [values[row] for row in rows] for key, values in self.history.items()}
-        marks = self._phases() if self.marks is None else self.marks
-        return history, [self.epochs[r] for r in rows], [m for m in marks if m.epoch < stop]
-
-    def _phases(self) -> list[Mark]:
-        phases = list(zip(self.epochs, self.history.get("phase", []), strict=False))
-        return [
-            Mark(epoch, f"phase {int(phase)}")
-            for (_, before), (epoch, phase) in itertools.pairwise(phases)
-            if None not in (before, phase) and phase != before
-        ]
+        return history, [self.epochs[r] for r in rows], [m for m in self.marks if m.epoch < stop]
 
 
 def _plain(value: Any) -> Any:

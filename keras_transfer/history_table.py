@@ -8,16 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from keras_transfer.curve_facts import Logs
+from keras_transfer.marks import Mark, phase_marks
 from keras_transfer.whole_files import written_whole
 
+# Columns of what changed in an epoch, and of why. A log of this name comes before them.
+_CHANGE, _REASON = "change", "reason"
 
-def write_csv(history: Logs, epochs: Sequence[int], path: Path) -> None:
+
+def write_csv(history: Logs, epochs: Sequence[int], path: Path, marks: Sequence[Mark] = ()) -> None:
     """Writes a history as a table: a row an epoch, its cell empty where nothing was logged.
+
+    Marks are two columns more, `change` and `reason`, if there are any.
 
     Raises:
         OSError: If the file cannot be written.
     """
     columns = {"epoch": epochs, **{key: v for key, v in history.items() if key != "epoch"}}
+    if marks and not {_CHANGE, _REASON} & set(columns):
+        at = {mark.epoch: mark for mark in marks}
+        columns[_CHANGE] = [at[epoch].label if epoch in at else None for epoch in epochs]
+        columns[_REASON] = [at[epoch].reason if epoch in at else None for epoch in epochs]
     with (
         written_whole(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
@@ -27,8 +37,8 @@ def write_csv(history: Logs, epochs: Sequence[int], path: Path) -> None:
         writer.writerows(zip(*columns.values(), strict=True))
 
 
-def read_csv(path: Path) -> tuple[dict[str, list[Any]], list[int]]:
-    """Reads a history that `write_csv` or Keras' `CSVLogger` wrote: its logs, and its epochs.
+def read_csv(path: Path) -> tuple[dict[str, list[Any]], list[int], list[Mark]]:
+    """Reads a history that `write_csv` or Keras' `CSVLogger` wrote: logs, epochs and marks.
 
     Raises:
         ValueError: If it is no such table.
@@ -45,7 +55,22 @@ def read_csv(path: Path) -> tuple[dict[str, list[Any]], list[int]]:
             f"{str(path)!r} is no history ({error}). Expected a table with the column 'epoch' and "
             "one for each log, as HistoryPlotter and Keras' CSVLogger write."
         ) from error
-    return {key: [_value(row[key]) for row in rows] for key in rows[0]}, epochs
+    history = {key: [_value(row[key]) for row in rows] for key in rows[0]}
+    return history, epochs, _take_marks(history, epochs)
+
+
+def _take_marks(history: dict[str, list[Any]], epochs: Sequence[int]) -> list[Mark]:
+    """The marks, without leaving their columns among the logs."""
+    changes, reasons = history.get(_CHANGE), history.get(_REASON)
+    if changes is None or reasons is None or not _are_texts([*changes, *reasons]):
+        return phase_marks(history, epochs)
+    del history[_CHANGE], history[_REASON]
+    rows = zip(epochs, changes, reasons, strict=True)
+    return [Mark(epoch, change, reason or "") for epoch, change, reason in rows if change]
+
+
+def _are_texts(values: Sequence[Any]) -> bool:
+    return all(value is None or isinstance(value, str) for value in values)
 
 
 def _value(cell: str) -> Any:

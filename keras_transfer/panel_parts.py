@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from keras_transfer.curve_facts import Curve
+from keras_transfer.curve_facts import BLOCK_RATE, Curve
 from keras_transfer.figure_layout import columns_of
 from keras_transfer.figure_style import CROSS, INK, RING, RUN_LINES, SMALL
 
@@ -53,7 +53,7 @@ def _name_rates(axes: Axes, rates: Sequence[Curve]) -> None:
     """The legend, in the order in which the lines end."""
     drawn = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     ordered = sorted(rates, key=lambda curve: curve.y[-1], reverse=True)
-    names = [curve.key.removeprefix("learning_rate/") for curve in ordered]
+    names = [curve.key.removeprefix(BLOCK_RATE) for curve in ordered]
     axes.legend(
         [drawn[curve.key] for curve in ordered],
         ["base" if name == "learning_rate" else name for name in names],

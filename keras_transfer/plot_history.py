@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_transfer.history_table import read_csv
-from keras_transfer.plots import Logs, Mark, Mode, compare_figure, history_figure, save_figure
+from keras_transfer.plots import (
+    Logs,
+    Mark,
+    Mode,
+    compare_figure,
+    history_figure,
+    phase_marks,
+    save_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,9 +108,8 @@ def _run_of(one: Any, validation_freq: int | Sequence[int], name: str) -> _Run:
             f"{name} is of type {type(one).__name__}. Expected what fit returned, its history "
             "dict, a HistoryPlotter, or the path of a table; several of them as a dict by name."
         )
-    return _Run(
-        {key: _aligned(key, v, epochs, validation_freq) for key, v in history.items()}, epochs
-    )
+    history = {key: _aligned(key, v, epochs, validation_freq) for key, v in history.items()}
+    return _Run(history, epochs, phase_marks(history, epochs))
 
 
 def _aligned(

@@ -12,11 +12,14 @@ import keras
 import matplotlib.figure
 import numpy as np
 import pytest
+from conftest import dataset
+from test_phases import Given, kept, plain
 
-from keras_transfer import history_plotter
+from keras_transfer import Phase, history_plotter
 from keras_transfer.history_plotter import HistoryPlotter
+from keras_transfer.history_table import read_csv
 from keras_transfer.plot_history import plot_history
-from keras_transfer.plots import Mark
+from keras_transfer.plots import Mark, phase_marks
 from keras_transfer.trained_blocks import TrainedBlocks, describe_change, trained_blocks
 
 X = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
@@ -441,6 +444,64 @@ def test_blocks_unfrozen_between_two_epochs_are_marked_at_the_first_that_trains_
     callbacks = [plotter, unfreezer] if last else [unfreezer, plotter]
     compiled(backbone).fit(X, Y, epochs=5, callbacks=callbacks, verbose=0)
     assert plotter.marks == [Mark(2, "block5 unfrozen"), Mark(4, "block4 unfrozen")]
+
+
+@pytest.mark.parametrize("make", [plain, kept])
+def test_the_marks_say_why_a_block_unfreezer_unfroze(tmp_path, make):
+    phases = [Phase("block4", at_epoch=1), Phase("block3", patience=2)]
+    unfreezer = Given(phases, values=[0.5, 0.5, 0.6, 0.6, 0.6])
+    plotter = HistoryPlotter(tmp_path / "h.png")
+    data = dataset(16, shuffle=False)
+    history = make().fit(data, epochs=5, callbacks=[plotter, unfreezer], verbose=0)
+    assert plotter.marks == [
+        Mark(1, "block4 unfrozen", "as scheduled"),
+        Mark(4, "block3 unfrozen", "val_loss no better for 2 epochs"),
+    ]
+    header, *rows = table(tmp_path / "h.csv")
+    assert header[-2:] == ["change", "reason"]
+    assert [row[-2:] for row in rows if row[-2]] == [
+        ["block4 unfrozen", "as scheduled"],
+        ["block3 unfrozen", "val_loss no better for 2 epochs"],
+    ]
+    from_table = [text.get_text() for text in plot_history(tmp_path / "h.csv").axes[0].texts]
+    assert from_table == [
+        "block4 unfrozen\nas scheduled",
+        "block3 unfrozen ▸\nval_loss no better for 2 epochs",
+    ]
+    # Keras' own history holds the rates, and so the blocks, but no reason.
+    without = [text.get_text() for text in plot_history(history).axes[0].texts]
+    assert without == ["block4 unfrozen", "block3 unfrozen ▸"]
+
+
+def test_a_change_between_two_fits_is_marked_where_the_curve_goes_on():
+    backbone, plotter = FakeBackbone(), HistoryPlotter()
+    model = compiled(backbone)
+    fit(plotter, model=model, epochs=2)
+    backbone.unfrozen = frozenset({"block5"})
+    fit(plotter, model=model, initial_epoch=2, epochs=4)
+    assert plotter.marks == [Mark(2, "block5 unfrozen")]
+
+
+def test_logs_that_are_called_as_the_columns_of_marks_come_first(tmp_path):
+    plotter = script(HistoryPlotter(tmp_path / "h.png"), {"loss": 0.9, "reason": 1.0}, end=False)
+    plotter.marks = [Mark(0, "block5 unfrozen", "why not")]
+    plotter.on_epoch_end(1, {"loss": 0.8, "reason": 2.0})
+    history, _, marks = read_csv(tmp_path / "h.csv")
+    assert (history, marks) == ({"loss": [0.9, 0.8], "reason": [1, 2]}, [])
+
+
+@pytest.mark.parametrize(
+    ("rates", "label"),
+    [
+        ({"block4": [0, 0.1], "block5": [0.1, 0.1]}, "block4 unfrozen"),
+        ({"block4": [0, 0.1], "block5": [0.1, 0]}, "block4 unfrozen, block5 frozen"),
+        ({f"block{i}": [0, 0.1] for i in range(1, 5)}, "block1 … block4 unfrozen"),
+        ({}, "phase 1"),
+    ],
+)
+def test_a_phase_is_told_from_the_logs_of_an_unfreezer(rates, label):
+    logs = {"phase": [0, 1], **{f"learning_rate/{name}": rate for name, rate in rates.items()}}
+    assert phase_marks(logs, [7, 8]) == [Mark(8, label)]
 
 
 def test_the_marks_are_drawn_between_the_epochs():

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -66,6 +67,11 @@ def gradual(epochs, blocks):
         logs[f"learning_rate/{name}"] = [None] * (i * step) + [1e-4 / i] * (epochs - i * step)
         marks.append(Mark(i * step, f"{name} unfrozen"))
     return logs, marks
+
+
+def reasoned(*epochs):
+    why = "val_accuracy no better for 10 epochs"
+    return [Mark(epoch, f"block{epoch} unfrozen", why) for epoch in epochs]
 
 
 def trials(count, names=6):
@@ -177,6 +183,17 @@ HISTORIES = {
         run(60),
         range(60),
         marks=[Mark(2 * i, f"efficientnet_lite0: block{i} unfrozen") for i in range(1, 29)],
+    ),
+    "reasons of unfreezing": lambda: history_figure(
+        {**run(40), "learning_rate": [1e-3] * 40}, range(40), marks=reasoned(10, 18, 37)
+    ),
+    "more reasons than rows": lambda: history_figure(
+        run(40), range(40), marks=reasoned(5, 12, 19, 26)
+    ),
+    "more reasons than fit": lambda: history_figure(
+        run(40),
+        range(40),
+        marks=[replace(m, reason=f"{m.reason} {m.epoch}") for m in reasoned(*range(5, 11))],
     ),
     "a label wider than its panel": lambda: history_figure(
         run(9, METRICS[:3]),
@@ -449,6 +466,28 @@ def test_labels_of_marks_stand_above_the_curves():
     label = axes.texts[0].get_window_extent(figure.canvas.get_renderer())
     highest = max(max(line.get_ydata()) for line in axes.lines[:2])
     assert axes.transData.transform((0, highest))[1] <= label.y0
+
+
+def test_reasons_are_drawn_where_there_is_room_and_left_out_before_labels_are():
+    marks = [Mark(3, "block5 unfrozen", "as scheduled"), Mark(5, "block4 unfrozen")]
+    labels = [t.get_text() for t in history_figure(run(9), range(9), marks=marks).axes[0].texts]
+    assert labels == ["block5 unfrozen\nas scheduled", "block4 unfrozen"]
+    why = "val_accuracy no better for 10 epochs"
+    for case, reasons in (
+        ("reasons of unfreezing", [why] * 3),
+        ("more reasons than rows", [why, "", "", ""]),  # only the first of equal ones
+        ("more reasons than fit", [""] * 3),
+    ):
+        labels = [text.get_text() for text in HISTORIES[case]().axes[0].texts]
+        assert [label.partition("\n")[2] for label in labels] == reasons, case
+
+
+def test_reasons_stand_in_the_first_panel_alone_which_leaves_room_in_the_others():
+    first, *others = HISTORIES["reasons of unfreezing"]().axes
+    assert all("\n" in text.get_text() for text in first.texts)
+    assert [[text.get_text().strip(" ▸") for text in axes.texts] for axes in others] == [
+        ["block10 unfrozen", "block18 unfrozen", "block37 unfrozen"]
+    ] * 2
 
 
 def test_labels_that_do_not_fit_are_counted():
