@@ -5,10 +5,13 @@ import sys as _sys
 __version__ = "0.1.0"
 
 # Importing the package makes its classes known to Keras, which finds those of other packages in no
-# other way when it loads a file. Only the command `python -m keras_transfer.predict`, which works
-# from an export alone, starts without. (While Python looks for a module to run, argv[0] is "-m".)
-_COMMAND = ("-m", "keras_transfer.predict")
-if _sys.argv[:1] != ["-m"] or _COMMAND not in zip(_sys.orig_argv, _sys.orig_argv[1:], strict=False):
+# other way when it loads a file. Only its commands `python -m keras_transfer.predict`, which works
+# from an export alone, and `python -m keras_transfer.plot_history`, which draws tables, start
+# without. (While Python looks for a module to run, argv[0] is "-m".)
+_ALONE = {("-m", "keras_transfer.predict"), ("-m", "keras_transfer.plot_history")}
+if _sys.argv[:1] != ["-m"] or _ALONE.isdisjoint(
+    zip(_sys.orig_argv, _sys.orig_argv[1:], strict=False)
+):
     from keras_transfer.block_unfreezer import BlockUnfreezer as BlockUnfreezer
     from keras_transfer.feature_cache import FeatureCache as FeatureCache
     from keras_transfer.find_learning_rate import RateFinding as RateFinding

@@ -1,8 +1,15 @@
-"""plot_history: one finished fit as a picture, or several in the same panels."""
+"""plot_history: one finished fit as a picture, or several in the same panels.
+
+    python -m keras_transfer.plot_history frozen.csv fine-tuned=runs/b/history.csv -o compared.png
+
+draws the tables that HistoryPlotter and Keras' CSVLogger write, without importing Keras.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +46,9 @@ def plot_history(
     validation_freq: int | Sequence[int] = 1,
 ) -> Figure:
     """Draws one finished fit, or several in the same panels.
+
+    Nothing here needs Keras, but importing the package does. To draw tables without, there is the
+    command `python -m keras_transfer.plot_history`.
 
     Args:
         histories: What `fit` returned, its `history`, a `HistoryPlotter`, or the path of a table
@@ -134,3 +144,62 @@ def _is_validated(epoch: int, validation_freq: int | Sequence[int]) -> bool:
     if isinstance(validation_freq, int):
         return (epoch + 1) % validation_freq == 0
     return epoch + 1 in validation_freq
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_transfer.plot_history",
+        description="Draw the tables that HistoryPlotter and Keras' CSVLogger write: one as a "
+        "picture with a diagnosis, several in the same panels.",
+    )
+    add = parser.add_argument
+    add("tables", nargs="+", metavar="[NAME=]TABLE", help="a .csv file; NAME is for the legend")
+    add("-o", "--output", required=True, metavar="PICTURE", help="ends with .png, .svg or .pdf")
+    add("--monitor", default="val_loss", help="the log that decides on the best epoch")
+    add("--mode", choices=("auto", "min", "max"), default="auto", help="what of it is the best")
+    return parser.parse_args(argv)
+
+
+def named_tables(given: Sequence[str]) -> dict[str, Path]:
+    """Names tables by `NAME=TABLE`, else by what tells their paths apart: the file or its folder.
+
+    Raises:
+        ValueError: If two have the same name.
+
+    Example:
+        >>> named_tables(["a/history.csv", "tuned=b/history.csv"])
+        {'history': PosixPath('a/history.csv'), 'tuned': PosixPath('b/history.csv')}
+    """
+    pairs = [("", one) if Path(one).exists() else _split(one) for one in given]
+    stems = [Path(path).stem for _, path in pairs]
+    by_stem = len(set(stems)) == len(stems)
+    tables: dict[str, Path] = {}
+    for (name, path), stem in zip(pairs, stems, strict=True):
+        key = name or (stem if by_stem else Path(path).with_suffix("").as_posix())
+        if key in tables:
+            raise ValueError(f"Two tables are called {key!r}. Name them apart: NAME=TABLE.")
+        tables[key] = Path(path)
+    return tables
+
+
+def _split(one: str) -> tuple[str, str]:
+    name, is_named, path = one.partition("=")
+    return (name, path) if is_named else ("", one)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command, and returns its exit status: 0, or 2 for what the user can put right."""
+    args = _arguments(argv)
+    try:
+        tables = named_tables(args.tables)
+        histories = tables if len(tables) > 1 else next(iter(tables.values()))
+        plot_history(histories, args.output, monitor=args.monitor, mode=args.mode)
+    except (OSError, ValueError, ImportError) as error:
+        print(f"keras_transfer.plot_history: error: {error}", file=sys.stderr)
+        return 2
+    print(args.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,11 +2,15 @@
 
 import copy
 import csv
+import importlib
 import math
+import os
 import pickle
+import subprocess
 import sys
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import matplotlib.figure
@@ -24,6 +28,8 @@ from keras_transfer.trained_blocks import TrainedBlocks, describe_change, traine
 
 X = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
 Y = (X[:, :1] > 0).astype("float32")
+# The module, which the package hides behind the function of the same name.
+plot_history_module = importlib.import_module("keras_transfer.plot_history")
 PNG = b"\x89PNG"
 
 
@@ -648,3 +654,57 @@ def test_keras_own_table_can_be_drawn(tmp_path):
     fit(keras.callbacks.CSVLogger(tmp_path / "log.csv"), epochs=2)
     figure = plot_history(tmp_path / "log.csv")
     assert len(figure.axes[0].lines[0].get_ydata()) == 2
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """Tables of the same name in two folders, and one of another name."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        script(HistoryPlotter(tmp_path / folder / "h.png"), {"loss": 0.9}, {"loss": 0.8})
+    (tmp_path / "a" / "h.csv").replace(tmp_path / "first.csv")
+    script(HistoryPlotter(tmp_path / "a" / "h.png"), {"loss": 0.5})
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_command_draws_tables_where_neither_keras_nor_tensorflow_can_be_imported(tables):
+    for name in ("keras", "tensorflow"):
+        (tables / "blocked" / name).mkdir(parents=True)
+        (tables / "blocked" / name / "__init__.py").write_text("raise ImportError('blocked')")
+    paths = (tables / "blocked", Path(plot_history_module.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_transfer.plot_history", "--output", "new/both.png"]
+        + "first.csv tuned=a/h.csv".split(),
+        cwd=tables,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(map(str, paths))},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "new/both.png\n", "")
+    assert (tables / "new" / "both.png").read_bytes().startswith(PNG)
+
+
+def test_the_command_names_runs_by_what_tells_their_tables_apart(tables, monkeypatch):
+    monkeypatch.chdir(tables)
+    named = plot_history_module.named_tables
+    assert list(named(["first.csv", "a/h.csv"])) == ["first", "h"]
+    assert list(named(["a/h.csv", "b/h.csv"])) == ["a/h", "b/h"]
+    assert list(named(["x=a/h.csv", "b/h.csv"])) == ["x", "b/h"]
+    (tables / "rate=1.csv").touch()  # a file is what it is called
+    assert list(named(["rate=1.csv", "y=rate=1.csv"])) == ["rate=1", "y"]
+    with pytest.raises(ValueError, match="Two tables are called 'x'"):
+        named(["x=a/h.csv", "x=b/h.csv"])
+
+
+def test_the_command_says_what_the_user_can_put_right(tables, monkeypatch, capsys):
+    monkeypatch.chdir(tables)
+    for arguments, said in (
+        (["first.csv", "-o", "h.jpg"], "ends with '.jpg'. Expected one of .png, .svg, .pdf"),
+        (["nowhere.csv", "-o", "h.png"], "No such file or directory: 'nowhere.csv'"),
+        (["first.csv", "-o", "h.png", "--monitor", "val_auc"], "Logged are ['loss']"),
+    ):
+        assert plot_history_module.main(arguments) == 2
+        assert said in capsys.readouterr().err
+    assert plot_history_module.main(["first.csv", "-o", "deep/er/h.svg"]) == 0
+    assert (tables / "deep" / "er" / "h.svg").exists()
