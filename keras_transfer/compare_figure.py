@@ -20,7 +20,7 @@ from keras_transfer.curve_facts import (
     text_of,
 )
 from keras_transfer.figure_layout import Entry, arrange, header, panel_grid, title_panel
-from keras_transfer.figure_style import CROSS, INK, PALE, RUN_LINES, figure_style
+from keras_transfer.figure_style import CROSS, INK, PALE, RING, RUN_LINES, figure_style
 from keras_transfer.panel_parts import draw_curve, draw_rate, epoch_axes, log_rates, ring
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def compare_figure(
     epochs: Mapping[str, Sequence[int]] | None = None,
     monitor: str = "val_loss",
     mode: Mode = "auto",
+    title: str | None = None,
 ) -> Figure:
     """Draws several runs in the same panels, each in its own colour.
 
@@ -60,6 +61,7 @@ def compare_figure(
         monitor: The log that decides on the best epochs. Default `"val_loss"`, which means
             `"loss"` where no run was validated.
         mode: See `history_figure`. Default `"auto"`.
+        title: Default: which run is the best, and when.
 
     Returns:
         A figure that no pyplot knows of.
@@ -95,7 +97,7 @@ def compare_figure(
         epoch_axes(panels, {epoch for name in histories for epoch in epochs[name]})
         if _RATE in keys:
             log_rates(panels[-1], [run.curves[_RATE] for run in runs if _RATE in run.curves])
-        header(figure, _title(runs, mode), _entries(runs))
+        header(figure, title or _title(runs, mode), _entries(runs))
         arrange(figure)
         for ax, name in zip(panels, names, strict=True):
             title_panel(ax, "learning rate" if name == _RATE else name)
@@ -137,7 +139,7 @@ def _title(runs: Sequence[_Run], mode: Mode) -> str:
     key = next(iter(found.values())).key
     sign = 1 if lower_is_better(key, mode) else -1
     name = min(found, key=lambda name: sign * found[name].value)
-    return f"best {key}: {name}, {_best_text(found[name])}"
+    return f"best {key} {_best_text(found[name])}: {name}"
 
 
 def _best_text(best: Best) -> str:
@@ -145,7 +147,7 @@ def _best_text(best: Best) -> str:
 
 
 def _entries(runs: Sequence[_Run]) -> list[Entry]:
-    """The legend: the runs with their best epochs, then what thick, thin and crosses mean."""
+    """The legend: the runs with their best epochs, then what widths, rings and crosses mean."""
     entries: list[Entry] = [
         (run.name + (f"  ○ {_best_text(run.best)}" if run.best else ""), {**run.line, **_THICK})
         for run in runs
@@ -155,6 +157,8 @@ def _entries(runs: Sequence[_Run]) -> list[Entry]:
         entries.append(("validation", {"color": PALE, **_THICK}))
         if keys - validated:
             entries.append(("training", {"color": PALE, "linewidth": 1.0}))
+    if best := next((run.best for run in runs if run.best), None):
+        entries.append((f"best epoch by {best.key}", {"color": PALE, **RING}))
     if any(curve.lost for run in runs for curve in run.curves.values()):
         entries.append(("not finite", {"color": INK, **CROSS}))
     return entries
