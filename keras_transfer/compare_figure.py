@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _THIN: dict[str, Any] = {"linewidth": 1.0, "markersize": 2.5}
 _THICK: dict[str, Any] = {"linewidth": 2.4}
 _RATE = "learning_rate"
+_FEW = 8  # of more points, dots would hide what shows through the gaps of a dashed line
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ def _draw_run(axes: Axes, name: str, run: _Run) -> None:
         return
     for key, width in ((name, _THIN), (f"val_{name}", _THICK)):
         if key in run.curves:
-            draw_curve(axes, run.curves[key], **run.line, **width)
+            dots = {"marker": ""} if len(run.curves[key].x) > _FEW else {}
+            draw_curve(axes, run.curves[key], **run.line, **width, **dots)
     if run.best is not None and run.best.key.removeprefix("val_") == name:
         ring(axes, run.best.epoch + 1, run.best.value, run.line["color"])
 

@@ -86,7 +86,8 @@ def _compare(args: argparse.Namespace, preset: Preset) -> int:
         print(f"Interrupted after {len(ran.outcomes)} trainings.", file=sys.stderr)
         status = 130
     size, source = args.image_size or preset.image_size, Path(make.args[0]).name
-    _report(output, ran, data, f"{directory.name}: {source} at {size} px, first of the seeds")
+    seeds = f"; curves of the first of {args.seeds} seeds" if args.seeds > 1 else ""
+    _report(output, ran, data, f"{directory.resolve().name}: {source} at {size} px{seeds}")
     return status
 
 

@@ -66,7 +66,7 @@ class Outcome:
     seconds: float
     trainable: int
     plotter: HistoryPlotter
-    model: keras.Model | None
+    model: Any
 
 
 @dataclass(frozen=True)
