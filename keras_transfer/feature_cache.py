@@ -20,7 +20,7 @@ from keras_transfer.cache_folder import CacheFolder, Entry
 from keras_transfer.frozen_backbone import FrozenBackbone
 from keras_transfer.keepable import NotKeepable
 from keras_transfer.kept_data import batches
-from keras_transfer.kept_rows import ArrayInMemory, Rows
+from keras_transfer.kept_rows import ArrayInMemory, Rows, selected
 from keras_transfer.memory import memory_budget, readable
 from keras_transfer.passes import Pass
 from keras_transfer.places import check_disk, in_memory, in_temporary_file, told_of_full_disk
@@ -207,6 +207,12 @@ class FeatureCache:
         if not pipeline.batches:
             raise NotKeepable("there are no rows in it")
         views = views or AsTheyAre()
+        if pipeline.parts and pipeline.places is not None:
+            parts = [
+                self.rows(backbone, part, after, views=views, view=view, verbose=verbose)
+                for part in pipeline.parts
+            ]
+            return selected(parts, pipeline.places)
         fingerprints = backbone.fingerprints()
         origin = {
             "data": self._data_key(pipeline),

@@ -1,8 +1,7 @@
 """Folders of images → train, valid and test datasets, every file checked first."""
 
-import hashlib
+import functools
 import io
-import json
 import os
 import sys
 import warnings
@@ -16,10 +15,9 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
+from keras_transfer.image_dataset import ImageDatasets
 from keras_transfer.image_files import SPLITS, CheckedImages, ImageFile, check_images, find_images
-from keras_transfer.row_order import prefetched, row_numbers
-
-_IDENTITY_FORMAT = 1  # raise it when the same files come to give other pixels or another order
+from keras_transfer.stratified import deal, rank
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,6 +62,66 @@ class ImageFolder:
     skipped: tuple[tuple[Path, str], ...]
     ignored: dict[str, int]
     directory: Path
+    _source: ImageDatasets
+    _rows: dict[str, np.ndarray]
+
+    @functools.cached_property
+    def train_and_valid(self) -> tf.data.Dataset:
+        """The images of `train` and `valid` together, shuffled anew in each epoch.
+
+        Has the attributes of the other datasets. Activations of it are those of `train` and
+        `valid`.
+        """
+        return self._selected(self._to_fold, shuffled=True)
+
+    def folds(self, k: int, seed: int = 0) -> list[tuple[tf.data.Dataset, tf.data.Dataset]]:
+        """Divides the images of `train` and `valid` for cross-validation; `test` stays apart.
+
+        Each image is in the validation part of one fold. In these parts the classes have the
+        shares that they have in all. Which image is where, depends on the seed and the paths below
+        the folder alone.
+
+        Activations of the folds are rows of those of `train` and `valid`. So for any number of
+        folds a backbone runs once, if a `FeatureCache` is shared.
+
+        Args:
+            k: How many folds, 2 up to the number of images of the smallest class.
+            seed: 0 or larger; decides what is in them. Defaults to 0.
+
+        Returns:
+            For each fold a dataset to train on, shuffled anew in each epoch, and one to validate
+            on, in path order, with the attributes of the other datasets.
+
+        Raises:
+            TypeError: If an argument is no whole number.
+            ValueError: If there are fewer than two folds, or fewer images of a class than folds.
+
+        Example:
+            >>> for train, valid in data.folds(5):
+            ...     model.fit(train, validation_data=valid)
+        """
+        k, seed = _check_whole("k", k, least=2), _check_integer("seed", seed, least=0)
+        rows = self._to_fold
+        ranks = [rank(self._source.files[row], seed) for row in rows]
+        fold = deal(self._source.labels[rows], ranks, k, self.class_names)
+        return [
+            (
+                self._selected(rows[fold != number], shuffled=True),
+                self._selected(rows[fold == number], shuffled=False),
+            )
+            for number in range(k)
+        ]
+
+    @property
+    def _to_fold(self) -> np.ndarray:
+        parts = [self._rows[split] for split in ("train", "valid") if split in self._rows]
+        return np.sort(np.concatenate(parts))
+
+    def _selected(self, rows: np.ndarray, *, shuffled: bool) -> tf.data.Dataset:
+        parts = [(self.train, self._rows["train"])]
+        if self.valid is not None:
+            parts.append((self.valid, self._rows["valid"]))
+        return self._source.selection(parts, rows, shuffled=shuffled)
 
     def __str__(self) -> str:
         table = Table("class", box=None, pad_edge=False)
@@ -197,10 +255,14 @@ def _check_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _check_integer(name: str, value: int, *, least: int) -> int:
+    if _check_whole(name, value, least=least) < least:
+        raise ValueError(f"{name} holds {value}. Pass a whole number of {least} or more.")
+    return int(value)
+
+
+def _check_whole(name: str, value: int, *, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} holds {value!r}. Pass a whole number of {least} or more.")
-    if value < least:
-        raise ValueError(f"{name} holds {value}. Pass a whole number of {least} or more.")
     return int(value)
 
 
@@ -266,7 +328,7 @@ def _split(
     wanted = {split: share for split, share in shares.items() if share and not rows[split]}
     _check_enough({name: len(of_class) for name, of_class in classes.items()}, wanted)
     for of_class in classes.values():
-        ranked = sorted(of_class, key=lambda row: _rank(files[row], seed))
+        ranked = sorted(of_class, key=lambda row: rank(files[row], seed))
         valid, test = _sizes(len(ranked), wanted.get("valid", 0), wanted.get("test", 0))
         # From both ends, so that the test images stay the same whatever the validation split.
         rows["valid"] += ranked[:valid]
@@ -290,12 +352,6 @@ def _check_enough(counts: Mapping[str, int], wanted: Mapping[str, float]) -> Non
     warnings.warn(f"{message} They are missing in a split.", stacklevel=4)
 
 
-def _rank(file: ImageFile, seed: int) -> str:
-    """Shuffle by hash: the same everywhere, and no file's place depends on other files."""
-    key = f"{seed}/{'/'.join(file.parts)}"
-    return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
-
-
 def _sizes(count: int, valid_share: float, test_share: float) -> tuple[int, int]:
     """Divide a class: one image at least for train, then valid, then test, then by share."""
     valid = test = 0
@@ -316,93 +372,27 @@ def _assemble(
     batch_size: int,
     seed: int,
 ) -> ImageFolder:
-    names = sorted({file.class_name for file in files})
+    names = tuple(sorted({file.class_name for file in files}))
     position = {name: label for label, name in enumerate(names)}
     all_labels = np.array([position[file.class_name] for file in files], np.int32)
     labels = {split: all_labels[rows[split]] for split in rows}
-
-    def dataset(split: str) -> tf.data.Dataset | None:
-        if split not in rows:
-            return None
-        identity = _identity([images.image_size, seed, split, names], files, images, rows[split])
-        shuffle_seed = seed if split == "train" else None
-        made = _dataset(images, rows[split], labels[split], batch_size, shuffle_seed, identity)
-        made.ordered.paths = made.paths = tuple(images.paths[row] for row in rows[split])
-        made.ordered.class_names = made.class_names = tuple(names)
-        return made
-
+    source = ImageDatasets(files, images, all_labels, names, batch_size, seed)
+    made = {split: source.split(split, rows[split]) for split in rows}
     return ImageFolder(
-        train=dataset("train"),
-        valid=dataset("valid"),
-        test=dataset("test"),
-        class_names=tuple(names),
+        train=made["train"],
+        valid=made.get("valid"),
+        test=made.get("test"),
+        class_names=names,
         counts={split: _count(names, labels[split]) for split in rows},
         paths={split: tuple(images.paths[row] for row in rows[split]) for split in rows},
         labels=labels,
         skipped=tuple((images.paths[row], reason) for row, reason in images.reasons.items()),
         ignored=ignored,
         directory=root,
+        _source=source,
+        _rows=dict(rows),
     )
 
 
 def _count(names: Sequence[str], labels: np.ndarray) -> dict[str, int]:
     return dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
-
-
-def _identity(
-    header: Sequence[object],
-    files: Sequence[ImageFile],
-    images: CheckedImages,
-    rows: np.ndarray,
-) -> str:
-    digest = hashlib.sha256(json.dumps([_IDENTITY_FORMAT, *header]).encode())
-    for row in rows:
-        digest.update(json.dumps([files[row].parts, images.stamps[row]]).encode())
-    return digest.hexdigest()
-
-
-def _dataset(
-    images: CheckedImages,
-    rows: np.ndarray,
-    labels: np.ndarray,
-    batch_size: int,
-    shuffle_seed: int | None,
-    identity: str,
-) -> tf.data.Dataset:
-    """Make the dataset of one split; its attributes are described at `ImageFolder`."""
-
-    def load(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # Not tf.gather: its tensor would be a second copy of all pixels.
-        pixels = tf.numpy_function(lambda i: images.read(rows[i]), [index], tf.uint8, False)
-        return tf.ensure_shape(pixels, (None, *images.image_size, 3)), tf.gather(labels, index)
-
-    def batches(seed: int | None) -> tf.data.Dataset:
-        # Two at a time, so that some threads decode the next batch while others end this one.
-        indices = _index_batches(len(rows), batch_size, seed)
-        dataset = prefetched(indices.map(load, num_parallel_calls=2, deterministic=True))
-        dataset.identity, dataset.shuffle_seed = identity, seed
-        dataset.index_batches = _index_batches(len(rows), batch_size, seed)
-        # The same shuffle: whichever of the two is read next goes on with the next order.
-        row_numbers(dataset).to_train = indices
-        dataset.labels, dataset.content = labels, lambda: _content(images.paths[i] for i in rows)
-        return dataset
-
-    dataset = batches(shuffle_seed)
-    dataset.ordered = ordered = dataset if shuffle_seed is None else batches(None)
-    ordered.ordered = ordered
-    return dataset
-
-
-def _content(paths: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def _index_batches(count: int, batch_size: int, shuffle_seed: int | None) -> tf.data.Dataset:
-    """Make batches of row numbers. Shuffling these costs 8 bytes a row, not an image."""
-    rows = tf.data.Dataset.range(count)
-    if shuffle_seed is not None:
-        rows = rows.shuffle(count, seed=shuffle_seed, reshuffle_each_iteration=True)
-    return rows.batch(batch_size)

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 
-from keras_transfer.kept_rows import Rows
+from keras_transfer.kept_rows import Rows, gather_apart
 from keras_transfer.row_order import prefetched
 
 
@@ -40,11 +40,7 @@ def _drawn(views: Sequence[Rows], index: tf.Tensor, seed: tf.Tensor) -> tf.Tenso
     drawn = tf.random.stateless_uniform(
         tf.shape(index), [seed, 0], maxval=len(views), dtype=tf.int32
     )
-    places = tf.dynamic_partition(tf.range(tf.size(index)), drawn, len(views))
-    taken = [
-        rows.gather(tf.gather(index, place)) for rows, place in zip(views, places, strict=True)
-    ]
-    return tf.ensure_shape(tf.dynamic_stitch(places, taken), (None, *taken[0].shape[1:]))
+    return gather_apart(index, drawn, [rows.gather for rows in views])
 
 
 def array_indices(

@@ -1,6 +1,7 @@
 """Kept rows: activations in RAM or in a file, and the labels that belong to them."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,39 @@ class ArrayInMemory:
         return np.array(np.asarray(self.tensor)[rows])
 
 
+class SelectedRows:
+    """Rows of several arrays; nothing is copied.
+
+    Args:
+        arrays: The arrays, with rows of one shape and type.
+        places: Where each row is in these, one behind the other.
+    """
+
+    def __init__(self, arrays: Sequence["Array"], places: np.ndarray) -> None:
+        sizes = [len(array) for array in arrays]
+        self.arrays, self.ends = tuple(arrays), np.cumsum(sizes)
+        self.starts, self.places = self.ends - sizes, places
+        self.shape: tuple[int, ...] = (len(places), *arrays[0].shape[1:])
+        self.dtype: np.dtype = arrays[0].dtype
+        self.nbytes = len(places) * int(np.prod(self.shape[1:])) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def take(self, rows: Any) -> np.ndarray:
+        """Returns rows, by their numbers or as a slice."""
+        places = self.places[rows]
+        taken = np.empty((len(places), *self.shape[1:]), self.dtype)
+        which = np.searchsorted(self.ends, places, side="right")
+        for number, array in enumerate(self.arrays):
+            here = which == number
+            taken[here] = array.take(places[here] - self.starts[number])
+        return taken
+
+
+Array = ArrayInMemory | FileArray | SelectedRows
+
+
 @dataclass(frozen=True)
 class Rows:
     """Activations of all images, and what comes with them.
@@ -42,7 +76,7 @@ class Rows:
         sizes: Rows of each batch that they were computed from.
     """
 
-    activations: ArrayInMemory | FileArray
+    activations: Array
     dtype: str
     rest: tuple[np.ndarray, ...] = ()
     places: np.ndarray | None = None
@@ -55,14 +89,7 @@ class Rows:
         """Returns the activations of rows, in a tf.data function."""
         if self.places is not None:
             rows = tf.gather(self.places, rows)
-        if isinstance(self.activations, ArrayInMemory):
-            taken = tf.gather(self.activations.tensor, rows)
-        else:
-            taken = tf.numpy_function(
-                self.activations.take, [rows], self.activations.dtype, stateful=False
-            )
-            taken = tf.ensure_shape(taken, (None, *self.activations.shape[1:]))
-        return tf.cast(taken, self.dtype)
+        return tf.cast(_gather(self.activations, rows), self.dtype)
 
     def gather_rest(self, rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Returns labels and so on of rows, in a tf.data function."""
@@ -78,3 +105,42 @@ class Rows:
         """Gives all activations from a row on, as they lie."""
         for row in range(start, len(self), size):
             yield self.read(row, row + size)
+
+
+def selected(parts: Sequence[Rows], places: np.ndarray) -> Rows:
+    """Returns rows of several others.
+
+    Args:
+        parts: The others, each in order.
+        places: Where each row is in these, one behind the other.
+    """
+    array = SelectedRows([part.activations for part in parts], places)
+    columns = zip(*(part.rest for part in parts), strict=True)
+    return Rows(array, parts[0].dtype, tuple(np.concatenate(column)[places] for column in columns))
+
+
+def gather_apart(
+    rows: tf.Tensor, which: tf.Tensor, sources: Sequence[Callable[[tf.Tensor], tf.Tensor]]
+) -> tf.Tensor:
+    """Returns each row from one of several sources, in a tf.data function; only that is read.
+
+    Args:
+        rows: Row numbers `(n,)`.
+        which: From which source each is, `(n,)` int32.
+        sources: Each gives the rows of some numbers.
+    """
+    places = tf.dynamic_partition(tf.range(tf.size(rows)), which, len(sources))
+    taken = [source(tf.gather(rows, place)) for source, place in zip(sources, places, strict=True)]
+    return tf.ensure_shape(tf.dynamic_stitch(places, taken), (None, *taken[0].shape[1:]))
+
+
+def _gather(array: Array, rows: tf.Tensor) -> tf.Tensor:
+    if isinstance(array, ArrayInMemory):
+        return tf.gather(array.tensor, rows)
+    if isinstance(array, FileArray):
+        taken = tf.numpy_function(array.take, [rows], array.dtype, stateful=False)
+        return tf.ensure_shape(taken, (None, *array.shape[1:]))
+    places = tf.gather(array.places, rows)
+    which = tf.searchsorted(array.ends, places, side="right")
+    sources = [functools.partial(_gather, part) for part in array.arrays]
+    return gather_apart(places - tf.gather(array.starts, which), which, sources)

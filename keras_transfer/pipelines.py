@@ -41,6 +41,8 @@ class Pipeline:
         columns: Labels and so on for all rows, where they are known without reading.
         sample: A digest of some of it, where the object may come to give something else.
         even: Whether all batches but the last have `batch_size` rows.
+        parts: Pipelines that have its rows too, if there are any.
+        places: Where each row is in the rows of these, one behind the other.
     """
 
     read: Callable[[int], Iterable[Any]]
@@ -53,6 +55,8 @@ class Pipeline:
     columns: tuple[np.ndarray, ...] | None = None
     sample: str = ""
     even: bool = True
+    parts: tuple["Pipeline", ...] = ()
+    places: np.ndarray | None = None
 
 
 def of_array(images: np.ndarray, batch_size: int) -> Pipeline:
@@ -127,7 +131,7 @@ def inspect(dataset: tf.data.Dataset) -> Pipeline:
         raise NotKeepable(f"the number of batches is {kind}")
     _check_structure(dataset.element_spec)
     if hasattr(dataset, "identity"):
-        ordered = dataset.ordered
+        ordered, selection = dataset.ordered, getattr(dataset, "selection", None)
         return Pipeline(
             _from(ordered),
             batches,
@@ -137,6 +141,8 @@ def inspect(dataset: tf.data.Dataset) -> Pipeline:
             identity=dataset.identity,
             content=dataset.content,
             columns=(dataset.labels,),
+            parts=tuple(map(inspect, selection.parts)) if selection else (),
+            places=selection.places if selection else None,
         )
     return _inspect_graph(dataset, batches)
 

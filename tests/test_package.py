@@ -65,6 +65,8 @@ LAYERS = (
     "array_file",
     "progress",
     "image_folder",
+    "stratified",
+    "image_dataset",
     "image_files",
     "pipelines",
     "keepable",
