@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,19 @@ from keras_transfer.figure_layout import (
 )
 from keras_transfer.figure_style import BLUE, CROSS, INK, PALE, RING, VERMILLION, figure_style
 from keras_transfer.panel_parts import cross, log_axis, ring, whole_numbers
+from keras_transfer.trial_facts import (
+    Trial,
+    categories_of,
+    spans_powers_of_ten,
+    trials_text,
+    values_of,
+    varied,
+    with_score,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Trial = Mapping[str, Any]  # "trial", "score" and "hyperparameters", see search_figure
 
 _POINT: dict[str, Any] = {
     "marker": "o",
@@ -67,9 +74,9 @@ def search_figure(
     if not trials:
         raise ValueError("trials is empty. Expected at least one; draw after the first trial.")
     sign = 1 if lower_is_better(score_name, mode) else -1
-    scored = [trial for trial in trials if is_finite(trial["score"])]
+    scored = with_score(trials)
     best = min(scored, key=lambda trial: sign * trial["score"], default=None)
-    names = _varied(trials)
+    names = varied(trials)
     with figure_style():
         figure, (first, *others) = panel_grid(1 + len(names))
         _draw_trials(first, trials, best, sign)
@@ -83,22 +90,13 @@ def search_figure(
         for ax, name in zip((first, *others), ("trials", *names), strict=True):
             title_panel(ax, name)
         for ax, name in zip(others, names, strict=True):
-            _name_categories(ax, _categories(_values(scored, name)))
+            _name_categories(ax, categories_of(values_of(scored, name)))
     return figure
-
-
-def _varied(trials: Sequence[Trial]) -> list[str]:
-    """Hyperparameters with several values, in the order seen; all of them if none has several."""
-    values: dict[str, set[str]] = {}
-    for trial in trials:
-        for name, value in trial["hyperparameters"].items():
-            values.setdefault(name, set()).add(repr(value))
-    return [name for name, seen in values.items() if len(seen) > 1] or list(values)
 
 
 def _draw_trials(axes: Axes, trials: Sequence[Trial], best: Trial | None, sign: int) -> None:
     """The score of each trial and, as steps, the best so far."""
-    scored = [trial for trial in trials if is_finite(trial["score"])]
+    scored = with_score(trials)
     numbers, scores = [t["trial"] for t in scored], [t["score"] for t in scored]
     running = [sign * best for best in accumulate((sign * score for score in scores), min)]
     axes.plot(numbers, running, **_RUNNING)
@@ -117,8 +115,8 @@ def _draw_hyperparameter(
 ) -> None:
     """The score against one hyperparameter: a number's axis, or a place for each category."""
     having = [trial for trial in scored if name in trial["hyperparameters"]]
-    values = _values(having, name)
-    categories = _categories(values)
+    values = values_of(having, name)
+    categories = categories_of(values)
     places = [categories.index(str(value)) for value in values] if categories else values
     axes.plot(places, [trial["score"] for trial in having], **_POINT)
     if best in having:
@@ -126,26 +124,10 @@ def _draw_hyperparameter(
     if categories:
         axes.set_xlim(-0.5, len(categories) - 0.5)
         axes.set_xticks([0], ["x"])  # keeps room for the names, which are fitted later
-    elif (
-        values and min(values) > 0 and ("learning_rate" in name or max(values) > 100 * min(values))
-    ):
+    elif spans_powers_of_ten(name, values):
         log_axis(axes, "x", values)
     else:
         axes.margins(x=0.08)
-
-
-def _spans_powers_of_ten(name: str, values: Sequence[float]) -> bool:
-    low, high = min(values, default=0), max(values, default=0)
-    return low > 0 and ("learning_rate" in name or high > 100 * low)
-
-
-def _values(trials: Sequence[Trial], name: str) -> list[Any]:
-    return [t["hyperparameters"][name] for t in trials if name in t["hyperparameters"]]
-
-
-def _categories(values: Sequence[Any]) -> list[str]:
-    """Values that are not all numbers; none for numbers."""
-    return [] if all(map(is_finite, values)) else list(dict.fromkeys(map(str, values)))
 
 
 def _name_categories(axes: Axes, categories: Sequence[str]) -> None:
@@ -168,7 +150,7 @@ def _score_axis(axes: Axes, score_name: str) -> None:
 
 
 def _title(best: Trial | None, score_name: str, trials: int) -> str:
-    count = f"{trials} {'trial' if trials == 1 else 'trials'}"
+    count = trials_text(trials)
     if best is None:
         return f"no finite {score_name} in {count}"
     return f"best of {count}: trial {best['trial']}, {score_name} {text_of(best['score'])}"
