@@ -121,3 +121,22 @@ def section(name: str, title: str, *parts: str) -> str:
 def paragraph(text: str) -> str:
     """A paragraph of plain text."""
     return f"<p>{escaped(text)}</p>"
+
+
+def preformatted(text: str, label: str) -> str:
+    """A text of several lines as it is, such as a traceback; it can be scrolled by keyboard.
+
+    Args:
+        text: The text.
+        label: What it is, for who cannot see it.
+    """
+    lines = "\n".join(escaped(line.expandtabs()) for line in text.splitlines())
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(label)}">'
+        f"<pre>{lines}</pre></div>"
+    )
+
+
+def bullets(texts: Sequence[object]) -> str:
+    """A list of plain texts."""
+    return f"<ul>{''.join(f'<li>{escaped(text)}</li>' for text in texts)}</ul>"

@@ -17,6 +17,7 @@ MODULES = sorted((ROOT / "keras_transfer").glob("*.py"))
 LAYERS = (
     "predict",
     "report",
+    "examined",
     "report_files",
     "report_page",
     "classified",
