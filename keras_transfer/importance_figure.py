@@ -70,8 +70,8 @@ def _draw(axes: Axes, found: list[Estimate]) -> None:
     axes.set_xlim(min(0.0, *(one.low for one in found)), max(0.05, *(one.high for one in found)))
     for row, one in enumerate(found):
         axes.annotate(
-            f"{one.value:.2f}",
-            (max(one.value, one.high), row),
+            f"{round(one.value, 2) + 0.0:.2f}",  # no -0.00
+            (max(0.0, one.high), row),
             (6, 0),
             textcoords="offset points",
             va="center",

@@ -65,18 +65,19 @@ summary { cursor: pointer; }
   thead { display: table-header-group; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; width: auto; font-size: 7.5pt; }
   tr, .grid figure, figure { break-inside: avoid; }
-  .grid { grid-template-columns: repeat(3, 1fr); gap: .4cm; }
+  .grid { grid-template-columns: repeat(3, minmax(0, 1fr)); gap: .4cm; }
 }
 """
 
 
-def page(title: str, lead: str, sections: Mapping[str, tuple[str, str]]) -> str:
+def page(title: str, lead: str, sections: Mapping[str, tuple[str, str]], *, style: str = "") -> str:
     """Puts a page together.
 
     Args:
         title: Of the page.
         lead: The sentence under it, plain text.
         sections: Name to title and HTML of each section, in their order.
+        style: CSS of this page's own, after that of all pages. Default: none.
 
     Returns:
         A whole HTML document.
@@ -94,7 +95,7 @@ def page(title: str, lead: str, sections: Mapping[str, tuple[str, str]]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escaped(title)}</title>
 <link rel="icon" href="data:,">
-<style>{_STYLE}</style>
+<style>{_STYLE}{style}</style>
 </head>
 <body>
 <a class="skip" href="#main">Skip to the report</a>

@@ -75,7 +75,8 @@ def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[object]]
         columns: The names of the columns.
         rows: As many cells in each.
     """
-    head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in columns)
+    names = [escaped(name).replace("_", "_<wbr>") for name in columns]  # where they may break
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
     body = "\n".join(
         f'<tr><th scope="row"><span class="name">{escaped(first)}</span></th>'
         + "".join(f"<td>{escaped(cell)}</td>" for cell in others)

@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_transfer.panel_parts import power_text
-from keras_transfer.trial_facts import Trial, categories_of, spans_powers_of_ten, values_of
+from keras_transfer.trial_facts import (
+    Trial,
+    categories_of,
+    spans_powers_of_ten,
+    values_of,
+    worst_shown,
+)
 
 NOT_SET = -0.12  # the place of trials that had no such hyperparameter
 _FEW = 6  # so many different numbers are named each
-_FAR = 2.5  # the worst shown are so many times as far from the best as the median is
 _APART = 0.06  # the least distance of two names on an axis
 
 Tick = tuple[float, str]
@@ -76,10 +81,9 @@ def score_axis(name: str, scores: Sequence[float], *, lower_is_better: bool) -> 
         lower_is_better: Whether the lowest is the best.
     """
     sign = -1 if lower_is_better else 1
-    signed = sorted(sign * score for score in scores)
-    best, median = signed[-1], signed[len(signed) // 2]
-    floor = max(signed[0], best - _FAR * (best - median)) if best > median else signed[0]
-    cut = floor > signed[0]
+    best, worst = max(sign * score for score in scores), min(sign * score for score in scores)
+    floor = sign * worst_shown(scores, lower_is_better=lower_is_better)
+    cut = floor > worst
     places = [_share(max(sign * score, floor), floor, best) for score in scores]
     ticks = [
         (_share(sign * value, floor, best), f"{value:.4g}")

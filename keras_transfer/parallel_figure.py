@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MOST = 12  # hyperparameters
 _FEW = 30  # trials whose lines are thick
 _COLOURS = "cividis"  # made for colour vision deficiencies, Nuñez et al., PLOS ONE, 2018
-_SLOT = 96.0  # points between two axes
+_WIDE, _NARROW = 96.0, 77.0  # points between two axes: of a few, and of more than nine
 _ABOVE, _BELOW, _HIGH = 34.0, 16.0, 250.0  # points: names, what is under the axes, the axes
 _BEST: dict[str, Any] = {"color": VERMILLION, "linewidth": 3.2, "marker": "o", "markersize": 6}
 
@@ -78,7 +78,7 @@ def parallel_figure(
         _inset(figure, axes, NOT_SET in {place for axis in axes_shown for place in axis.places})
         _draw_lines(axes, scored, axes_shown)
         for number, axis in enumerate(axes_shown):
-            _draw_axis(axes, number, axis, last=number == len(axes_shown) - 1)
+            _draw_axis(axes, number, axis, len(axes_shown))
         _draw_colours(axes, len(axes_shown) - 1)
     return figure
 
@@ -86,14 +86,21 @@ def parallel_figure(
 def _panel(shown: Sequence[ParallelAxis]) -> tuple[Figure, Axes]:
     """A panel whose horizontal unit is the distance of two axes."""
     figure = blank_figure(1, (_HIGH + _ABOVE + _BELOW + 60) / 72, layout="constrained")
+    slot = _slot(len(shown))
     names = [text_width(figure, text, SMALL) + 12 for _, text in shown[0].ticks]
-    left = min(max(0.7, *(name / _SLOT for name in names)), 1.4)
-    figure.set_figwidth(max(_SLOT * (len(shown) + left - 0.3), 440) / 72)
+    left = min(max(0.7, *(name / slot for name in names)), 1.4)
+    right = 0.7 if slot == _WIDE else 0.8  # for the numbers of the score
+    figure.set_figwidth(max(slot * (len(shown) - 1 + left + right), 440) / 72)
     axes = figure.add_subplot()
     axes.set_axis_off()
-    axes.set_xlim(-left, len(shown) - 0.3)
+    axes.set_xlim(-left, len(shown) - 1 + right)
     axes.set_ylim(0, 1)
     return figure, axes
+
+
+def _slot(axes: int) -> float:
+    """Points between two axes, which leave room for their names."""
+    return _WIDE if axes <= 9 else _NARROW
 
 
 def _inset(figure: Figure, axes: Axes, some_not_set: bool) -> None:
@@ -142,22 +149,25 @@ def _tone(place: float) -> float:
     return 0.95 * (1 - place)
 
 
-def _draw_axis(axes: Axes, number: int, axis: ParallelAxis, *, last: bool) -> None:
+def _draw_axis(axes: Axes, number: int, axis: ParallelAxis, count: int) -> None:
     """The line of an axis with the values that are named, and its name above it."""
     from matplotlib.patheffects import withStroke
 
     axes.plot([number, number], [0, 1], color=GREY, linewidth=1.0, zorder=2.5)
     figure: Any = axes.get_figure(root=True)
-    room = -axes.get_xlim()[0] * _SLOT if number == 0 else 0.7 * _SLOT
+    slot, last = _slot(count), number == count - 1
+    room = -axes.get_xlim()[0] * slot if number == 0 else 0.75 * slot
     for place, text in axis.ticks:
         mark: dict[str, Any] = {"marker": "_", "color": GREY, "markersize": 4, "clip_on": False}
         axes.plot([number], [place], **mark, zorder=2.5)
-        text, size = fit_text(figure, text, (0.55 * _SLOT if last else room) - 10, SMALL)
+        text, size = fit_text(figure, text, (0.8 * slot if last else room) - 10, SMALL)
         halo = withStroke(linewidth=4, foreground="white", alpha=0.9)
         side: dict[str, Any] = {"ha": "left"} if last else {"ha": "right"}
         look = {**side, "size": size, "color": INK, "path_effects": [halo], "va": "center"}
         _annotate(axes, text, (number, place), (12 if last else -6, 0), **look, zorder=6)
-    lines = [fit_text(figure, line, _SLOT - 8, 9, "bold") for line in _in_two(figure, axis.name)]
+    lines = [
+        fit_text(figure, line, slot - 8, 9, "bold") for line in _in_two(figure, axis.name, slot - 8)
+    ]
     text, size = "\n".join(line for line, _ in lines), min(size for _, size in lines)
     look = {"ha": "center", "va": "bottom", "size": size, "weight": "bold"}
     _annotate(axes, text, (number, 1), (0, 12), **look)
@@ -171,10 +181,10 @@ def _annotate(
     axes.annotate(text, place, points, **offset, **look)
 
 
-def _in_two(figure: Figure, name: str) -> list[str]:
+def _in_two(figure: Figure, name: str, room: float) -> list[str]:
     """A name in one line if it fits, or in two that are about as long, parted at an underscore."""
     cuts = [place + 1 for place, letter in enumerate(name) if letter in "_ -/" and place]
-    if not cuts or text_width(figure, name, 9, "bold") <= _SLOT - 8:
+    if not cuts or text_width(figure, name, 9, "bold") <= room:
         return [name]
     cut = min(cuts, key=lambda place: max(place, len(name) - place))
     return [name[:cut], name[cut:]]

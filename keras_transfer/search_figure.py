@@ -26,6 +26,7 @@ from keras_transfer.trial_facts import (
     values_of,
     varied,
     with_score,
+    worst_shown,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _POINT: dict[str, Any] = {
     "markeredgecolor": "white",
     "linestyle": "none",
 }
+_FAR: dict[str, Any] = {**_POINT, "marker": "^"}
 _RUNNING: dict[str, Any] = {"color": PALE, "drawstyle": "steps-post"}
 
 
@@ -48,7 +50,7 @@ def search_figure(
     """Draws a hyperparameter search: the score by trial, and against each hyperparameter.
 
     Hyperparameters that never varied are left out. Trials without a finite score are crosses in
-    the first panel.
+    the first panel, those far worse than the others arrows there: they lie outside.
 
     Args:
         trials: One mapping a trial: `"trial"`, its number; `"score"`, a number, or None for a
@@ -85,7 +87,8 @@ def search_figure(
             _draw_hyperparameter(ax, name, scored, best)
         for ax in (first, *others):
             _score_axis(ax, score_name)
-        header(figure, _title(best, score_name, len(trials)), _entries(best, scored, trials))
+        far = _draw_far(first, scored, sign)
+        header(figure, _title(best, score_name, len(trials)), _entries(best, scored, trials, far))
         arrange(figure)
         for ax, name in zip((first, *others), ("trials", *names), strict=True):
             title_panel(ax, name)
@@ -110,6 +113,23 @@ def _draw_trials(axes: Axes, trials: Sequence[Trial], best: Trial | None, sign: 
     axes.set_xlabel("trial")
 
 
+def _draw_far(axes: Axes, scored: Sequence[Trial], sign: int) -> bool:
+    """Lets scores that are far worse than the others lie outside, each told by an arrow."""
+    scores = [trial["score"] for trial in scored]
+    if not scores:
+        return False
+    limit = worst_shown(scores, lower_is_better=sign == 1)
+    far = [trial["trial"] for trial in scored if sign * trial["score"] > sign * limit]
+    if far:
+        best = min(sign * score for score in scores) * sign
+        room = 0.06 * (limit - best)
+        axes.set_ylim(min(best - room, limit + 2 * room), max(best - room, limit + 2 * room))
+        place, marker = (0.97, "^") if sign == 1 else (0.03, "v")
+        line = {**_FAR, "marker": marker, "transform": axes.get_xaxis_transform()}
+        axes.plot(far, [place] * len(far), **line, in_layout=False)
+    return bool(far)
+
+
 def _draw_hyperparameter(
     axes: Axes, name: str, scored: Sequence[Trial], best: Trial | None
 ) -> None:
@@ -128,6 +148,8 @@ def _draw_hyperparameter(
         log_axis(axes, "x", values)
     else:
         axes.margins(x=0.08)
+        if values and all(float(value).is_integer() for value in values):
+            whole_numbers(axes)
 
 
 def _name_categories(axes: Axes, categories: Sequence[str]) -> None:
@@ -156,8 +178,11 @@ def _title(best: Trial | None, score_name: str, trials: int) -> str:
     return f"best of {count}: trial {best['trial']}, {score_name} {text_of(best['score'])}"
 
 
-def _entries(best: Trial | None, scored: Sequence[Trial], trials: Sequence[Trial]) -> list[Entry]:
+def _entries(
+    best: Trial | None, scored: Sequence[Trial], trials: Sequence[Trial], far: bool
+) -> list[Entry]:
     ring_line = {"color": VERMILLION, **RING}
     found: list[Entry] = [("trial", _POINT), ("best so far", _RUNNING), ("best trial", ring_line)]
+    beyond: list[Entry] = [("far worse, not in the other panels", _FAR)]
     lost: list[Entry] = [("no finite score", {"color": INK, **CROSS})]
-    return found * (best is not None) + lost * (len(scored) < len(trials))
+    return found * (best is not None) + beyond * far + lost * (len(scored) < len(trials))

@@ -7,6 +7,8 @@ from typing import Any
 
 from keras_transfer.curve_facts import is_finite
 
+_FAR = 2.5  # the worst shown are so many times as far from the best as the median is
+
 Trial = Mapping[str, Any]  # "trial", "score" and "hyperparameters", see search_figure
 
 
@@ -43,3 +45,21 @@ def spans_powers_of_ten(name: str, values: Sequence[float]) -> bool:
 def trials_text(count: int) -> str:
     """A number of trials, as it is said."""
     return f"{count} {'trial' if count == 1 else 'trials'}"
+
+
+def worst_shown(scores: Sequence[float], *, lower_is_better: bool) -> float:
+    """The worst score that a picture shows in its place: a trial that diverged hides no other.
+
+    Args:
+        scores: One a trial, finite; one at least.
+        lower_is_better: Whether the lowest is the best.
+
+    Example:
+        >>> worst_shown([0.2, 0.3, 0.3, 9.0], lower_is_better=True)
+        0.45
+    """
+    sign = -1 if lower_is_better else 1
+    signed = sorted(sign * score for score in scores)
+    best, median = signed[-1], signed[len(signed) // 2]
+    limit = best - _FAR * (best - median)
+    return sign * (max(signed[0], limit) if best > median else signed[0])

@@ -77,8 +77,9 @@ def importance(trials: Sequence[Trial], *, seed: int = 0) -> Importance:
 
 
 def _unexplained(trials: int, r2: float) -> str:
+    share = f"{r2:.0%}" if r2 > 0.005 else "nothing"
     return (
-        f"Too few trials to tell: from {trials} trials a random forest explains {r2:.0%} of the "
+        f"Too few trials to tell: from {trials} trials a random forest explains {share} of the "
         f"differences in score (out-of-bag R²), and {LEAST_R2:.0%} at least are needed."
     )
 

@@ -17,7 +17,7 @@ from keras_transfer.whole_files import written_whole
 PROBE = "probe"
 _FACTS = ("trial", "val_loss", "val_accuracy", "epoch")
 _MORE = ("status", "score", "deviation", "folds", "seed", "worker", "id")
-_WIDTH = 140  # where there is no terminal to fit the table to
+_WIDTH = 200  # where there is no terminal to fit the table to
 
 
 def trials_of(outcomes: Iterable[Outcome]) -> list[Outcome]:
