@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_LEAST = 4  # rows that there is room for
 # Points.
 _NAME, _GAP, _ABOVE, _BELOW, _PANEL, _ROW, _VALUE = 170.0, 9.0, 34.0, 40.0, 330.0, 22.0, 90.0
 
@@ -44,7 +45,7 @@ def importance_figure(importances: Mapping[str, Estimate], *, title: str = "impo
         figure = blank_figure(1, 1)
         names = [fit_text(figure, name, _NAME, 9)[0] for name in ordered]
         left = _GAP + max(text_width(figure, name, 9) for name in names) + 10
-        tall = _ROW * max(2, len(names))
+        tall = _ROW * max(_LEAST, len(names))
         width, height = left + _PANEL + _VALUE + _GAP, _ABOVE + tall + _BELOW
         figure.set_size_inches(width / 72, height / 72)
         place = (left / width, _BELOW / height, _PANEL / width, tall / height)
@@ -65,7 +66,7 @@ def _draw(axes: Axes, found: list[Estimate]) -> None:
         rows, [one.low for one in found], [one.high for one in found], color=INK, linewidth=1.4
     )
     axes.axvline(0, color=GREY, linewidth=1.0)
-    axes.set_ylim(max(2, len(found)) - 0.5, -0.5)
+    axes.set_ylim(max(_LEAST, len(found)) - 0.5, -0.5)
     axes.grid(False, axis="y")
     axes.set_xlim(min(0.0, *(one.low for one in found)), max(0.05, *(one.high for one in found)))
     for row, one in enumerate(found):

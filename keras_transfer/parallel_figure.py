@@ -93,6 +93,7 @@ def _panel(shown: Sequence[ParallelAxis]) -> tuple[Figure, Axes]:
     figure.set_figwidth(max(slot * (len(shown) - 1 + left + right), 440) / 72)
     axes = figure.add_subplot()
     axes.set_axis_off()
+    axes.set(xticks=[], yticks=[])
     axes.set_xlim(-left, len(shown) - 1 + right)
     axes.set_ylim(0, 1)
     return figure, axes
