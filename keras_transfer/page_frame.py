@@ -47,6 +47,9 @@ figcaption { color: var(--soft); max-width: 48rem; }
 .views img { flex: 1 1 0; min-width: 0; height: auto; border-radius: 3px; object-fit: contain; }
 .path { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .85rem;
   overflow-wrap: anywhere; }
+pre { font: .85rem/1.45 ui-monospace, "DejaVu Sans Mono", monospace; margin: .5rem 0;
+  padding: .7rem; background: var(--band); width: max-content; min-width: 100%; }
+li { overflow-wrap: anywhere; }
 .said { color: var(--ink); }
 summary { cursor: pointer; }
 @media print {
@@ -60,19 +63,21 @@ summary { cursor: pointer; }
   table { font-size: 8.5pt; }
   th, td { padding: .15rem .4rem; }
   thead { display: table-header-group; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; width: auto; font-size: 7.5pt; }
   tr, .grid figure, figure { break-inside: avoid; }
-  .grid { grid-template-columns: repeat(3, 1fr); gap: .4cm; }
+  .grid { grid-template-columns: repeat(3, minmax(0, 1fr)); gap: .4cm; }
 }
 """
 
 
-def page(title: str, lead: str, sections: Mapping[str, tuple[str, str]]) -> str:
+def page(title: str, lead: str, sections: Mapping[str, tuple[str, str]], *, style: str = "") -> str:
     """Puts a page together.
 
     Args:
         title: Of the page.
         lead: The sentence under it, plain text.
         sections: Name to title and HTML of each section, in their order.
+        style: CSS of this page's own, after that of all pages. Default: none.
 
     Returns:
         A whole HTML document.
@@ -90,7 +95,7 @@ def page(title: str, lead: str, sections: Mapping[str, tuple[str, str]]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escaped(title)}</title>
 <link rel="icon" href="data:,">
-<style>{_STYLE}</style>
+<style>{_STYLE}{style}</style>
 </head>
 <body>
 <a class="skip" href="#main">Skip to the report</a>

@@ -64,7 +64,8 @@ def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[object]]
         columns: The names of the columns.
         rows: As many cells in each.
     """
-    head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in columns)
+    names = [escaped(name).replace("_", "_<wbr>") for name in columns]  # where they may break
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
     body = "\n".join(
         f'<tr><th scope="row"><span class="name">{escaped(first)}</span></th>'
         + "".join(f"<td>{escaped(cell)}</td>" for cell in others)
@@ -110,3 +111,22 @@ def section(name: str, title: str, *parts: str) -> str:
 def paragraph(text: str) -> str:
     """A paragraph of plain text."""
     return f"<p>{escaped(text)}</p>"
+
+
+def preformatted(text: str, label: str) -> str:
+    """A text of several lines as it is, such as a traceback; it can be scrolled by keyboard.
+
+    Args:
+        text: The text.
+        label: What it is, for who cannot see it.
+    """
+    lines = "\n".join(escaped(line.expandtabs()) for line in text.splitlines())
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(label)}">'
+        f"<pre>{lines}</pre></div>"
+    )
+
+
+def bullets(texts: Sequence[object]) -> str:
+    """A list of plain texts."""
+    return f"<ul>{''.join(f'<li>{escaped(text)}</li>' for text in texts)}</ul>"

@@ -122,10 +122,10 @@ def log_axis(axes: Axes, side: Literal["x", "y"], values: Sequence[float]) -> No
     axis = axes.xaxis if side == "x" else axes.yaxis
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _power_text(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: power_text(value)))
 
 
-def _power_text(value: float) -> str:
+def power_text(value: float) -> str:
     """A number as it is typed: `1e-4` and not 10⁻⁴ or 0.0001."""
     if value == 0 or 0.01 <= abs(value) < 1000:
         return f"{value:.3g}"

@@ -56,6 +56,25 @@ def report_files(
     Returns:
         The content of each file by its name, the page first.
     """
+    pictures, notes = report_pictures(model, found, numbers, name)
+    page = report_page(title, numbers, pictures, notes)
+    return {PAGE: page.encode(), **{one.name: one.png for one in pictures.charts.values()}}
+
+
+def report_pictures(
+    model: keras.Model, found: Classified, numbers: ReportNumbers, name: Callable[[int], str]
+) -> tuple[PagePictures, tuple[str, ...]]:
+    """Draws the pictures of a report.
+
+    Args:
+        model: The model that the report is on.
+        found: What it made of the data.
+        numbers: What follows from that.
+        name: Names a row of the data.
+
+    Returns:
+        The pictures, and sentences on how the data was read and shown.
+    """
     examples = (*found.worst, *found.uncertain)
     views, heat, notes = _views(model, examples, found.logits)
     shown = [_shown(one, view, name, found) for one, view in zip(examples, views, strict=True)]
@@ -68,9 +87,7 @@ def report_files(
             "Some letters of names are not in the font of the figures, which show boxes for them; "
             "the tables and captions of this page have them."
         )
-    pictures = PagePictures(charts, mistakes, uncertain, heat)
-    page = report_page(title, numbers, pictures, (*found.notes, *notes))
-    return {PAGE: page.encode(), **{one.name: one.png for one in charts.values()}}
+    return PagePictures(charts, mistakes, uncertain, heat), (*found.notes, *notes)
 
 
 def _views(
@@ -133,26 +150,28 @@ def _charts(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # told on the page
         charts = [
-            _chart("classes", figures.class_figure(numbers), _CLASSES_WORDS),
-            _chart(
+            png_chart("classes", figures.class_figure(numbers), _CLASSES_WORDS),
+            png_chart(
                 "confusion",
                 figures.confusion_figure(numbers.confusion, numbers.class_names),
                 _confusion_words(numbers),
             ),
-            _chart("calibration", figures.calibration_figure(numbers), _calibration_words(numbers)),
+            png_chart(
+                "calibration", figures.calibration_figure(numbers), _calibration_words(numbers)
+            ),
         ]
         if numbers.roc is not None and numbers.precision_recall is not None:
             words = (
                 f"ROC curve with an area of {numbers.roc.area:.3f}, and precision against recall "
                 f"with an average precision of {numbers.precision_recall.area:.3f}."
             )
-            charts.append(_chart("curves", figures.score_figure(numbers), words))
+            charts.append(png_chart("curves", figures.score_figure(numbers), words))
         for name, shown, words in (
             ("mistakes", mistakes, "the worst mistakes"),
             ("uncertain", uncertain, "the least certain right answers"),
         ):
             if shown:
-                charts.append(_chart(name, figures.pictures_figure(shown, words), words))
+                charts.append(png_chart(name, figures.pictures_figure(shown, words), words))
     return {one.name.removesuffix(".png"): one for one in charts}
 
 
@@ -174,7 +193,14 @@ def _confusion_words(numbers: ReportNumbers) -> str:
     return words
 
 
-def _chart(name: str, figure: "Figure", alternative: str) -> Chart:
+def png_chart(name: str, figure: "Figure", alternative: str) -> Chart:
+    """A figure as a PNG file.
+
+    Args:
+        name: Of the file, without its suffix.
+        figure: The figure.
+        alternative: What it shows, in words.
+    """
     with figure_style():
         figure.savefig(file := io.BytesIO(), format="png")
     return Chart(f"{name}.png", file.getvalue(), alternative)

@@ -10,6 +10,7 @@ from keras_transfer.intervals import DASH, DRAWS, percent
 from keras_transfer.page_frame import page
 from keras_transfer.page_parts import (
     Chart,
+    bullets,
     chart,
     data_uri,
     escaped,
@@ -73,16 +74,16 @@ def report_page(
     Returns:
         An HTML document that needs nothing but itself.
     """
-    method = "".join(f"<li>{escaped(note)}</li>" for note in (*notes, *_METHOD))
+    method = bullets((*notes, *_METHOD))
     parts = {
         "summary": ("Summary", _summary(numbers)),
-        "classes": ("Each class", _classes(numbers, pictures)),
-        "confusions": ("Confusions", _confusions(numbers, pictures)),
+        "classes": ("Each class", classes_part(numbers, pictures)),
+        "confusions": ("Confusions", confusions_part(numbers, pictures)),
         "curves": ("ROC and precision-recall", _curves(numbers, pictures)),
         "calibration": ("Calibration", _calibration(numbers, pictures)),
-        "mistakes": ("Worst mistakes", _mistakes(numbers, pictures)),
+        "mistakes": ("Worst mistakes", mistakes_part(numbers, pictures)),
         "uncertain": ("Least certain right answers", _uncertain(numbers, pictures)),
-        "method": ("How this was computed", f"<ul>{method}</ul>"),
+        "method": ("How this was computed", method),
     }
     sections = {name: (head, section(name, head, inside)) for name, (head, inside) in parts.items()}
     return page(title, lead_sentence(numbers), sections)
@@ -117,7 +118,8 @@ def _summary(numbers: ReportNumbers) -> str:
     return table("The whole in numbers", ("number", "value", "95 % interval"), rows)
 
 
-def _classes(numbers: ReportNumbers, pictures: PagePictures) -> str:
+def classes_part(numbers: ReportNumbers, pictures: PagePictures) -> str:
+    """Each class in numbers: a chart and a table."""
     columns = ["class", "images", "predicted", "precision", "recall", "F1"]
     columns += ["ROC area", "average precision"]
     rows = []
@@ -136,7 +138,8 @@ def _classes(numbers: ReportNumbers, pictures: PagePictures) -> str:
     )
 
 
-def _confusions(numbers: ReportNumbers, pictures: PagePictures) -> str:
+def confusions_part(numbers: ReportNumbers, pictures: PagePictures) -> str:
+    """The confusion matrix, and the confusions that recur."""
     shown = numbers.confusions[:_MOST_CONFUSIONS]
     listed = paragraph("No mistake occurs twice.")
     if shown:
@@ -203,7 +206,8 @@ def _calibration(numbers: ReportNumbers, pictures: PagePictures) -> str:
     )
 
 
-def _mistakes(numbers: ReportNumbers, pictures: PagePictures) -> str:
+def mistakes_part(numbers: ReportNumbers, pictures: PagePictures) -> str:
+    """The worst mistakes with their pictures."""
     wrong = numbers.images - int(numbers.confusion.trace())
     if not wrong:
         return paragraph("There is no mistake.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,20 @@ from keras_transfer.figure_layout import (
 )
 from keras_transfer.figure_style import BLUE, CROSS, INK, PALE, RING, VERMILLION, figure_style
 from keras_transfer.panel_parts import cross, log_axis, ring, whole_numbers
+from keras_transfer.trial_facts import (
+    Trial,
+    categories_of,
+    spans_powers_of_ten,
+    trials_text,
+    values_of,
+    varied,
+    with_score,
+    worst_shown,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Trial = Mapping[str, Any]  # "trial", "score" and "hyperparameters", see search_figure
 
 _POINT: dict[str, Any] = {
     "marker": "o",
@@ -32,6 +40,7 @@ _POINT: dict[str, Any] = {
     "markeredgecolor": "white",
     "linestyle": "none",
 }
+_FAR: dict[str, Any] = {**_POINT, "marker": "^"}
 _RUNNING: dict[str, Any] = {"color": PALE, "drawstyle": "steps-post"}
 
 
@@ -41,7 +50,7 @@ def search_figure(
     """Draws a hyperparameter search: the score by trial, and against each hyperparameter.
 
     Hyperparameters that never varied are left out. Trials without a finite score are crosses in
-    the first panel.
+    the first panel, those far worse than the others arrows there: they lie outside.
 
     Args:
         trials: One mapping a trial: `"trial"`, its number; `"score"`, a number, or None for a
@@ -67,9 +76,9 @@ def search_figure(
     if not trials:
         raise ValueError("trials is empty. Expected at least one; draw after the first trial.")
     sign = 1 if lower_is_better(score_name, mode) else -1
-    scored = [trial for trial in trials if is_finite(trial["score"])]
+    scored = with_score(trials)
     best = min(scored, key=lambda trial: sign * trial["score"], default=None)
-    names = _varied(trials)
+    names = varied(trials)
     with figure_style():
         figure, (first, *others) = panel_grid(1 + len(names))
         _draw_trials(first, trials, best, sign)
@@ -78,27 +87,19 @@ def search_figure(
             _draw_hyperparameter(ax, name, scored, best)
         for ax in (first, *others):
             _score_axis(ax, score_name)
-        header(figure, _title(best, score_name, len(trials)), _entries(best, scored, trials))
+        far = _draw_far(first, scored, sign)
+        header(figure, _title(best, score_name, len(trials)), _entries(best, scored, trials, far))
         arrange(figure)
         for ax, name in zip((first, *others), ("trials", *names), strict=True):
             title_panel(ax, name)
         for ax, name in zip(others, names, strict=True):
-            _name_categories(ax, _categories(_values(scored, name)))
+            _name_categories(ax, categories_of(values_of(scored, name)))
     return figure
-
-
-def _varied(trials: Sequence[Trial]) -> list[str]:
-    """Hyperparameters with several values, in the order seen; all of them if none has several."""
-    values: dict[str, set[str]] = {}
-    for trial in trials:
-        for name, value in trial["hyperparameters"].items():
-            values.setdefault(name, set()).add(repr(value))
-    return [name for name, seen in values.items() if len(seen) > 1] or list(values)
 
 
 def _draw_trials(axes: Axes, trials: Sequence[Trial], best: Trial | None, sign: int) -> None:
     """The score of each trial and, as steps, the best so far."""
-    scored = [trial for trial in trials if is_finite(trial["score"])]
+    scored = with_score(trials)
     numbers, scores = [t["trial"] for t in scored], [t["score"] for t in scored]
     running = [sign * best for best in accumulate((sign * score for score in scores), min)]
     axes.plot(numbers, running, **_RUNNING)
@@ -112,13 +113,30 @@ def _draw_trials(axes: Axes, trials: Sequence[Trial], best: Trial | None, sign: 
     axes.set_xlabel("trial")
 
 
+def _draw_far(axes: Axes, scored: Sequence[Trial], sign: int) -> bool:
+    """Lets scores that are far worse than the others lie outside, each told by an arrow."""
+    scores = [trial["score"] for trial in scored]
+    if not scores:
+        return False
+    limit = worst_shown(scores, lower_is_better=sign == 1)
+    far = [trial["trial"] for trial in scored if sign * trial["score"] > sign * limit]
+    if far:
+        best = min(sign * score for score in scores) * sign
+        room = 0.06 * (limit - best)
+        axes.set_ylim(min(best - room, limit + 2 * room), max(best - room, limit + 2 * room))
+        place, marker = (0.97, "^") if sign == 1 else (0.03, "v")
+        line = {**_FAR, "marker": marker, "transform": axes.get_xaxis_transform()}
+        axes.plot(far, [place] * len(far), **line, in_layout=False)
+    return bool(far)
+
+
 def _draw_hyperparameter(
     axes: Axes, name: str, scored: Sequence[Trial], best: Trial | None
 ) -> None:
     """The score against one hyperparameter: a number's axis, or a place for each category."""
     having = [trial for trial in scored if name in trial["hyperparameters"]]
-    values = _values(having, name)
-    categories = _categories(values)
+    values = values_of(having, name)
+    categories = categories_of(values)
     places = [categories.index(str(value)) for value in values] if categories else values
     axes.plot(places, [trial["score"] for trial in having], **_POINT)
     if best in having:
@@ -126,26 +144,12 @@ def _draw_hyperparameter(
     if categories:
         axes.set_xlim(-0.5, len(categories) - 0.5)
         axes.set_xticks([0], ["x"])  # keeps room for the names, which are fitted later
-    elif (
-        values and min(values) > 0 and ("learning_rate" in name or max(values) > 100 * min(values))
-    ):
+    elif spans_powers_of_ten(name, values):
         log_axis(axes, "x", values)
     else:
         axes.margins(x=0.08)
-
-
-def _spans_powers_of_ten(name: str, values: Sequence[float]) -> bool:
-    low, high = min(values, default=0), max(values, default=0)
-    return low > 0 and ("learning_rate" in name or high > 100 * low)
-
-
-def _values(trials: Sequence[Trial], name: str) -> list[Any]:
-    return [t["hyperparameters"][name] for t in trials if name in t["hyperparameters"]]
-
-
-def _categories(values: Sequence[Any]) -> list[str]:
-    """Values that are not all numbers; none for numbers."""
-    return [] if all(map(is_finite, values)) else list(dict.fromkeys(map(str, values)))
+        if values and all(float(value).is_integer() for value in values):
+            whole_numbers(axes)
 
 
 def _name_categories(axes: Axes, categories: Sequence[str]) -> None:
@@ -168,14 +172,17 @@ def _score_axis(axes: Axes, score_name: str) -> None:
 
 
 def _title(best: Trial | None, score_name: str, trials: int) -> str:
-    count = f"{trials} {'trial' if trials == 1 else 'trials'}"
+    count = trials_text(trials)
     if best is None:
         return f"no finite {score_name} in {count}"
     return f"best of {count}: trial {best['trial']}, {score_name} {text_of(best['score'])}"
 
 
-def _entries(best: Trial | None, scored: Sequence[Trial], trials: Sequence[Trial]) -> list[Entry]:
+def _entries(
+    best: Trial | None, scored: Sequence[Trial], trials: Sequence[Trial], far: bool
+) -> list[Entry]:
     ring_line = {"color": VERMILLION, **RING}
     found: list[Entry] = [("trial", _POINT), ("best so far", _RUNNING), ("best trial", ring_line)]
+    beyond: list[Entry] = [("far worse, not in the other panels", _FAR)]
     lost: list[Entry] = [("no finite score", {"color": INK, **CROSS})]
-    return found * (best is not None) + lost * (len(scored) < len(trials))
+    return found * (best is not None) + beyond * far + lost * (len(scored) < len(trials))

@@ -48,7 +48,7 @@ def page(classes: int = 5, name: str = 'class "{}" <b>&amp;</b>') -> str:
 class Document(HTMLParser):
     """What is in a page; fails where tags do not match."""
 
-    VOID = ("meta", "link", "img", "br")
+    VOID = ("meta", "link", "img", "br", "wbr")
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,0 +1,147 @@
+"""Outcome: what came of a trial, as the file outcome.json in the trial's folder."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from state_files import read_json, write_json
+
+Status = Literal["completed", "failed", "stopped"]
+
+FILE = "outcome.json"
+PREFIX = "trial_"  # of the folders of trials, as KerasTuner names them
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a trial.
+
+    Attributes:
+        trial: Its number in order of start, from 1; 0 is the probe.
+        id: KerasTuner's id of it, `"probe"` for the probe.
+        status: `"completed"`, `"failed"`, or `"stopped"` by the median rule or the deadline; what
+            was stopped has a score all the same.
+        score: The objective in the best epoch, the mean over folds; `None` if it failed.
+        seconds: How long it took.
+        hyperparameters: Name to value, without those of KerasTuner itself (`tuner/...`).
+        deviation: Sample standard deviation of the score over folds; `None` without folds.
+        metrics: All logs of the best epoch, means over folds.
+        epoch: The best epoch, from 1, of the first fold; `None` if it failed.
+        failure: The last line of the traceback, empty if it did not fail.
+        traceback: All of it.
+        seed: That of its first execution.
+        folds: The metrics of each fold, empty without folds.
+        worker: The id of the tuner that ran it.
+
+    Raises:
+        ValueError: If the status is unknown, or a trial that did not fail has no finite score.
+
+    Example:
+        >>> outcome = Outcome(1, "0000", "completed", 0.31, 12.5, {"hidden": 64})
+        >>> outcome.write(Path("trials/trial_0000"))
+        >>> Outcome.read(Path("trials/trial_0000")).score
+        0.31
+    """
+
+    trial: int
+    id: str
+    status: Status
+    score: float | None
+    seconds: float
+    hyperparameters: Mapping[str, Any]
+    deviation: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    epoch: int | None = None
+    failure: str = ""
+    traceback: str = ""
+    seed: int = 0
+    folds: tuple[Mapping[str, float], ...] = ()
+    worker: str = ""
+
+    def __post_init__(self) -> None:
+        if self.status not in get_args(Status):
+            raise ValueError(
+                f"status={self.status!r}. Expected one of {', '.join(get_args(Status))}."
+            )
+        if self.failed != (self.score is None) or not math.isfinite(self.score or 0):
+            raise ValueError(
+                f"score={self.score!r} of a trial that is {self.status}. Expected a finite number, "
+                "or None if it failed."
+            )
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has no score."""
+        return self.status == "failed"
+
+    def __str__(self) -> str:
+        if self.failed:
+            return f"failed: {self.failure}"
+        return ", ".join(f"{name} {value:.4f}" for name, value in self._told().items())
+
+    def _told(self) -> Mapping[str, float]:
+        names = [name for name in self.metrics if name.startswith("val_")]
+        return {name: self.metrics[name] for name in names} or {"score": self.score or 0.0}
+
+    def write(self, folder: Path, name: str = FILE) -> Path:
+        """Writes it into the trial's folder, which is made if needed, whole or not at all.
+
+        Returns:
+            The file.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / name, asdict(self))
+        return folder / name
+
+    @classmethod
+    def read(cls, folder: Path, name: str = FILE) -> Self:
+        """Reads the outcome in a trial's folder.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If it is torn, or holds something else; the message names the file.
+        """
+        content = read_json(folder / name)
+        known = {one.name for one in fields(cls)}
+        try:
+            facts = {key: value for key, value in content.items() if key in known}
+            facts["metrics"] = _numbers(facts.get("metrics", {}))
+            facts["folds"] = tuple(map(_numbers, facts.get("folds", ())))
+            facts["trial"], facts["seconds"] = int(facts["trial"]), float(facts["seconds"])
+            facts["hyperparameters"] = dict(facts["hyperparameters"])
+            return cls(**facts)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{str(folder / name)!r} is no outcome of a trial ({error}). Expected what "
+                "Outcome.write writes."
+            ) from error
+
+
+def read_all(trials_folder: Path) -> tuple[list[Outcome], list[Path]]:
+    """Reads the outcomes of all trials that have ended.
+
+    Args:
+        trials_folder: The folder of the trials' folders `trial_<id>`; it may not be there yet.
+
+    Returns:
+        The outcomes in order of their numbers, and the files that are torn.
+    """
+    outcomes, torn = [], []
+    for folder in sorted(trials_folder.glob(f"{PREFIX}*")):
+        try:
+            outcomes.append(Outcome.read(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # it has not ended
+        except ValueError:
+            torn.append(folder / FILE)
+    return sorted(outcomes, key=lambda outcome: outcome.trial), torn
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as they were: JSON has no NaN, so it became null."""
+    return {name: math.nan if value is None else float(value) for name, value in metrics.items()}

@@ -1,0 +1,69 @@
+"""summary.json: what was searched and found, for scripts."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from gain import gains
+from leaderboard import best_of, probe_of, trials_of
+from metrics import Objective
+from outcome import Outcome
+from scores import Score
+from state_files import write_json
+
+from keras_transfer import __version__
+
+_PACKAGES = ("keras", "tensorflow", "keras-tuner", "scikit-learn", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a search ran with, by name."""
+    found = {name: version(name) for name in _PACKAGES}
+    return {"keras-transfer": __version__, **found, "python": platform.python_version()}
+
+
+def summary(
+    outcomes: Sequence[Outcome],
+    objective: Objective,
+    facts: Mapping[str, Any],
+    *,
+    test: Score | None = None,
+    images: int | None = None,
+) -> dict[str, Any]:
+    """Returns what was searched and found.
+
+    Args:
+        outcomes: Those of all trials.
+        objective: What the search aimed at.
+        facts: What was asked for; stands first.
+        test: The score of the winner on the test split, if there is one.
+        images: How many images a validation without folds is of.
+    """
+    best, probe = best_of(outcomes, objective), probe_of(outcomes)
+    trials = trials_of(outcomes)
+    return {
+        **facts,
+        "objective": asdict(objective),
+        "best": asdict(best) if best else None,
+        "probe": asdict(probe) if probe else None,
+        "gain_over_probe": [asdict(gain) for gain in gains(best, probe, objective, images)]
+        if best and probe
+        else [],
+        "test": {**asdict(test), "accuracy": test.accuracy} if test else None,
+        "failed_trials": sum(outcome.failed for outcome in trials),
+        "stopped_trials": sum(outcome.status == "stopped" for outcome in trials),
+        "trials": len(trials),
+        "versions": versions(),
+    }
+
+
+def write_summary(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a summary as JSON, whole or not at all.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    write_json(path, content)
