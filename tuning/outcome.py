@@ -15,6 +15,16 @@ PREFIX = "trial_"  # of the folders of trials, as KerasTuner names them
 
 
 @dataclass(frozen=True)
+class Begun:
+    """What a trial begins with: as much of an `Outcome` as is known then."""
+
+    trial: int
+    id: str
+    hyperparameters: Mapping[str, Any]
+    worker: str = ""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What came of a trial.
 
