@@ -25,7 +25,7 @@ def space() -> HyperParameters:
 
 def oracle(kind: str, folder: Path, count: int = 8, seed: int = 0, **kwargs):
     if kind == "bayesian":
-        kwargs["num_initial_points"] = 3
+        kwargs["num_initial_points"] = 5
     return durable_oracle(
         kind,
         objective=Objective("val_loss", "min"),
