@@ -290,6 +290,52 @@ class FrozenBackbone(keras.layers.Layer):
             self.unfreeze(unfrozen)
         return backbone
 
+    def twin(self, own: str | int | Sequence[str] = (), *, pooling: str | None = "same") -> Self:
+        """Returns a backbone that shares its blocks with this one, but for copies of some.
+
+        What trains on one backbone after the other can leave it as it is, at the cost of what it
+        trains: each training gets a twin with own copies of the blocks that it unfreezes.
+
+        Args:
+            own: The blocks to copy, as for `unfreeze`; none unless given. Of a module, whose groups
+                of variables cannot be cut, all is copied.
+            pooling: As for `FrozenBackbone`; `"same"` for that of this one.
+
+        Returns:
+            A backbone with the same weights and names. All that is not copied is frozen.
+
+        Raises:
+            ValueError: If a block of this one that would be shared is not frozen, or `own` matches
+                no block.
+        """
+        names = set(self.select(own)) if own not in ((), []) else set()
+        shared = {
+            name
+            for link in self._chain
+            if names.isdisjoint(_unit_names(link))
+            for name in _unit_names(link)
+        }
+        if unfrozen := sorted(shared.intersection(self._unfrozen)):
+            raise ValueError(
+                f"Backbone '{self.name}' cannot share what trains: {', '.join(unfrozen)}. Freeze "
+                "it first, or let the twin have its own."
+            )
+        unfrozen = self._unfrozen
+        twin = type(self)(
+            self._source.value,
+            pooling=self.pooling if pooling == "same" else pooling,
+            preprocessing=self.preprocessing,
+            name=self.name,
+        )
+        chain = [
+            link if names.isdisjoint(_unit_names(link)) else _copy_of(link) for link in twin._chain
+        ]
+        twin._chain.clear()  # item by item, Keras would not track what takes its place
+        twin._chain.extend(chain)
+        if unfrozen:  # the twin has frozen what it was made from
+            self.unfreeze(unfrozen)
+        return twin
+
     def select(self, which: str | int | Sequence[str]) -> tuple[str, ...]:
         """Returns the names of the blocks that `which` stands for, first to last.
 
@@ -446,6 +492,14 @@ class FrozenBackbone(keras.layers.Layer):
 def _unit_names(link: keras.Layer) -> set[str]:
     is_block = isinstance(link, keras.Model)
     return {unit.name for unit in blocks.units(link)} if is_block else {link.name}
+
+
+def _copy_of(link: keras.Model) -> keras.Model:
+    with cloning():
+        copy = type(link).from_config(link.get_config())
+    copy.set_weights(link.get_weights())
+    copy.trainable = False
+    return copy
 
 
 def _matches(pattern: Any, names: Sequence[str]) -> Sequence[str]:

@@ -117,6 +117,16 @@ def all_stages(dataset: Any) -> Iterator[Any]:
         yield from all_stages(source)
 
 
+def begin_again(dataset: Any) -> None:
+    """Lets the next fit on what is kept of a dataset see the order of the first one.
+
+    Without, it goes on where the last one ended, as fits on the dataset itself do.
+    """
+    if hasattr(dataset, "index_batches"):
+        dataset.index_batches = fresh_copy(dataset.index_batches)
+    row_numbers(dataset).to_train = None
+
+
 def fresh_copy(dataset: Any) -> Any:
     """Returns the same pipeline, with shuffles as they stand before the dataset's first epoch.
 

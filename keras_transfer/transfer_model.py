@@ -45,7 +45,13 @@ class TransferModel(keras.Model):
         feature_cache: `"auto"` to keep activations for the time of each `fit`; a `FeatureCache` to
             share them between fits and models, or runs if it has a folder; `None` to run the whole
             model on images in every epoch.
+        label_smoothing: Share of each label that is spread evenly over all classes, 0 to 1, in
+            training only: the loss of validation is what it would be without.
         **kwargs: As for any Keras model.
+
+    Attributes:
+        will_train: Blocks that other fits on the same `FeatureCache` will unfreeze, if this one
+            does not: what lies below them is kept, too, so that it runs once for all. Default ().
 
     Input: Raw RGB images `(batch, height, width, 3)`, 0..255, uint8 or floating point; or kept
         activations as `FeatureCache.dataset` gives them.
@@ -76,6 +82,7 @@ class TransferModel(keras.Model):
         head: keras.Layer | None = None,
         augmentation: keras.Layer | Sequence[keras.Layer] | None = None,
         feature_cache: str | FeatureCache | None = "auto",
+        label_smoothing: float = 0.0,
         **kwargs: Any,
     ) -> None:
         names = _class_names(classes)
@@ -84,12 +91,19 @@ class TransferModel(keras.Model):
                 "`feature_cache` must be 'auto', None or a FeatureCache. Received: "
                 f"{feature_cache!r}."
             )
+        if not (isinstance(label_smoothing, int | float) and 0 <= label_smoothing < 1):
+            raise ValueError(
+                "`label_smoothing` must be a share from 0 up to, not including, 1. Received: "
+                f"{label_smoothing!r}."
+            )
         super().__init__(**kwargs)
         self.class_names = names
         self.hidden = hidden
         self.dropout = dropout
         self.own_head = head is not None
         self.feature_cache = feature_cache
+        self.label_smoothing = float(label_smoothing)
+        self.will_train: tuple[str, ...] = ()
         self.backbone = (
             backbone if isinstance(backbone, FrozenBackbone) else FrozenBackbone(backbone)
         )
@@ -145,9 +159,33 @@ class TransferModel(keras.Model):
         if loss is None:
             _check_probabilities(self.head)
             loss = "binary_crossentropy" if self.units == 1 else "sparse_categorical_crossentropy"
+        if self.label_smoothing and loss not in LOSSES:
+            raise ValueError(
+                f"`label_smoothing` goes with the losses {', '.join(map(repr, LOSSES))}. Received: "
+                f"loss={loss!r}. Leave the loss out, or smooth the labels in it."
+            )
         super().compile(
             optimizer, loss, metrics=["accuracy"] if metrics is None else metrics, **kwargs
         )
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Computes the loss as Keras does, with smoothed labels in training."""
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if not (training and self.label_smoothing):
+            return loss
+        # Cross-entropy is linear in the labels, so that those which are class numbers can stay.
+        binary = self.units == 1
+        kind = keras.losses.BinaryCrossentropy if binary else keras.losses.CategoricalCrossentropy
+        even = ops.full_like(y_pred, 1 / len(self.class_names))
+        rest = kind()(even, y_pred, sample_weight)
+        return (1 - self.label_smoothing) * loss + self.label_smoothing * rest
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model as it was."""
@@ -205,7 +243,7 @@ class TransferModel(keras.Model):
         keeper = Keeper(
             self.backbone,
             self.feature_cache,
-            will_train=one.will_train,
+            will_train=one.will_train.union(self.will_train),
             verbose=verbose != 0,
             check_labels=self._check_labels if self.loss in LOSSES else None,
         )
@@ -333,6 +371,7 @@ class TransferModel(keras.Model):
             "head": serialize(self.head) if self.own_head else None,
             "augmentation": serialize(self.augmentation),
             "feature_cache": None if self.feature_cache is None else "auto",
+            "label_smoothing": self.label_smoothing,
         }
 
     @classmethod

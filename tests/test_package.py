@@ -47,6 +47,7 @@ LAYERS = (
     "schedule_state",
     "model_blocks",
     "schedule_file",
+    "yaml_file",
     "schedule",
     "optimizer_kind",
     "keeper",

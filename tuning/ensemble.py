@@ -1,94 +1,254 @@
-"""The average of several trials as one model that runs what they share once."""
+"""What trials have trained, in files and as the average of several in one model."""
 
-from collections.abc import Mapping, Sequence
+import json
+import zipfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any, Self
 
 import keras
 import numpy as np
 
 from keras_transfer import FrozenBackbone, TransferModel
+from keras_transfer.whole_files import written_whole
 
-
-@dataclass(frozen=True)
-class Part:
-    """A trained model without the graph that it was trained in.
-
-    Attributes:
-        config: What it is made from.
-        weights: Its weights.
-    """
-
-    kind: type[keras.Model]
-    config: Mapping[str, Any]
-    weights: Sequence[np.ndarray]
-
-    @classmethod
-    def of(cls, model: keras.Model) -> Self:
-        """Takes down a model as it is now."""
-        return cls(type(model), model.get_config(), model.get_weights())
-
-    def __call__(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-        """Applies a new model with these weights."""
-        model = self.kind.from_config({**self.config, "name": name})
-        outputs = model(x)
-        model.set_weights(self.weights)
-        return outputs
+_VERSION = 1
+_FACTS = "facts"  # the one entry of a file that is text: JSON, as bytes
 
 
 @dataclass(frozen=True)
 class Member:
-    """What a trial has trained.
+    """What a trial has trained: its head, and the blocks that it fine-tuned.
 
     Attributes:
-        head: Its head.
-        blocks: The blocks that it could fine-tune, lowest first.
+        backbone: The name of its backbone.
+        origin: A digest of the weights that the backbone had before; `""` for an unknown one.
+        pooling: Of the backbone.
+        image_shape: Height, width and channels of the images.
+        classes: The class names.
+        head: The config of its head.
+        head_weights: The weights of that.
+        blocks: Block name to the weights that trained, lowest block first.
     """
 
-    head: Part
-    blocks: tuple[Part, ...]
+    backbone: str
+    origin: str
+    pooling: str | None
+    image_shape: tuple[int | None, ...]
+    classes: tuple[str, ...]
+    head: Mapping[str, Any]
+    head_weights: tuple[np.ndarray, ...]
+    blocks: Mapping[str, tuple[np.ndarray, ...]]
 
-    def __call__(self, x: keras.KerasTensor, backbone: FrozenBackbone, number: int) -> Any:
-        """Goes on from the activations that all members share."""
-        for i, block in enumerate(self.blocks):
-            x = block(x, f"member{number}_block{i}")
-        return self.head(backbone.pool(x) if self.blocks else x, f"member{number}_head")
+    @classmethod
+    def of(
+        cls, model: TransferModel, blocks: Collection[str] = (), *, backbone: str, origin: str = ""
+    ) -> Self:
+        """Takes down what a model has trained, as it is now.
 
+        Args:
+            model: The model.
+            blocks: The blocks that it fine-tuned, lowest first.
+            backbone: The name of its backbone.
+            origin: As the attribute.
+        """
+        return cls(
+            backbone,
+            origin,
+            model.backbone.pooling,
+            tuple(model.image_shape),
+            tuple(model.class_names),
+            keras.saving.serialize_keras_object(model.head),
+            tuple(weight.numpy() for weight in model.head.weights),
+            {name: _values(model.backbone.block_weights(name)) for name in blocks},
+        )
 
-def member(model: TransferModel, blocks: Sequence[str]) -> Member:
-    """Takes down what a model has trained, before its backbone goes on to the next trial."""
-    parts = (Part.of(model.backbone.block(name)) for name in blocks)
-    return Member(Part.of(model.head), tuple(parts))
+    def write(self, path: str | PathLike[str]) -> None:
+        """Writes a NumPy file that holds no code, whole or not at all."""
+        facts = {
+            "version": _VERSION,
+            "backbone": self.backbone,
+            "origin": self.origin,
+            "pooling": self.pooling,
+            "image_shape": self.image_shape,
+            "classes": self.classes,
+            "head": self.head,
+            "blocks": {name: len(weights) for name, weights in self.blocks.items()},
+        }
+        arrays: dict[str, Any] = {f"head/{i}": weight for i, weight in enumerate(self.head_weights)}
+        for number, weights in enumerate(self.blocks.values()):
+            arrays.update({f"block{number}/{i}": weight for i, weight in enumerate(weights)})
+        text = np.frombuffer(json.dumps(facts).encode(), "uint8")
+        with written_whole(Path(path)) as temporary, temporary.open("wb") as file:
+            np.savez(file, **{_FACTS: text, **arrays})
+
+    @classmethod
+    def read(cls, path: str | PathLike[str]) -> Self:
+        """Reads a file that `write` has written. Nothing in it is run.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is torn, or holds something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                facts = json.loads(file[_FACTS].tobytes())
+                if facts["version"] != _VERSION:
+                    raise ValueError(f"its version is {facts['version']!r}, not {_VERSION}")
+                _check_config(facts["head"])
+                blocks = {
+                    name: tuple(file[f"block{number}/{i}"] for i in range(count))
+                    for number, (name, count) in enumerate(facts["blocks"].items())
+                }
+                count = sum(name.startswith("head/") for name in file.files)
+                weights = tuple(file[f"head/{i}"] for i in range(count))
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{str(path)!r} is not the whole of what a trial has trained: {error}. Expected a "
+                "file that a search wrote; remove it, and its trial runs again."
+            ) from error
+        return cls(
+            facts["backbone"],
+            facts["origin"],
+            facts["pooling"],
+            tuple(facts["image_shape"]),
+            tuple(facts["classes"]),
+            facts["head"],
+            weights,
+            blocks,
+        )
+
+    def new_head(self, name: str | None = None) -> keras.Model:
+        """Returns its head as a model of its own."""
+        head = keras.saving.deserialize_keras_object(dict(self.head), safe_mode=True)
+        if name is not None:
+            head = type(head).from_config({**head.get_config(), "name": name})
+        return head
+
+    def model(self, backbone: FrozenBackbone) -> TransferModel:
+        """Returns the model that the trial ended with, on a backbone that stays as it is.
+
+        Args:
+            backbone: Its backbone, with the weights that it had before, frozen.
+
+        Raises:
+            ValueError: If it has other blocks or weights.
+        """
+        twin = _with_blocks(backbone, self)
+        model = TransferModel(twin, self.classes, head=self.new_head())
+        return _built(model, self.image_shape, self.head_weights)
 
 
 def average(
-    backbone: FrozenBackbone,
-    members: Sequence[Member],
-    class_names: Sequence[str],
-    blocks: Sequence[str],
-    image_shape: tuple[int, int, int],
-) -> TransferModel:
+    backbone: FrozenBackbone, members: Sequence[Member]
+) -> tuple[TransferModel, tuple[int, ...]]:
     """Returns a compiled model that gives the mean of the members' probabilities.
 
     Averaging the best models of a search costs nothing more to train and errs less than its
-    winner (Caruana et al., Ensemble Selection from Libraries of Models, ICML 2004).
+    winner (Caruana et al., Ensemble Selection from Libraries of Models, ICML 2004). What all of
+    them have frozen runs once: up to the lowest block that any has fine-tuned, or up to the
+    pooling where they pool alike.
 
     Args:
-        backbone: The backbone of all members, with the weights that it began with, frozen.
-        members: What each has trained.
-        class_names: The classes.
-        blocks: The blocks that the members could fine-tune, lowest first; not all that there are.
-        image_shape: Height, width and channels of the images.
+        backbone: The backbone of the first, with the weights that it had before, frozen.
+        members: What each has trained, the winner first. Those of other backbones, or of other
+            images, are left out.
+
+    Returns:
+        The model, and the places of the members in it.
+
+    Raises:
+        ValueError: If there is nothing that they share.
     """
-    border = backbone.border_without(blocks)
+    first = members[0]
+    places = tuple(i for i, one in enumerate(members) if _goes_with(one, first))
+    chosen = [members[i] for i in places]
+    trained = {name for one in chosen for name in one.blocks}
+    border = backbone.border_without(trained)
+    if border == "pooling" and len({one.pooling for one in chosen}) > 1:
+        border = backbone.link_names[-2]
     if border is None:
         raise ValueError("The members share no block, so there is nothing to average them on.")
-    lower = backbone.up_to(border)
-    shared = keras.Input(lower.compute_output_shape((None, None, None, 3))[1:])
-    scores = [one(shared, backbone, number) for number, one in enumerate(members)]
-    head = keras.Model(shared, keras.layers.Average(dtype="float32")(scores), name="average")
-    model = TransferModel(lower, class_names, head=head)
+    lower = backbone.twin(pooling=first.pooling).up_to(border)
+    shared = keras.Input(lower.compute_output_shape((None, *first.image_shape))[1:])
+    scores = list(_scores(shared, backbone, border, chosen))
+    mean = keras.layers.Average(dtype="float32")(scores) if len(scores) > 1 else scores[0]
+    model = TransferModel(lower, first.classes, head=keras.Model(shared, mean, name="average"))
+    return _built(model, first.image_shape), places
+
+
+def _goes_with(one: Member, first: Member) -> bool:
+    facts = ("backbone", "origin", "image_shape", "classes")
+    return all(getattr(one, fact) == getattr(first, fact) for fact in facts)
+
+
+def _scores(
+    shared: Any, backbone: FrozenBackbone, border: str, members: Sequence[Member]
+) -> Iterator[Any]:
+    """Goes on from what the members share to the probabilities of each."""
+    names = backbone.link_names
+    above = names[names.index(border) + 1 : -1]
+    for number, one in enumerate(members):
+        twin, x = _with_blocks(backbone, one), shared
+        for name in above:
+            block = twin.block(name)
+            # Of a name of its own, and in inference mode, as a backbone runs its blocks.
+            copy = type(block).from_config({**block.get_config(), "name": f"member{number}_{name}"})
+            x = copy(x, training=False)
+            copy.set_weights(block.get_weights())
+        head = one.new_head(f"member{number}_head")
+        yield head(x if border == "pooling" else twin.pool(x))
+        head.set_weights(one.head_weights)
+
+
+def _with_blocks(backbone: FrozenBackbone, member: Member) -> FrozenBackbone:
+    """The backbone with the blocks that a member has fine-tuned."""
+    twin = backbone.twin(list(member.blocks), pooling=member.pooling)
+    for name, values in member.blocks.items():
+        weights = twin.block_weights(name)
+        shapes = [tuple(weight.shape) for weight in weights]
+        if shapes != [value.shape for value in values]:
+            raise ValueError(
+                f"Block {name!r} of backbone '{backbone.name}' has weights of other shapes than "
+                f"what was trained on {member.backbone!r}. Give the backbone of the search."
+            )
+        for weight, value in zip(weights, values, strict=True):
+            weight.assign(value)
+    return twin
+
+
+def _built(
+    model: TransferModel, image_shape: Sequence[int | None], weights: Sequence[np.ndarray] = ()
+) -> TransferModel:
     model.build((None, *image_shape))
+    if weights:
+        model.head.set_weights(weights)
     model.compile()
     model.optimizer.build(model.trainable_variables)  # loading expects its variables
     return model
+
+
+def _values(weights: Sequence[keras.Variable]) -> tuple[np.ndarray, ...]:
+    return tuple(weight.numpy() for weight in weights)
+
+
+def _check_config(config: Any) -> None:
+    """Refuses a config that names anything but what Keras and this package bring along."""
+    if isinstance(config, Mapping):
+        if "class_name" in config:
+            module, name = config.get("module"), config.get("registered_name") or ""
+            own = module is not None and str(module).split(".")[0] == "keras"
+            if not own and not name.startswith("keras_transfer>"):
+                raise ValueError(
+                    f"its config names {config['class_name']!r} of {module!r}, which is neither "
+                    "Keras' own nor of keras_transfer"
+                )
+            if config["class_name"] in ("Lambda", "function", "__lambda__"):
+                raise ValueError(f"its config holds code: {config['class_name']!r}")
+        for value in config.values():
+            _check_config(value)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            _check_config(value)

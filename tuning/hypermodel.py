@@ -1,11 +1,18 @@
-"""The search space: a head on a shared frozen backbone, and how far its top is fine-tuned."""
+"""The models of a search: heads on a shared backbone, and how far its top is fine-tuned."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import keras_tuner
-from ensemble import Member, average
+import tensorflow as tf
+from best_epoch import BestEpoch
+from ensemble import Member
+from ensemble import average as average_of
+from metrics import compile_metrics, objective
+from space import Space
+from trained import Trained
 
 from keras_transfer import (
     BlockUnfreezer,
@@ -15,92 +22,254 @@ from keras_transfer import (
     HistoryPlotter,
     TransferModel,
 )
+from keras_transfer.row_order import begin_again
 
-OBJECTIVE = "val_loss"
+# Biases and the scales and offsets of normalizations are few and cannot overfit much, and a scale
+# that is drawn to 0 switches its channel off (He et al., Bag of Tricks, CVPR 2019).
+_NOT_DECAYED = ["bias", "gamma", "beta"]
 
 
 class TransferHyperModel(keras_tuner.HyperModel):
     """Builds and fits the model of a trial on activations that all trials share.
 
-    The backbone's weights are put back before each trial, so a trial is what it would be with a
-    backbone of its own, and `FeatureCache` knows the activations of the frozen part again.
+    The backbones stay as they are: a trial trains copies of the blocks that it unfreezes. So it is
+    what it would be with a backbone of its own, whatever was tried before, and `FeatureCache` knows
+    the activations of the frozen part again. Any tuner of KerasTuner takes it; what that writes of
+    a trial is what the trial trains, without the backbone.
 
     Args:
-        backbone: The backbone of all trials.
+        backbones: Name to backbone. Their blocks are frozen.
         class_names: The classes.
-        unfreeze: Top blocks that are fine-tuned in the second half of the epochs; 0 for none.
+        space: What hyperparameters are chosen from.
         epochs: Epochs of a trial.
         flips: The kind of `Flips` to train under, `None` for none.
+        cache: What keeps activations; one of its own unless given.
+        metric: What decides which epoch is the best: as for `metrics.objective`.
+
+    Attributes:
+        trained: What the last trial has left behind, `None` before it has.
+
+    Raises:
+        ValueError: If there is no backbone, one has fewer blocks than may be unfrozen, or nothing
+            would ever be unfrozen though it may be.
+
+    Example:
+        >>> hypermodel = TransferHyperModel(
+        ...     {"efficientnet_lite0": FrozenBackbone()}, data.class_names, epochs=10)
+        >>> tuner = keras_tuner.RandomSearch(hypermodel, objective="val_loss", max_trials=10)
+        >>> tuner.search(data.train, validation_data=data.valid, epochs=10)
     """
 
     def __init__(
         self,
-        backbone: FrozenBackbone,
+        backbones: Mapping[str, FrozenBackbone],
         class_names: Sequence[str],
         *,
-        unfreeze: int,
+        space: Space | None = None,
         epochs: int,
         flips: str | None = None,
+        cache: FeatureCache | None = None,
+        metric: str = "loss",
     ) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.class_names = class_names
-        self.blocks = backbone.select(unfreeze) if unfreeze else ()
+        if not backbones:
+            raise ValueError("`backbones` is empty. Expected {name: FrozenBackbone(name)}.")
+        self.backbones = dict(backbones)
+        self.class_names = tuple(class_names)
+        self.space = space or Space()
+        self.epochs = epochs
         self.flips = flips
-        self.first_epoch = max(1, epochs // 2)
-        self.cache = FeatureCache()
-        self.model: Any = None
-        self.plotter = HistoryPlotter(live=False, monitor=OBJECTIVE)
-        self._weights = backbone.get_weights()
+        self.cache = cache or FeatureCache()
+        self.metric = metric
+        self.objective = objective(metric)
+        self.trained: Trained | None = None
+        self.space.check_epochs(epochs)
+        names = self.space.backbones(list(self.backbones))
+        self._may_train = {name: self._top(name, self.space.unfreeze.most) for name in names}
+        for name in names:
+            self.backbones[name].freeze()
+        self._origins: dict[str, str] = {}
+        self._twins: dict[tuple[str, str], FrozenBackbone] = {}
 
-    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
+    def _top(self, backbone: str, count: int) -> tuple[str, ...]:
+        return self.backbones[backbone].select(count) if count else ()
+
+    def build(self, hp: keras_tuner.HyperParameters) -> TransferModel:
         """Builds and compiles the model of a trial."""
-        self.backbone.freeze()
-        self.backbone.set_weights(self._weights)
+        chosen = self.space.declare(hp, list(self.backbones))
         model = TransferModel(
-            self.backbone,
+            self._backbone(chosen),
             self.class_names,
-            hidden=hp.Int("hidden", 32, 512, step=2, sampling="log", default=128),
-            dropout=hp.Float("dropout", 0.0, 0.7, step=0.1, default=0.3),
+            head=self._head(chosen),
             augmentation=Flips(self.flips) if self.flips else None,
             feature_cache=self.cache,
+            label_smoothing=chosen["label_smoothing"],
         )
-        rate = hp.Float("learning_rate", 1e-4, 1e-2, sampling="log", default=1e-3)
-        if self.blocks:
-            hp.Float("fine_tuning_learning_rate", 3e-5, 1e-3, sampling="log", default=1e-4)
-        model.compile(keras.optimizers.Adam(rate))
+        model.will_train = self._may_train[chosen["backbone"]]
+        optimizer = keras.optimizers.AdamW(
+            chosen["learning_rate"], weight_decay=chosen["weight_decay"]
+        )
+        optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
+        model.compile(optimizer, metrics=compile_metrics(self.metric, len(self.class_names)))
+        parts = _Parts(model, self._blocks(chosen))
+        model.load_weights = parts.load  # KerasTuner loads what `fit` has written
         return model
 
+    def _blocks(self, chosen: Mapping[str, Any]) -> tuple[str, ...]:
+        return self._top(chosen["backbone"], chosen["unfreeze"])
+
+    def _backbone(self, chosen: Mapping[str, Any]) -> FrozenBackbone:
+        name, pooling = chosen["backbone"], chosen["pooling"]
+        if blocks := self._blocks(chosen):
+            return self.backbones[name].twin(blocks, pooling=pooling)
+        if (name, pooling) not in self._twins:
+            self._twins[name, pooling] = self.backbones[name].twin(pooling=pooling)
+        return self._twins[name, pooling]
+
+    def _head(self, chosen: Mapping[str, Any]) -> keras.Sequential:
+        layers: list[keras.Layer] = []
+        for number in range(1, chosen["depth"] + 1):
+            hidden = keras.layers.Dense(chosen["hidden"], activation="relu", name=f"hidden{number}")
+            layers += [hidden, keras.layers.Dropout(chosen["dropout"], name=f"dropout{number}")]
+        units = 1 if len(self.class_names) == 2 else len(self.class_names)
+        activation = "sigmoid" if units == 1 else "softmax"
+        # Probabilities in float32 also under mixed precision, as Keras' guide asks.
+        last = keras.layers.Dense(units, activation=activation, dtype="float32", name="classes")
+        return keras.Sequential([*layers, last], name="head")
+
     def fit(
-        self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
+        self, hp: keras_tuner.HyperParameters, model: TransferModel, *args: Any, **kwargs: Any
     ) -> keras.callbacks.History:
-        """Trains the model, and leaves it and its curves behind with the best epoch's weights."""
+        """Trains the model, and leaves it and its curves behind with the best epoch's weights.
+
+        Args:
+            hp: The hyperparameters that it was built with.
+            model: The model.
+            *args: As for `keras.Model.fit`.
+            **kwargs: As for `keras.Model.fit`.
+
+        Raises:
+            FailedTrialError: If the objective never was a finite number.
+            FatalValueError: If it is not logged.
+        """
+        self.trained = None
+        chosen = self.space.declare(hp, list(self.backbones))
+        blocks, parts = self._blocks(chosen), _Parts(model, self._blocks(chosen))
+        epochs = kwargs.setdefault("epochs", self.epochs)
+        callbacks = list(kwargs.pop("callbacks", None) or [])
         # KerasTuner would write the whole model after each epoch that is better than the last.
-        # EarlyStopping holds these weights in RAM, and what a later trial goes on from is written
-        # once.
-        callbacks = kwargs.pop("callbacks", [])
-        checkpoints = [c for c in callbacks if type(c).__name__ == "SaveBestEpoch"]
-        self.model, self.plotter = model, HistoryPlotter(live=False, monitor=OBJECTIVE)
-        mine = [self.plotter, self._keep_best(kwargs["epochs"])]
-        if self.blocks and self.first_epoch < kwargs["epochs"]:
-            schedule = {self.first_epoch: self.blocks}
-            rate = hp.get("fine_tuning_learning_rate")
-            # The best epoch of a trial may be one of the head alone.
-            mine.append(BlockUnfreezer(schedule, learning_rate=rate, early_stopping="any"))
-        others = [c for c in callbacks if c not in checkpoints]
-        history = model.fit(*args, callbacks=[*others, *mine], **kwargs)
-        if "tuner/trial_id" in hp.values or "tuner/epochs" in hp.values:  # Hyperband goes on
-            for checkpoint in checkpoints:
-                model.save_weights(checkpoint.filepath)
+        checkpoints = [one for one in callbacks if type(one).__name__ == "SaveBestEpoch"]
+        best = BestEpoch(self.objective, parts.weights)
+        plotter = HistoryPlotter(live=False, monitor=self.objective.name, mode=self.objective.mode)
+        mine = [plotter, best, *self._unfreezer(chosen, blocks, epochs)]
+        for data in (*args[:1], kwargs.get("x")):
+            if isinstance(data, tf.data.Dataset):
+                begin_again(data)
+        others = [one for one in callbacks if one not in checkpoints]
+        history = model.fit(*args, **{**kwargs, "callbacks": [*others, *mine]})
+        for checkpoint in checkpoints:
+            parts.save(checkpoint, best.logs)
+        name = chosen["backbone"]
+        member = Member.of(model, blocks, backbone=name, origin=self._origin(name))
+        self.trained = Trained(best.logs, best.epoch + 1, plotter, member, model)
         return history
 
-    def average(self, members: Sequence[Member]) -> TransferModel:
-        """Returns the average of what several trials have trained, as one model."""
-        self.backbone.freeze()
-        self.backbone.set_weights(self._weights)
-        shape = self.model.image_shape
-        return average(self.backbone, members, self.class_names, self.blocks, shape)
+    def _unfreezer(
+        self, chosen: Mapping[str, Any], blocks: Sequence[str], epochs: int
+    ) -> list[keras.callbacks.Callback]:
+        if not blocks:
+            return []
+        first = self.space.first_unfrozen(chosen["frozen_epochs"], self.epochs)
+        if first >= epochs:  # Hyperband's short trials
+            return []
+        return [
+            BlockUnfreezer(
+                {first: blocks},
+                learning_rate=chosen["fine_tuning_learning_rate"],
+                lr_decay=chosen["lr_decay"],
+                # The best epoch of a trial may be one of the head alone.
+                early_stopping="any",
+            )
+        ]
 
-    @staticmethod
-    def _keep_best(epochs: int) -> keras.callbacks.Callback:
-        return keras.callbacks.EarlyStopping(OBJECTIVE, patience=epochs, restore_best_weights=True)
+    def _origin(self, name: str) -> str:
+        """A digest of a backbone's weights, which do not change."""
+        if name not in self._origins:
+            backbone = self.backbones[name]
+            self._origins[name] = backbone.fingerprints()[backbone.link_names[-1]]["weights"]
+        return self._origins[name]
+
+    def model_of(self, member: Member) -> TransferModel:
+        """Returns the whole model that a trial ended with.
+
+        Raises:
+            ValueError: If the member is of another backbone.
+        """
+        return member.model(self._backbone_of(member))
+
+    def average(self, members: Sequence[Member]) -> tuple[TransferModel, tuple[int, ...]]:
+        """Returns the average of what several trials have trained; as `ensemble.average`."""
+        return average_of(self._backbone_of(members[0]), members)
+
+    def _backbone_of(self, member: Member) -> FrozenBackbone:
+        name = member.backbone
+        if name not in self.backbones or member.origin != self._origin(name):
+            raise ValueError(
+                f"This was trained on a backbone {name!r} that is none of "
+                f"{', '.join(map(repr, self.backbones))}, or has other weights. Give the backbone "
+                "and the weights of that search."
+            )
+        return self.backbones[name]
+
+
+class _Parts:
+    """What of a model trains: its head, and some blocks."""
+
+    def __init__(self, model: TransferModel, blocks: Sequence[str]) -> None:
+        self._model = model
+        self._blocks = blocks
+
+    def weights(self) -> list[keras.Variable]:
+        backbone = self._model.backbone
+        of_blocks = [weight for name in self._blocks for weight in backbone.block_weights(name)]
+        return [*self._model.head.weights, *of_blocks]
+
+    def save(self, checkpoint: Any, logs: Mapping[str, float]) -> None:
+        """Writes them to where KerasTuner's callback would write the model."""
+        goal = checkpoint.objective
+        if goal.has_value(logs):
+            value = goal.get_value(logs)
+            if not goal.better_than(value, checkpoint.best_value):
+                return  # than an earlier execution of the same trial
+            checkpoint.best_value = value
+        path = Path(checkpoint.filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"unfinished.{path.name}")
+        _Holder(self.weights()).save_weights(unfinished)
+        unfinished.replace(path)
+
+    def load(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        """Loads them from there."""
+        _Holder(self.weights()).load_weights(path)
+
+
+class _Holder(keras.Model):
+    """Some weights, as a model that Keras saves and loads."""
+
+    def __init__(self, weights: Sequence[keras.Variable]) -> None:
+        super().__init__()
+        self._held = list(weights)
+        self.built = True
+
+    def save_own_variables(self, store: Any) -> None:
+        for i, weight in enumerate(self._held):
+            store[str(i)] = weight.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        if len(store.keys()) != len(self._held):
+            raise ValueError(
+                f"The checkpoint holds {len(store.keys())} weights, this trial trains "
+                f"{len(self._held)}. Expected one that a trial of the same shape has written."
+            )
+        for i, weight in enumerate(self._held):
+            weight.assign(store[str(i)])

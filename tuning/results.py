@@ -31,11 +31,14 @@ def average_of_best(trials: Trials, count: int) -> tuple[Any, list[int]]:
         The model, and the numbers of the trials in it.
     """
     best = [outcome.trial for outcome in trials.ranked if outcome.score is not None][:count]
-    hypermodel = trials.hypermodel
-    if len(best) > 1 and hypermodel.backbone.border_without(hypermodel.blocks) is not None:
-        trials.keep(hypermodel.average([trials.members[trial] for trial in best]))
-    else:
-        best = best[:1]
+    if len(best) > 1:
+        try:
+            model, places = trials.hypermodel.average([trials.members[trial] for trial in best])
+        except ValueError:  # they share nothing
+            best = best[:1]
+        else:
+            trials.keep(model)
+            best = [best[place] for place in places]
     return keras.saving.load_model(trials.output / "best.keras"), best
 
 

@@ -162,15 +162,16 @@ def _search(
     args: argparse.Namespace, backbone: "FrozenBackbone", data: "ImageFolder", output: Path
 ) -> "Trials":
     from hypermodel import TransferHyperModel
+    from space import Space
     from trials import Trials
 
     output.mkdir(parents=True, exist_ok=True)
     trials = Trials(
         args.tuner,
         TransferHyperModel(
-            backbone,
+            {args.backbone: backbone},
             data.class_names,
-            unfreeze=args.unfreeze,
+            space=Space(unfreeze=args.unfreeze),
             epochs=args.epochs,
             flips=None if args.flips == "none" else args.flips,
         ),

@@ -8,13 +8,13 @@ from typing import Any
 
 import keras
 import keras_tuner
-import numpy as np
 import tensorflow as tf
-from ensemble import Member, member
-from hypermodel import OBJECTIVE, TransferHyperModel
+from ensemble import Member
+from hypermodel import TransferHyperModel
 
 from keras_transfer.plots import save_figure
 
+OBJECTIVE = "val_loss"
 _TUNERS = {
     "bayesian": keras_tuner.BayesianOptimization,
     "hyperband": keras_tuner.Hyperband,
@@ -126,13 +126,12 @@ class Trials:
     def end(self, trial: Any) -> None:
         """Called when a trial has ended: notes it, keeps the best model, prints a line."""
         failed = trial.status != "COMPLETED"
-        plotter = self.hypermodel.plotter
-        row = -1 if failed else int(np.nanargmin(plotter.history[OBJECTIVE]))
+        trained = None if failed else self.hypermodel.trained
         outcome = Outcome(
             trial=len(self.outcomes) + 1,
-            score=None if failed else float(plotter.history[OBJECTIVE][row]),
-            accuracy=None if failed else float(plotter.history["val_accuracy"][row]),
-            epoch=None if failed else plotter.epochs[row] + 1,
+            score=trained.metrics[OBJECTIVE] if trained else None,
+            accuracy=trained.metrics["val_accuracy"] if trained else None,
+            epoch=trained.epoch if trained else None,
             seconds=time.monotonic() - self._began,
             hyperparameters={
                 name: value
@@ -142,11 +141,12 @@ class Trials:
             failure=(trial.message or "").strip().rpartition("\n")[2] if failed else "",
         )
         self.outcomes.append(outcome)
-        if not failed:
-            self.members[outcome.trial] = member(self.hypermodel.model, self.hypermodel.blocks)
-        if outcome is self.ranked[0] and not failed:
-            self.best = outcome
-            self._keep_best()
+        if trained:
+            self.members[outcome.trial] = trained.member
+            if outcome is self.ranked[0]:
+                self.best = outcome
+                self.keep(trained.model)
+                save_figure(trained.plotter.figure(), self.output / "history.png")
         if failed and len(self.failures) == 1:
             print(trial.message)
         print(self._line(outcome), flush=True)
@@ -156,10 +156,6 @@ class Trials:
         unfinished = self.output / "unfinished.keras"
         model.save(unfinished)
         unfinished.replace(self.output / "best.keras")
-
-    def _keep_best(self) -> None:
-        self.keep(self.hypermodel.model)
-        save_figure(self.hypermodel.plotter.figure(), self.output / "history.png")
 
     def _line(self, outcome: Outcome) -> str:
         told = f"failed: {outcome.failure}" if outcome.score is None else str(outcome)
