@@ -92,7 +92,7 @@ class Outcome:
         return ", ".join(f"{name} {value:.4f}" for name, value in self._told().items())
 
     def _told(self) -> Mapping[str, float]:
-        names = [name for name in self.metrics if name.startswith("val_")]
+        names = sorted((name for name in self.metrics if name.startswith("val_")), reverse=True)
         return {name: self.metrics[name] for name in names} or {"score": self.score or 0.0}
 
     def write(self, folder: Path, name: str = FILE) -> Path:
