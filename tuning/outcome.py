@@ -15,6 +15,16 @@ PREFIX = "trial_"  # of the folders of trials, as KerasTuner names them
 
 
 @dataclass(frozen=True)
+class Begun:
+    """What a trial begins with: as much of an `Outcome` as is known then."""
+
+    trial: int
+    id: str
+    hyperparameters: Mapping[str, Any]
+    worker: str = ""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What came of a trial.
 
@@ -82,7 +92,7 @@ class Outcome:
         return ", ".join(f"{name} {value:.4f}" for name, value in self._told().items())
 
     def _told(self) -> Mapping[str, float]:
-        names = [name for name in self.metrics if name.startswith("val_")]
+        names = sorted((name for name in self.metrics if name.startswith("val_")), reverse=True)
         return {name: self.metrics[name] for name in names} or {"score": self.score or 0.0}
 
     def write(self, folder: Path, name: str = FILE) -> Path:

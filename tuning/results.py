@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from outcome import Outcome
 from rich.console import Console
 from rich.table import Table
 from scores import Score
-from trials import Outcome, Trials
+from trials import Trials
 
 from keras_transfer import TransferModel
-from keras_transfer.plots import save_figure, search_figure
+from keras_transfer.plots import history_figure, save_figure, search_figure
+from keras_transfer.whole_files import written_whole
 
 _FACTS = ("trial", "val_loss", "val_accuracy", "epoch")
 
@@ -24,22 +26,25 @@ def average_of_best(trials: Trials, count: int) -> tuple[Any, list[int]]:
     """Returns the average of the best trials, which errs less than the one that happened to win.
 
     Args:
-        trials: The trials. Their best.keras is replaced by the average.
+        trials: The trials. The model is written as best.keras into their folder.
         count: How many to average at most; 1 for the winner alone.
 
     Returns:
         The model, and the numbers of the trials in it.
     """
-    best = [outcome.trial for outcome in trials.ranked if outcome.score is not None][:count]
-    if len(best) > 1:
-        try:
-            model, places = trials.hypermodel.average([trials.members[trial] for trial in best])
-        except ValueError:  # they share nothing
-            best = best[:1]
-        else:
-            trials.keep(model)
-            best = [best[place] for place in places]
-    return keras.saving.load_model(trials.output / "best.keras"), best
+    best = [outcome for outcome in trials.ranked if not outcome.failed][:count]
+    members = [trials.member(outcome) for outcome in best]
+    try:
+        model, places = trials.hypermodel.average(members)
+    except ValueError:  # they share nothing
+        places = (0,)
+    if len(places) == 1:
+        model = trials.hypermodel.model_of(members[0])
+    with written_whole(trials.output / "best.keras") as temporary:
+        unfinished = temporary.with_name(f"{temporary.name}.keras")  # Keras asks for the suffix
+        model.save(unfinished)
+        unfinished.replace(temporary)
+    return keras.saving.load_model(trials.output / "best.keras"), [best[i].trial for i in places]
 
 
 def print_leaderboard(trials: Trials, rows: int = 10) -> None:
@@ -69,7 +74,8 @@ def write_leaderboard(trials: Trials, path: Path) -> None:
 
 def _row(outcome: Outcome, names: list[str]) -> list[Any]:
     values = [outcome.hyperparameters.get(name) for name in names]
-    facts = [outcome.trial, outcome.score, outcome.accuracy, outcome.epoch]
+    accuracy = outcome.metrics.get("val_accuracy")
+    facts = [outcome.trial, outcome.score, accuracy, outcome.epoch]
     return [*facts, *values, round(outcome.seconds, 1)]
 
 
@@ -84,6 +90,12 @@ def draw_search(trials: Trials, path: Path) -> None:
         for o in trials.outcomes
     ]
     save_figure(search_figure(rows, score_name="val_loss"), path)
+
+
+def draw_history(trials: Trials, path: Path) -> None:
+    """Draws the curves of the best trial."""
+    history, epochs = trials.history(trials.ranked[0])
+    save_figure(history_figure(history, epochs, monitor=trials.objective.name), path)
 
 
 def export(model: TransferModel, folder: Path) -> None:

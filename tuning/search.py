@@ -162,12 +162,12 @@ def _search(
     args: argparse.Namespace, backbone: "FrozenBackbone", data: "ImageFolder", output: Path
 ) -> "Trials":
     from hypermodel import TransferHyperModel
+    from metrics import objective
     from space import Space
     from trials import Trials
 
     output.mkdir(parents=True, exist_ok=True)
     trials = Trials(
-        args.tuner,
         TransferHyperModel(
             {args.backbone: backbone},
             data.class_names,
@@ -175,6 +175,8 @@ def _search(
             epochs=args.epochs,
             flips=None if args.flips == "none" else args.flips,
         ),
+        args.tuner,
+        objective=objective("loss"),
         count=args.trials,
         epochs=args.epochs,
         seed=args.seed,
@@ -197,6 +199,7 @@ def _report(
     results.print_leaderboard(trials)
     results.write_leaderboard(trials, output / "leaderboard.csv")
     results.draw_search(trials, output / "search.png")
+    results.draw_history(trials, output / "history.png")
     model, members = results.average_of_best(trials, args.average)
     results.export(model, output / "export" / "1")
     score = score_of(model, data.test, data.labels["test"]) if data.test is not None else None

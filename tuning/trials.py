@@ -1,192 +1,235 @@
-"""The trials of a search, run with a tuner of KerasTuner and told as they end."""
+"""The trials of a search: run with an oracle, told as they end, read from their files."""
 
+import contextlib
+import functools
+import gc
+import os
 import statistics
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
-import keras_tuner
-import tensorflow as tf
+from durable_oracle import DurableOracle
 from ensemble import Member
-from hypermodel import TransferHyperModel
+from keras_tuner import Objective as KerasTunerObjective
+from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.engine.trial import TrialStatus
+from keras_tuner.oracles import HyperbandOracle
+from metrics import Objective
+from oracles import durable_oracle
+from outcome import Begun, Outcome, read_all
+from trial_folder import TrialFolder
+from trial_run import HISTORY, MEMBER, Source, TrialRun, numbered
 
-from keras_transfer.plots import save_figure
+from keras_transfer.history_table import read_csv
 
-OBJECTIVE = "val_loss"
-_TUNERS = {
-    "bayesian": keras_tuner.BayesianOptimization,
-    "hyperband": keras_tuner.Hyperband,
-    "random": keras_tuner.RandomSearch,
-    "grid": keras_tuner.GridSearch,
-}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a trial.
-
-    Attributes:
-        trial: Its number, from 1.
-        score: Lowest validation loss; `None` if it failed.
-        accuracy: Validation accuracy in that epoch, 0..1; `None` if it failed.
-        epoch: The epoch of that, from 1; `None` if it failed.
-        seconds: How long it took.
-        hyperparameters: Name to value.
-        failure: The last line of the traceback, empty if it succeeded.
-    """
-
-    trial: int
-    score: float | None
-    accuracy: float | None
-    epoch: int | None
-    seconds: float
-    hyperparameters: dict[str, Any]
-    failure: str = ""
-
-    def __str__(self) -> str:
-        return f"val_loss {self.score:.4f}, val_accuracy {self.accuracy:.4f}"
+FOLDER = "trials"
+_PAUSE = 0.2  # seconds until an oracle is asked again that has no trial for now
 
 
 class Trials:
-    """Runs trials; keeps what came of each, and the best model with its curves.
+    """Runs trials. What came of them lies in their folders, where another process finds it, too.
 
     Args:
-        tuner: `"bayesian"`, `"hyperband"`, `"random"` or `"grid"`.
         hypermodel: What builds and fits the model of a trial.
-        count: How many trials to run at most.
+        oracle_name: `"bayesian"`, `"hyperband"`, `"random"` or `"grid"`.
+        objective: What makes one trial better than another.
+        count: How many trials to run at most, those counted that the folder holds already.
         epochs: Epochs of a trial.
         seed: A number from 0 on; the same seed gives the same search.
-        output: The folder for best.keras, history.png, and the state of the tuner.
+        output: The folder of the search. A search that was interrupted goes on from what is there.
+        deadline: When the last trial has to end, as `time.monotonic()`; `None` for no limit.
+        folds: Pairs of training and validation data; each trial trains on all of them, and its
+            score is the mean.
+        on_begin: Called as a trial begins, in the process that has the oracle.
+        on_end: Called with what came of it. Prints a line unless given.
+        callbacks: Called for further callbacks of each training, such as `MedianStopping`.
 
-    Attributes:
-        outcomes: One for each trial that has ended.
-        members: Trial number to what it has trained.
-        best: The best of them, `None` as long as none has succeeded.
+    Example:
+        >>> trials = Trials(hypermodel, "bayesian", objective=objective("loss"), count=12,
+        ...                 epochs=30, seed=0, output=Path("runs/photos"))
+        >>> trials.run(data.train, data.valid)
+        >>> print(trials.best)
     """
 
     def __init__(
         self,
-        tuner: str,
-        hypermodel: TransferHyperModel,
+        hypermodel: Any,
+        oracle_name: str,
         *,
+        objective: Objective,
         count: int,
         epochs: int,
         seed: int,
         output: Path,
+        deadline: float | None = None,
+        folds: Sequence[tuple[Any, Any]] | None = None,
+        on_begin: Callable[[Begun], None] | None = None,
+        on_end: Callable[[Outcome], None] | None = None,
+        callbacks: Callable[[], list[keras.callbacks.Callback]] = list,
     ) -> None:
         self.hypermodel = hypermodel
+        self.oracle_name = oracle_name
+        self.objective = objective
         self.count = count
         self.epochs = epochs
         self.seed = seed
         self.output = output
-        self.outcomes: list[Outcome] = []
-        self.members: dict[int, Member] = {}
-        self.best: Outcome | None = None
-        self._began = 0.0
-        self._tuner = self._make(tuner)
+        self.deadline = deadline
+        self.folds = folds
+        self.on_begin = on_begin or (lambda begun: None)
+        self.on_end = on_end or self._print
+        self.callbacks = callbacks
+        self._traceback_told = False
 
-    def _make(self, name: str) -> keras_tuner.Tuner:
-        length = {"max_epochs": self.epochs} if name == "hyperband" else {"max_trials": self.count}
-        tuner = _reporting(_TUNERS[name], self)(
+    @functools.cached_property
+    def oracle(self) -> DurableOracle:
+        """The oracle, which goes on from what lies in the folder. A worker has none of its own."""
+        oracle = durable_oracle(
+            self.oracle_name,
+            objective=KerasTunerObjective(self.objective.name, self.objective.mode),
+            count=self.count,
+            epochs=self.epochs,
+            seed=self.seed,
+            folder=self.output / FOLDER,
+            deadline=self.deadline,
+        )
+        # KerasTuner explores which hyperparameters there are when it makes a tuner.
+        BaseTuner(oracle, self.hypermodel, directory=str(self.output), project_name=FOLDER)
+        oracle.on_begin, oracle.on_end = self.on_begin, self._ended
+        return oracle
+
+    def run(self, train: Any = None, valid: Any = None, **arguments: Any) -> None:
+        """Runs all trials in this process.
+
+        Args:
+            train: Training data, unless there are folds.
+            valid: Validation data, unless there are folds.
+            **arguments: Further ones for `fit`, such as `class_weight`.
+
+        Raises:
+            OSError: If a trial cannot be written, not even that it begins.
+        """
+        tuner_id = os.environ.get("KERASTUNER_TUNER_ID", "tuner0")
+        self.work(self.oracle, tuner_id, train, valid, **arguments)
+
+    def work(
+        self, source: Source, tuner_id: str, train: Any = None, valid: Any = None, **arguments: Any
+    ) -> None:
+        """Runs trials until there are no more.
+
+        Args:
+            source: Where they come from: an oracle, or a chief.
+            tuner_id: Who runs them.
+            train: As for `run`.
+            valid: As for `run`.
+            **arguments: As for `run`.
+        """
+        pairs = self.folds or [(train, valid)]
+        runs = TrialRun(
             self.hypermodel,
-            objective=keras_tuner.Objective(OBJECTIVE, "min"),
-            seed=self.seed + 1,  # KerasTuner takes 0 for no seed
-            directory=str(self.output),
-            project_name="trials",
-            overwrite=True,
-            max_consecutive_failed_trials=self.count + 1,  # they are counted here
-            **length,
+            self.objective,
+            self.epochs,
+            self.seed,
+            self.output / FOLDER,
+            arguments,
+            self.callbacks,
         )
-        tuner.oracle.max_trials = self.count  # Hyperband takes no such argument
-        return tuner
+        with _only_new_garbage():
+            while (trial := source.create_trial(tuner_id)).status != TrialStatus.STOPPED:
+                if trial.status == TrialStatus.RUNNING:
+                    runs.run(trial, source, tuner_id, pairs)
+                else:
+                    time.sleep(_PAUSE)
 
-    def run(self, train: tf.data.Dataset, valid: tf.data.Dataset) -> None:
-        """Runs all trials."""
-        self._tuner.search(
-            train, validation_data=valid, epochs=self.epochs, verbose=0, callbacks=[]
-        )
+    # ---- what came of them
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """What came of the trials that have ended, in order of their numbers; not the probe."""
+        return [one for one in read_all(self.output / FOLDER)[0] if one.trial > 0]
 
     @property
     def ranked(self) -> list[Outcome]:
         """The outcomes, best first, failed ones last."""
-        return sorted(self.outcomes, key=lambda o: (o.score is None, o.score or 0, o.trial))
+        sign = -1 if self.objective.mode == "max" else 1
+        return sorted(self.outcomes, key=lambda o: (o.failed, sign * (o.score or 0), o.trial))
+
+    @property
+    def best(self) -> Outcome | None:
+        """The best of them; `None` if none has succeeded."""
+        first = next(iter(self.ranked), None)
+        return None if first is None or first.failed else first
 
     @property
     def failures(self) -> list[Outcome]:
         """The trials that failed."""
-        return [outcome for outcome in self.outcomes if outcome.score is None]
+        return [outcome for outcome in self.outcomes if outcome.failed]
 
-    def begin(self, trial: Any) -> None:
-        """Called when a trial begins."""
-        self._began = time.monotonic()
-        keras.utils.set_random_seed(1000 * self.seed + len(self.outcomes))
+    def folder(self, outcome: Outcome) -> Path:
+        """Returns the folder of a trial."""
+        return TrialFolder(self.output / FOLDER, outcome.id).path
 
-    def end(self, trial: Any) -> None:
-        """Called when a trial has ended: notes it, keeps the best model, prints a line."""
-        failed = trial.status != "COMPLETED"
-        trained = None if failed else self.hypermodel.trained
-        outcome = Outcome(
-            trial=len(self.outcomes) + 1,
-            score=trained.metrics[OBJECTIVE] if trained else None,
-            accuracy=trained.metrics["val_accuracy"] if trained else None,
-            epoch=trained.epoch if trained else None,
-            seconds=time.monotonic() - self._began,
-            hyperparameters={
-                name: value
-                for name, value in trial.hyperparameters.values.items()
-                if not name.startswith("tuner/")
-            },
-            failure=(trial.message or "").strip().rpartition("\n")[2] if failed else "",
+    def member(self, outcome: Outcome, fold: int = 0) -> Member:
+        """Returns what a trial has trained.
+
+        Raises:
+            FileNotFoundError: If it has failed.
+            ValueError: If the file is torn.
+        """
+        return Member.read(self.folder(outcome) / numbered(MEMBER, fold))
+
+    def history(self, outcome: Outcome, fold: int = 0) -> tuple[dict[str, list[Any]], list[int]]:
+        """Returns the curves of a trial, and the epochs that they are of.
+
+        Raises:
+            FileNotFoundError: If it has failed.
+            ValueError: If the file is torn.
+        """
+        return read_csv(self.folder(outcome) / numbered(HISTORY, fold))
+
+    def curves(self) -> list[list[float]]:
+        """Returns the objective of each trial that was not stopped, epoch by epoch."""
+        completed = [outcome for outcome in self.outcomes if outcome.status == "completed"]
+        return [self.history(outcome)[0][self.objective.name] for outcome in completed]
+
+    # ---- as they end
+
+    def _ended(self, outcome: Outcome) -> None:
+        if outcome.failed and not self._traceback_told:
+            self._traceback_told = True
+            print(outcome.traceback, flush=True)
+        self.on_end(outcome)
+
+    def _print(self, outcome: Outcome) -> None:
+        outcomes, best = self.outcomes, self.best
+        left = self.count - len(outcomes)
+        told = f"best: trial {best.trial}, {best}" if best else "no best yet"
+        usual = statistics.median(one.seconds for one in outcomes or [outcome])
+        seconds = max(0.0, min(left * usual, self.oracle.seconds_left()))
+        print(
+            f"trial {outcome.trial} of {self.count}: {outcome} | {told} | "
+            + (f"{seconds:.0f} s left" if left else "done"),
+            flush=True,
         )
-        self.outcomes.append(outcome)
-        if trained:
-            self.members[outcome.trial] = trained.member
-            if outcome is self.ranked[0]:
-                self.best = outcome
-                self.keep(trained.model)
-                save_figure(trained.plotter.figure(), self.output / "history.png")
-        if failed and len(self.failures) == 1:
-            print(trial.message)
-        print(self._line(outcome), flush=True)
 
-    def keep(self, model: keras.Model) -> None:
-        """Writes best.keras, whole or not at all."""
-        unfinished = self.output / "unfinished.keras"
-        model.save(unfinished)
-        unfinished.replace(self.output / "best.keras")
 
-    def _line(self, outcome: Outcome) -> str:
-        told = f"failed: {outcome.failure}" if outcome.score is None else str(outcome)
-        best = f"best: trial {self.best.trial}, {self.best}" if self.best else "no best yet"
-        left = self.count - outcome.trial
-        seconds = left * statistics.median(o.seconds for o in self.outcomes)
-        return f"trial {outcome.trial} of {self.count}: {told} | {best} | " + (
-            f"{seconds:.0f} s left" if left else "done"
-        )
+@contextlib.contextmanager
+def _only_new_garbage() -> Iterator[None]:
+    """Spares the collections between trials what was there before, a third of a second each."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def hyperband_needs(epochs: int) -> int:
     """Returns how many trials Hyperband runs before it has trained one to the last epoch."""
-    oracle = keras_tuner.oracles.HyperbandOracle(
-        objective=keras_tuner.Objective(OBJECTIVE, "min"), max_epochs=epochs
-    )
+    oracle = HyperbandOracle(objective=KerasTunerObjective("val_loss", "min"), max_epochs=epochs)
     # The sizes of its rounds have no public name in KerasTuner.
     bracket = oracle._get_num_brackets() - 1
     return sum(oracle._get_size(bracket, i) for i in range(oracle._get_num_rounds(bracket)))
-
-
-def _reporting(kind: type[keras_tuner.Tuner], trials: Trials) -> type[keras_tuner.Tuner]:
-    """The tuner's class, with a report at the begin and end of each trial."""
-
-    class Reporting(kind):
-        def on_trial_begin(self, trial: Any) -> None:
-            super().on_trial_begin(trial)
-            trials.begin(trial)
-
-        def on_trial_end(self, trial: Any) -> None:
-            super().on_trial_end(trial)
-            trials.end(self.oracle.get_trial(trial.trial_id))
-
-    return Reporting

@@ -1,0 +1,82 @@
+"""What a search runs in tests of the search itself: trials that take no time and train nothing."""
+
+import random
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras_tuner
+from metrics import Objective
+from trials import Trials
+
+OBJECTIVE = Objective("val_loss", "min")
+
+
+class StandInMember:
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def write(self, path: Path) -> None:
+        Path(path).write_text(self.text)
+
+
+class StandIn(keras_tuner.HyperModel):
+    """Has the contract of TransferHyperModel. Its losses follow from the seed and the rate."""
+
+    def __init__(self, seconds: float = 0.0, epochs: int = 3) -> None:
+        super().__init__()
+        self.seconds = seconds  # of an epoch
+        self.epochs = epochs
+        self.built: list[dict] = []
+        self.before_fit = lambda number: None
+        self.trained = None
+
+    def build(self, hp):
+        hp.Choice("pooling", ["avg", "max"])
+        hp.Float("rate", 1e-4, 1e-2, sampling="log")
+        with hp.conditional_scope("pooling", ["max"]):
+            hp.Int("width", 1, 4)
+        return SimpleNamespace(stop_training=False)
+
+    def fit(self, hp, model, *args, epochs, callbacks, initial_epoch=0, **kwargs):
+        self.built.append({**hp.values, "args": args, **kwargs})
+        self.before_fit(len(self.built))
+        history: dict[str, list[float]] = {"loss": [], "val_loss": [], "val_accuracy": []}
+        for callback in callbacks:
+            callback.set_model(model)
+        for epoch in range(initial_epoch, epochs):
+            for callback in callbacks:
+                callback.on_epoch_begin(epoch)
+            time.sleep(self.seconds)
+            logs = {"loss": hp.get("rate"), "val_loss": random.random() + hp.get("rate")}
+            logs["val_accuracy"] = 1 - logs["val_loss"] / 2
+            for name, value in logs.items():
+                history[name].append(value)
+            for callback in callbacks:
+                callback.on_epoch_end(epoch, logs)
+            if model.stop_training:
+                break
+        row = min(range(len(history["loss"])), key=lambda i: history["val_loss"][i])
+        self.trained = SimpleNamespace(
+            metrics={name: values[row] for name, values in history.items()},
+            epoch=initial_epoch + row + 1,
+            plotter=SimpleNamespace(
+                history=history,
+                epochs=list(range(initial_epoch, initial_epoch + len(history["loss"]))),
+            ),
+            member=StandInMember(f"{hp.get('rate')}"),
+            model=model,
+        )
+
+
+def trials(output: Path, hypermodel: StandIn | None = None, **changes) -> Trials:
+    arguments = {
+        "oracle_name": "random",
+        "objective": OBJECTIVE,
+        "count": 4,
+        "epochs": 3,
+        "seed": 0,
+        "output": Path(output),
+        **changes,
+    }
+    return Trials(hypermodel or StandIn(), **arguments)

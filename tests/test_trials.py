@@ -1,0 +1,252 @@
+import errno
+import math
+import time
+
+import keras
+import pytest
+import tensorflow as tf
+from conftest import dataset, tiny_backbone
+from epoch_end import StopAtEpochEnd
+from outcome import Outcome
+from processes import start
+from stand_in import StandIn, trials
+from trial_run import numbered, seed_of
+
+
+def facts(search) -> list[tuple]:
+    """All that must not depend on when a search was killed."""
+    return [(o.trial, o.status, o.score, o.hyperparameters, o.seed) for o in search.outcomes]
+
+
+def test_what_came_of_a_trial_lies_in_its_folder(tmp_path, capsys):
+    search = trials(tmp_path, count=2)
+    search.run("train", "valid", class_weight={0: 1.0})
+    assert search.hypermodel.built[0]["class_weight"] == {0: 1.0}
+    folder = tmp_path / "trials" / "trial_0001"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"trial.json", "outcome.json", "history.csv", "member.npz"}
+    again = trials(tmp_path, count=2)  # which has run nothing itself
+    assert again.outcomes == search.outcomes
+    outcome = again.outcomes[1]
+    history, epochs = again.history(outcome)
+    assert outcome.score == min(history["val_loss"])
+    assert outcome.epoch == epochs[history["val_loss"].index(outcome.score)] + 1
+    assert outcome.metrics["val_accuracy"] == 1 - outcome.score / 2
+    assert outcome.hyperparameters["pooling"] in ("avg", "max")
+    assert (folder / "member.npz").read_text() == str(outcome.hyperparameters["rate"])
+    assert again.curves()[1] == history["val_loss"]
+    assert "trial 2 of 2: val_loss" in capsys.readouterr().out
+
+
+def test_the_seed_of_each_execution_follows_from_seed_trial_and_fold(tmp_path):
+    trials(tmp_path / "a").run()
+    search = trials(tmp_path / "a")
+    assert [o.seed for o in search.outcomes] == [seed_of(0, n, 0) for n in range(1, 5)]
+    folds = [("t1", "v1"), ("t2", "v2"), ("t3", "v3")]
+    cross = trials(tmp_path / "b", folds=folds)
+    cross.run()
+    # The first fold of a trial begins as the trial without folds did.
+    assert [o.folds[0]["val_loss"] for o in cross.outcomes] == [o.score for o in search.outcomes]
+    drawn = {seed_of(s, t, e) for s in range(3) for t in range(9) for e in range(5)}
+    assert len(drawn) == 3 * 9 * 5
+
+
+def test_folds_are_averaged(tmp_path):
+    search = trials(tmp_path, count=1, folds=[("t1", "v1"), ("t2", "v2"), ("t3", "v3")])
+    search.run()
+    assert [b["args"] for b in search.hypermodel.built] == [("t1",), ("t2",), ("t3",)]
+    assert [b["validation_data"] for b in search.hypermodel.built] == ["v1", "v2", "v3"]
+    (outcome,) = search.outcomes
+    scores = [fold["val_loss"] for fold in outcome.folds]
+    assert outcome.score == pytest.approx(sum(scores) / 3)
+    variance = sum((score - outcome.score) ** 2 for score in scores) / 2
+    assert outcome.deviation == pytest.approx(math.sqrt(variance))
+    names = {path.name for path in search.folder(outcome).iterdir()}
+    assert {"history.csv", "history-2.csv", "history-3.csv", "member-3.npz"} <= names
+    assert numbered("history.csv", 1) == "history-2.csv"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("no luck"), "RuntimeError: no luck"),
+        (MemoryError(), "MemoryError"),
+        (tf.errors.ResourceExhaustedError(None, None, "OOM"), "OOM"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_a_trial_that_fails_is_counted_and_the_search_goes_on(tmp_path, capsys, error, told):
+    hypermodel = StandIn()
+
+    def fail(number: int) -> None:
+        if number in (2, 3):
+            raise error
+
+    hypermodel.before_fit = fail
+    search = trials(tmp_path, hypermodel)
+    search.run()
+    assert [o.status for o in search.outcomes] == ["completed", "failed", "failed", "completed"]
+    assert told in search.failures[0].failure
+    assert "before_fit" in search.failures[0].traceback
+    assert not search.ranked[-1].metrics
+    out = capsys.readouterr().out
+    assert out.count("Traceback") == 1
+    assert out.index("Traceback") < out.index("trial 2 of 4: failed")
+
+
+def test_a_full_disk_while_results_are_written_is_a_failed_trial(tmp_path, monkeypatch, capsys):
+    def full(self, path) -> None:
+        path.write_text("half of it")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    search = trials(tmp_path, count=2)
+    with monkeypatch.context() as context:
+        context.setattr("stand_in.StandInMember.write", full)
+        search.run()
+    assert [o.status for o in search.outcomes] == ["failed", "failed"]
+    assert "No space left" in search.outcomes[0].failure
+    names = {path.name for path in search.folder(search.outcomes[0]).iterdir()}
+    assert names == {"trial.json", "outcome.json"}
+
+
+def test_a_loss_that_is_no_number_is_a_failed_trial(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("stand_in.random.random", lambda: math.nan)
+    search = trials(tmp_path, count=1)
+    search.run()
+    assert search.best is None
+    assert "val_loss is nan in the best epoch" in search.outcomes[0].failure
+
+
+def test_an_interrupt_leaves_what_has_ended_and_its_trial_is_the_next(tmp_path, capsys):
+    trials(tmp_path / "whole").run()
+    hypermodel = StandIn()
+
+    def interrupt(number: int) -> None:
+        if number == 3:
+            raise KeyboardInterrupt
+
+    hypermodel.before_fit = interrupt
+    search = trials(tmp_path / "cut", hypermodel)
+    with pytest.raises(KeyboardInterrupt):
+        search.run()
+    assert [o.trial for o in search.outcomes] == [1, 2]
+    again = trials(tmp_path / "cut")
+    again.run()
+    assert len(again.hypermodel.built) == 2
+    assert facts(again) == facts(trials(tmp_path / "whole"))
+
+
+def test_a_running_trial_ends_with_the_time_and_keeps_its_best(tmp_path):
+    hypermodel = StandIn(seconds=0.05)
+    search = trials(tmp_path, hypermodel, epochs=1000, deadline=time.monotonic() + 2)
+    search.run()
+    assert time.monotonic() - search.deadline < 20  # of 50 s, on a busy machine
+    (outcome,) = search.outcomes
+    assert outcome.status == "stopped"
+    assert outcome.score == min(search.history(outcome)[0]["val_loss"])
+
+
+def test_a_fold_that_there_was_no_time_for_is_left_out(tmp_path):
+    search = trials(
+        tmp_path,
+        StandIn(seconds=0.05),
+        epochs=1000,
+        folds=[("t", "v")] * 5,
+        deadline=time.monotonic() + 2,
+    )
+    search.run()
+    assert len(search.outcomes[0].folds) == 1
+
+
+def test_time_and_a_loss_that_is_no_number_end_a_real_training():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    x = tf.ones((4, 1))
+    history = model.fit(x, x, epochs=5, callbacks=[StopAtEpochEnd(lambda: 0.0)], verbose=0)
+    assert history.epoch == [0]
+    history = model.fit(
+        x, x * math.nan, epochs=5, callbacks=[StopAtEpochEnd(lambda: math.inf)], verbose=0
+    )
+    assert history.epoch == [0]
+
+
+def test_the_best_is_the_lowest_or_the_highest_as_the_objective_says(tmp_path):
+    from metrics import Objective
+
+    search = trials(tmp_path, objective=Objective("val_accuracy", "max"))
+    search.run()
+    scores = [outcome.score for outcome in search.ranked]
+    assert scores == sorted(scores, reverse=True)
+    assert search.best == search.ranked[0]
+
+
+def test_begin_and_end_are_told(tmp_path):
+    told = []
+    trials(tmp_path, count=2, on_begin=told.append, on_end=told.append).run()
+    assert [one.trial for one in told] == [1, 1, 2, 2]
+    assert told[0].hyperparameters == told[1].hyperparameters
+    assert isinstance(told[1], Outcome)
+
+
+@pytest.mark.slow
+def test_hyperband_goes_on_from_what_an_earlier_round_has_trained(tmp_path):
+    from hypermodel import TransferHyperModel
+    from metrics import objective
+    from space import Space
+    from trials import Trials
+
+    hypermodel = TransferHyperModel(
+        {"tiny": tiny_backbone()}, ("a", "b"), space=Space(unfreeze=1), epochs=5
+    )
+    begun, fit = [], hypermodel.fit
+
+    def watched(hp, model, *args, **kwargs):
+        if kwargs["initial_epoch"]:
+            begun.append([weight.numpy() for weight in model.head.weights])
+        fit(hp, model, *args, **kwargs)
+
+    hypermodel.fit = watched
+    search = Trials(
+        hypermodel,
+        "hyperband",
+        objective=objective("loss"),
+        count=6,
+        epochs=5,
+        seed=0,
+        output=tmp_path,
+    )
+    data = dataset(16)
+    search.run(data, data)
+    assert not search.failures
+    later = search.oracle.trials["0005"].hyperparameters.values
+    past = next(o for o in search.outcomes if o.id == later["tuner/trial_id"])
+    for weight, value in zip(begun[0], search.member(past).head_weights, strict=True):
+        assert (weight == value).all()
+    assert search.history(search.outcomes[5])[1][0] == later["tuner/initial_epoch"]
+
+
+def _run(output) -> None:
+    trials(output, StandIn(seconds=0.02), count=8).run()
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_at_any_moment_gives_what_an_uninterrupted_one_does(tmp_path):
+    trials(tmp_path / "whole", count=8).run()
+    output, ended = tmp_path / "killed", 0
+    for attempt in range(9):
+        process = start(_run, output)
+        while process.exitcode is None and len(trials(output).outcomes) == ended:
+            time.sleep(0.01)
+        time.sleep(0.013 * attempt)  # after a trial has ended, at any moment of the next
+        process.kill()
+        process.join()
+        ended = len(trials(output).outcomes)
+        if process.exitcode == 0:
+            break
+    assert attempt >= 2
+    assert process.exitcode == 0
+    killed = trials(tmp_path / "killed", count=8)
+    assert facts(killed) == facts(trials(tmp_path / "whole", count=8))
+    for outcome in killed.outcomes:
+        names = {path.name for path in killed.folder(outcome).iterdir()}
+        assert names == {"trial.json", "outcome.json", "history.csv", "member.npz"}

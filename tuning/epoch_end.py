@@ -1,0 +1,43 @@
+"""StopAtEpochEnd: a callback that ends a training which has no time left, or nothing to gain."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+
+class StopAtEpochEnd(keras.callbacks.Callback):
+    """Ends a training at the end of an epoch, when another would take longer than there is time.
+
+    Also when the loss is no number any more: what comes after is none either. The best epoch so
+    far is kept by who keeps it otherwise.
+
+    Args:
+        seconds_left: Gives the seconds that are left, infinite for no limit.
+
+    Attributes:
+        out_of_time: Whether it has ended a training for lack of time.
+
+    Example:
+        >>> deadline = time.monotonic() + 600
+        >>> model.fit(data, callbacks=[StopAtEpochEnd(lambda: deadline - time.monotonic())])
+    """
+
+    def __init__(self, seconds_left: Callable[[], float]) -> None:
+        super().__init__()
+        self.seconds_left = seconds_left
+        self.out_of_time = False
+        self._began = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Notes the time."""
+        self._began = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Decides whether to go on."""
+        if self.seconds_left() < time.monotonic() - self._began:
+            self.out_of_time = True
+        if self.out_of_time or not math.isfinite((logs or {}).get("loss", 0.0)):
+            self.model.stop_training = True

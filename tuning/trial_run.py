@@ -1,0 +1,199 @@
+"""TrialRun: builds and fits what a trial is, and leaves what came of it in its folder."""
+
+import statistics
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+from durable_oracle import hyperparameters
+from ensemble import Member
+from epoch_end import StopAtEpochEnd
+from keras_tuner.engine.trial import Trial, TrialStatus
+from metrics import Objective
+from outcome import Outcome
+from trial_folder import TrialFolder
+
+from keras_transfer.history_table import write_csv
+
+HISTORY = "history.csv"
+MEMBER = "member.npz"
+
+
+class Source(Protocol):
+    """Where trials come from: an oracle, or a chief that has one."""
+
+    def create_trial(self, tuner_id: str) -> Trial:
+        """Returns the next trial."""
+
+    def end_trial(self, trial: Trial, tuner_id: str | None = None) -> bool:
+        """Takes what came of it; returns whether it was accepted."""
+
+    def seconds_left(self) -> float:
+        """Returns the seconds that a trial which runs now has left."""
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """Runs trials.
+
+    Attributes:
+        hypermodel: Its `build(hp)` and `fit(hp, model, ...)` leave `trained` behind.
+        objective: What is scored.
+        epochs: Epochs of a trial; Hyperband has its own number for each.
+        seed: Of the search.
+        trials: The folder of the trials.
+        arguments: Further arguments for `fit`, such as `class_weight`.
+        callbacks: Called for further callbacks of each training.
+    """
+
+    hypermodel: Any
+    objective: Objective
+    epochs: int
+    seed: int
+    trials: Path
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    callbacks: Any = list
+
+    def run(
+        self, trial: Trial, source: Source, tuner_id: str, pairs: Sequence[tuple[Any, Any]]
+    ) -> None:
+        """Runs a trial and ends it, whatever it raises.
+
+        Args:
+            trial: The trial.
+            source: Where it comes from.
+            tuner_id: Who runs it.
+            pairs: Training and validation data, one pair for each fold.
+
+        Raises:
+            OSError: If nothing can be heard of the source any more.
+        """
+        began, number = time.monotonic(), int(trial.trial_id) + 1
+        folder = TrialFolder(self.trials, trial.trial_id)
+        folder.discard(tuner_id)
+        facts = {
+            "trial": number,
+            "id": trial.trial_id,
+            "hyperparameters": hyperparameters(trial),
+            "seed": seed_of(self.seed, number, 0),
+            "worker": tuner_id,
+        }
+        try:
+            facts |= self._all_folds(trial, source, folder.stage(tuner_id), pairs)
+            Outcome(**facts, seconds=time.monotonic() - began).write(folder.stage(tuner_id))
+            trial.status = TrialStatus.COMPLETED
+        except Exception:  # whatever a trial raises is its own end, not that of the search
+            told = traceback.format_exc()
+            trial.status, trial.message = TrialStatus.FAILED, told
+            folder.discard(tuner_id)  # on a full disk it makes room for what follows
+            self._write_failure(folder, facts, time.monotonic() - began, told)
+        source.end_trial(trial, tuner_id)
+
+    def _write_failure(
+        self, folder: TrialFolder, facts: dict[str, Any], seconds: float, told: str
+    ) -> None:
+        facts = {**facts, "status": "failed", "score": None, "seconds": seconds}
+        facts |= {"failure": told.strip().rpartition("\n")[2], "traceback": told}
+        for name in ("metrics", "epoch", "deviation", "folds"):
+            facts.pop(name, None)
+        try:
+            Outcome(**facts).write(folder.stage(facts["worker"]))
+        except OSError:  # the oracle makes do with the message
+            folder.discard(facts["worker"])
+
+    def _all_folds(
+        self, trial: Trial, source: Source, stage: Path, pairs: Sequence[tuple[Any, Any]]
+    ) -> dict[str, Any]:
+        stage.mkdir(parents=True, exist_ok=True)
+        stop = StopAtEpochEnd(source.seconds_left)
+        metrics: list[dict[str, float]] = []
+        best, stopped = None, False
+        for execution, pair in enumerate(pairs):
+            trained, cut = self._execute(trial, execution, pair, stop)
+            metrics.append({name: float(value) for name, value in trained.metrics.items()})
+            self._check(metrics[-1])
+            plotter = trained.plotter
+            write_csv(plotter.history, plotter.epochs, stage / numbered(HISTORY, execution))
+            trained.member.write(stage / numbered(MEMBER, execution))
+            best, stopped = best or trained.epoch, stopped or cut
+            if stop.out_of_time:
+                stopped = True
+                break
+        scores = [one[self.objective.name] for one in metrics]
+        return {
+            "status": "stopped" if stopped else "completed",
+            "score": statistics.fmean(scores),
+            "deviation": statistics.stdev(scores) if len(scores) > 1 else None,
+            "metrics": {name: statistics.fmean(m[name] for m in metrics) for name in metrics[0]},
+            "epoch": best,
+            "folds": tuple(metrics) if len(pairs) > 1 else (),
+        }
+
+    def _execute(
+        self, trial: Trial, execution: int, pair: tuple[Any, Any], stop: StopAtEpochEnd
+    ) -> tuple[Any, bool]:
+        """What was trained, and whether it was stopped before its last epoch."""
+        keras.utils.clear_session()  # what Keras knows of the graphs of earlier trials
+        hp = trial.hyperparameters
+        keras.utils.set_random_seed(seed_of(self.seed, int(trial.trial_id) + 1, execution))
+        model = self.hypermodel.build(hp)
+        self._go_on(hp.values.get("tuner/trial_id"), model, execution)
+        epochs = hp.values.get("tuner/epochs", self.epochs)
+        self.hypermodel.fit(
+            hp,
+            model,
+            pair[0],
+            validation_data=pair[1],
+            epochs=epochs,
+            initial_epoch=hp.values.get("tuner/initial_epoch", 0),
+            verbose=0,
+            callbacks=[stop, *self.callbacks()],
+            **self.arguments,
+        )
+        trained = self.hypermodel.trained
+        return trained, trained.plotter.epochs[-1] + 1 < epochs
+
+    def _check(self, metrics: Mapping[str, float]) -> None:
+        name = self.objective.name
+        if not np.isfinite(metrics.get(name, np.nan)):
+            raise ValueError(
+                f"{name} is {metrics.get(name)} in the best epoch. Expected a finite number; a "
+                "lower learning rate may help."
+            )
+
+    def _go_on(self, past: str | None, model: Any, execution: int) -> None:
+        """Lets one of Hyperband's later rounds begin where the trial of an earlier one ended."""
+        if past is None:
+            return
+        path = TrialFolder(self.trials, past).path
+        member = Member.read(path / numbered(MEMBER, execution))
+        if not model.built:
+            model.build((None, *member.image_shape))
+        parts = [(model.head.weights, member.head_weights)]
+        for name, values in member.blocks.items():
+            parts.append((model.backbone.block_weights(name), values))
+        for weights, values in parts:
+            for weight, value in zip(weights, values, strict=True):
+                weight.assign(value)
+
+
+def seed_of(seed: int, trial: int, execution: int) -> int:
+    """Returns the seed of an execution of a trial.
+
+    Args:
+        seed: Of the search, from 0 on.
+        trial: The number of the trial, from 1.
+        execution: Which fold, from 0.
+    """
+    return int(np.random.SeedSequence([seed, trial, execution]).generate_state(1)[0])
+
+
+def numbered(name: str, execution: int) -> str:
+    """Returns the name of a fold's file: `history.csv`, `history-2.csv`, and so on."""
+    stem, dot, suffix = name.rpartition(".")
+    return name if not execution else f"{stem}-{execution + 1}{dot}{suffix}"
