@@ -1,0 +1,248 @@
+"""report.html of a search: sound HTML that needs nothing but itself, seen in a real browser."""
+
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from metrics import Objective
+from outcome import Outcome
+from PIL import Image
+from search_page import NAMES, write_search_page
+from test_report_page import Document, browse, in_a_browser, probed
+from test_search_figures import searched
+
+from keras_transfer.examined import examine
+from keras_transfer.history_table import write_csv
+
+LOSS = Objective("val_loss", "min")
+EVIL = '<script>alert("x")</script> & <b>'
+TRACE = f'Traceback (most recent call last):\n  File "{EVIL}", line 1\nValueError: {EVIL}'
+
+
+def metrics(loss: float) -> dict[str, float]:
+    return {"val_loss": loss, "val_accuracy": 1 - 0.4 * loss}
+
+
+def outcomes(count: int = 30, folds: int = 3) -> list[Outcome]:
+    """A probe, and trials of which some failed and some were stopped."""
+    found = [Outcome(0, "probe", "completed", 0.5, 2.0, {"C": 1.0}, metrics=metrics(0.5),
+                     folds=(metrics(0.5),) * folds)]  # fmt: skip
+    for one in searched(count):
+        number, values = one["trial"], {**one["hyperparameters"], EVIL: one["trial"]}
+        name = f"{number:02d}"
+        if not np.isfinite(one["score"]):
+            found.append(
+                Outcome(number, name, "failed", None, 1.0, values,
+                        failure=TRACE.splitlines()[-1], traceback=TRACE)
+            )  # fmt: skip
+            continue
+        score, status = one["score"], "stopped" if number % 5 == 0 else "completed"
+        of_folds = tuple(metrics(score + 0.01 * (i - 1)) for i in range(folds))
+        found.append(
+            Outcome(number, name, status, score, 9.0, values, deviation=0.01 if folds else None,
+                    metrics=metrics(score), epoch=3, folds=of_folds)
+        )  # fmt: skip
+    return found
+
+
+def curves(folder, trials) -> None:
+    for one in trials:
+        if one.score is not None and one.trial:
+            place = folder / "trials" / f"trial_{one.id}"
+            place.mkdir(parents=True)
+            logs = {"loss": [0.9, 0.5], "val_loss": [0.9, one.score], "learning_rate": [1e-3] * 2}
+            write_csv(logs, range(2), place / "history.csv")
+
+
+def winner():
+    """A model that is wrong half of the time, on images with names that want escaping."""
+    keras.utils.set_random_seed(0)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 24, 3)).astype("uint8")
+    model = keras.Sequential([keras.Input((24, 24, 3)), keras.layers.Flatten(),
+                              keras.layers.Rescaling(1 / 255),
+                              keras.layers.Dense(3, activation="softmax")])  # fmt: skip
+    data = tf.data.Dataset.from_tensor_slices((pixels, np.arange(20) % 3)).batch(10)
+    names = [EVIL, "a class", "class_2"]
+    paths = [f"photos/{EVIL}/{i}.jpg" for i in range(20)]
+    return examine(model, data, class_names=names, paths=paths, pictures=4, verbose=0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    trials = outcomes()
+    curves(folder, trials)
+    settings = {"directory": EVIL, "backbone": ["a", "b"], "minutes": None, "seed": 0}
+    write_search_page(folder, trials, LOSS, winner=winner(), average_of=[3, 1], settings=settings)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(folder):
+    return (folder / "report.html").read_text()
+
+
+def words(text: str) -> str:
+    """What a reader sees, on one line."""
+    body = re.sub(r"<style>.*?</style>", "", text, flags=re.S)
+    return " ".join(re.sub(r"<[^>]*>", " ", body.replace("<wbr>", "")).split())
+
+
+def test_the_page_has_all_its_sections_in_order(text):
+    titles = re.findall(r'<h2 id="[a-z]+-title">(.*?)</h2>', text)
+    assert titles == [
+        "Summary",
+        "Leaderboard",
+        "The search",
+        "Parallel coordinates",
+        "Importance of the hyperparameters",
+        "Curves of the best five",
+        "Each class",
+        "Confusions of the winner",
+        "Worst mistakes of the winner",
+        "Failures",
+        "Settings and versions",
+        "How this was computed",
+    ]
+
+
+def test_the_page_is_one_file_without_scripts_and_all_names_are_text(text):
+    document = Document(text)
+    assert not document.all("script")
+    assert not [a for _, attributes in document.tags for a in attributes if a.startswith("on")]
+    assert all(image["src"].startswith("data:image/") for image in document.all("img"))
+    assert all(image["alt"].strip() for image in document.all("img"))
+    assert EVIL not in text
+    assert "<b>" not in text
+    names = [attributes["id"] for _, attributes in document.tags if "id" in attributes]
+    assert len(set(names)) == len(names)
+    assert {link["href"][1:] for link in document.all("a")} <= set(names)
+    scrolled = [div for div in document.all("div") if div.get("class") == "wide"]
+    assert all(div["tabindex"] == "0" and div["aria-label"] for div in scrolled)
+
+
+def test_the_summary_tells_the_best_the_gain_and_the_test_score(text):
+    best = min((o for o in outcomes() if o.trial and o.score is not None), key=lambda o: o.score)
+    seen = words(text)
+    assert f"trial {best.trial}, val_loss {best.score:.4f} ± 0.0100" in seen
+    assert f"gain in val_loss over the probe {0.5 - best.score:+.4f}" in seen
+    assert "t interval of the differences in 3 folds" in seen
+    assert "On 20 test images the average of trials 3, 1 gets" in seen
+    assert "The test images were used once, for the average of trials 3, 1." in seen
+
+
+def test_the_leaderboard_has_the_probe_the_best_and_the_rest_folded_away(text):
+    board, rest = re.findall(r"<tbody>(.*?)</tbody>", text, flags=re.S)[1:3]
+    rows = [re.sub(r"<[^>]*>", " ", row).split() for row in board.split("</tr>")[:-1]]
+    assert rows[0][:2] == ["0", "(probe)"]
+    assert len(rows) == 20
+    ordered = [float(cells[cells.index("±") - 1]) for cells in rows[1:]]
+    assert ordered == sorted(ordered)
+    failed = sum(one.failed for one in outcomes())
+    assert rest.count("<td>failed</td>") == failed > 0
+    assert len(rest.split("</tr>")[:-1]) == 31 - 20
+
+
+def test_failures_show_the_first_traceback_line_by_line(text):
+    (trace,) = re.findall(r"<pre>(.*?)</pre>", text, flags=re.S)
+    assert trace.count("\n") == 2
+    assert "&lt;script&gt;" in trace
+    first = next(one for one in outcomes() if one.failed)
+    assert f"The first traceback is that of trial {first.trial}:" in text
+
+
+def test_pictures_lie_beside_the_page(folder, text):
+    here = {path.name for path in folder.iterdir()} - {"trials"}
+    assert here == set(NAMES) - {"importance.png"}
+    assert "Too few trials to tell" in text
+    for name in here - {"report.html"}:
+        with Image.open(folder / name) as image:
+            image.load()
+
+
+def test_a_page_of_nothing_but_failures_says_so_and_removes_old_pictures(tmp_path):
+    trials = [one for one in outcomes() if one.failed]
+    (tmp_path / "parallel.png").write_bytes(b"of an earlier page")
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    path = write_search_page(tmp_path, trials, LOSS)
+    seen = words(path.read_text())
+    assert f"None of {len(trials)} trials has a score: all failed." in seen
+    assert "Importance of the hyperparameters Too few trials to tell: 0 with a score" in seen
+    assert "There is no probe to compare with." in seen
+    assert {p.name for p in tmp_path.iterdir()} == {"report.html", "search.png", "mine.png"}
+
+
+@pytest.fixture
+def _undrawn(monkeypatch):
+    """Spares the time of drawing, where a test does not look at it."""
+    monkeypatch.setattr("search_page.search_charts", lambda *_: {})
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_a_winner_on_the_validation_images_is_called_too_good(tmp_path):
+    trials = outcomes(12, folds=0)
+    better = Outcome(0, "probe", "completed", 0.1, 1.0, {}, metrics=metrics(0.1))
+    path = write_search_page(
+        tmp_path, [better, *trials[1:]], LOSS, winner=winner(), split="validation", images=328
+    )
+    seen = words(path.read_text())
+    assert "Trials were chosen by the validation images, so what is said of them is too" in seen
+    assert "No trial is better than the probe: the search gained nothing over it." in seen
+    assert "Newcombe" in seen
+    assert "No trial left curves." in seen
+
+
+def test_importance_that_can_be_told_is_shown_with_its_numbers(tmp_path):
+    values = np.random.default_rng(0).uniform(0, 1, (40, 2)).round(3)
+    trials = [
+        Outcome(i, f"{i}", "completed", float(a), 1.0, {"a": float(a), "b": float(b)})
+        for i, (a, b) in enumerate(values, 1)
+    ]
+    seen = words(write_search_page(tmp_path, trials, LOSS).read_text())
+    assert re.search(r"From 40 trials a random forest explains \d\d% of the differences", seen)
+    assert re.search(r"standard deviation over shuffles a [01]\.\d{3} 0\.\d{3} b -?0\.0", seen)
+    assert (tmp_path / "importance.png").exists()
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_a_page_that_fails_leaves_the_one_before_as_it_was(tmp_path, monkeypatch):
+    import search_page
+
+    write_search_page(tmp_path, outcomes(3), LOSS)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(search_page, "write_together", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_search_page(tmp_path, outcomes(5), LOSS)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_nothing_to_tell_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"outcomes is empty.*after the first trial"):
+        write_search_page(tmp_path, [], LOSS)
+
+
+@pytest.mark.slow
+@in_a_browser
+def test_a_browser_loads_it_without_a_request_or_a_word_of_complaint(tmp_path, text):
+    dom, console, asked = browse(tmp_path, text)
+    assert (console, asked) == ([], [])
+    assert dom.count("<img ") == text.count("<img ")
+
+
+@pytest.mark.slow
+@in_a_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_can_be_read_and_reached_by_day_and_by_night(tmp_path, text, scheme):
+    dark = f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}"
+    seen = probed(tmp_path, text, "--window-size=500,900", dark)
+    assert seen["broken"] == 0
+    assert seen["wider"] <= 0, json.dumps(seen)  # what is wide scrolls by itself
+    assert (seen["ink"] > 600 and seen["page"] < 100) == (scheme == "dark")
+    assert seen["reached"] == seen["meant"] > 20
