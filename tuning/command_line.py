@@ -1,6 +1,7 @@
 """What the commands of this folder share: numbers, folders and warnings as people meet them."""
 
 import argparse
+import math
 import os
 import sys
 import warnings
@@ -19,6 +20,21 @@ def number_from(lowest: int, highest: int = 10**6) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def minutes_from(least: float) -> Callable[[str], float]:
+    """Returns what turns an argument into minutes, or refuses it."""
+
+    def minutes(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes from {least} on")
+        return value
+
+    return minutes
 
 
 def warn_as(program: str) -> Callable[..., None]:
@@ -67,12 +83,13 @@ def image_directory(args: argparse.Namespace) -> Path:
     return args.directory
 
 
-def output_folder(args: argparse.Namespace, prefix: str = "") -> Path:
+def output_folder(args: argparse.Namespace, prefix: str = "", goes_on: str | None = None) -> Path:
     """Returns the folder for results, new or empty, which is known to be writable.
 
     Args:
         args: With `output`, and `directory` for the name that it gets otherwise.
         prefix: Of that name.
+        goes_on: The file by which a folder is known that a run may go on in; `None` for none.
 
     Raises:
         ValueError: If something is in it.
@@ -80,7 +97,8 @@ def output_folder(args: argparse.Namespace, prefix: str = "") -> Path:
     """
     name = prefix + (args.directory.resolve().name if args.directory else "elpv")
     output = args.output or Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+    taken = output.exists() and not (output.is_dir() and not any(output.iterdir()))
+    if taken and not (goes_on and (output / goes_on).is_file()):
         raise ValueError(f"--output {output} is there already. Name a new or an empty folder.")
     existed = output.exists()
     try:

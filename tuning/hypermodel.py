@@ -182,6 +182,27 @@ class TransferHyperModel(keras_tuner.HyperModel):
         self.trained = Trained(best.logs, best.epoch + 1, plotter, member, model)
         return history
 
+    def refit(
+        self, hp: keras_tuner.HyperParameters, data: tf.data.Dataset, epochs: int, **kwargs: Any
+    ) -> Member:
+        """Trains a model anew for a given number of epochs, with nothing to validate on.
+
+        Args:
+            hp: The hyperparameters.
+            data: What to train on.
+            epochs: How long; fine-tuning begins when it would in a whole trial.
+            **kwargs: As for `keras.Model.fit`.
+
+        Returns:
+            What was trained.
+        """
+        chosen, model = self.space.declare(hp, list(self.backbones)), self.build(hp)
+        blocks, name = self._blocks(chosen), chosen["backbone"]
+        begin_again(data)
+        unfreezer = self._unfreezer(chosen, blocks, epochs)
+        model.fit(data, epochs=epochs, verbose=0, callbacks=unfreezer, **kwargs)
+        return Member.of(model, blocks, backbone=name, origin=self._origin(name))
+
     def _unfreezer(
         self, chosen: Mapping[str, Any], blocks: Sequence[str], epochs: int
     ) -> list[keras.callbacks.Callback]:

@@ -24,6 +24,10 @@ class Objective:
     name: str
     mode: Literal["min", "max"]
 
+    def better(self, value: float, *, than: float) -> bool:
+        """Whether one value is better than another."""
+        return value < than if self.mode == "min" else value > than
+
 
 OBJECTIVES = {
     "loss": Objective("val_loss", "min"),

@@ -1,31 +1,36 @@
 #!/usr/bin/env python
-"""Searches head width, dropout and learning rates of a transfer-learned image classifier.
+"""Searches heads, learning rates and fine-tuning of a transfer-learned image classifier.
 
     python tuning/search.py                       # the demo data, the embedded backbone
     python tuning/search.py photos/ --backbone vgg16 --trials 20 --output runs/photos
 
-Every trial trains on activations that the frozen part of the backbone gave once. The test split is
-used once, for the winner. The output folder then holds leaderboard.csv, search.png, history.png,
-best.keras, export/1 (a SavedModel that takes raw 0..255 pixels) and summary.json.
+Every trial trains on activations that the frozen part of the backbone gave once. Trial 0 is a
+logistic regression on the frozen features, which the search has to do better than. The test split
+is used once, for the winner. The output folder then holds report.html, leaderboard.csv, search.png,
+history.png, best.keras, export/1 (a SavedModel that takes raw 0..255 pixels) and summary.json.
+
+The same command with the same --output goes on with a search that was interrupted.
 """
 
 import argparse
-import importlib
-import os
-import shutil
 import sys
 import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import image_directory, number_from, output_folder, warn_as
+from command_line import (
+    exit_status,
+    image_directory,
+    minutes_from,
+    number_from,
+    output_folder,
+)
 
 if TYPE_CHECKING:
-    from trials import Trials
+    from space import Space
 
-    from keras_transfer import FrozenBackbone, ImageFolder
+_METRICS = ("loss", "accuracy", "auc", "f1")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,54 +43,77 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 if no trial succeeded; 2 for input that the user can put right; 130 if
         interrupted before the first trial ended.
     """
-    started = time.monotonic()
+    began = time.monotonic()
     args = _parse(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.showwarning = warn_as("search.py")
+    return exit_status("search.py", lambda: _main(args, began))
+
+
+def _main(args: argparse.Namespace, began: float) -> int:
+    args.space = _space(args)
+    if args.show_space:
+        print(args.space)
+        return 0
+    if not args.json:
+        return _search(args, began)
+    from only_json import only_json
+
+    with only_json() as say:
+        code = _search(args, began)
+        if code == 0:
+            say((args.output / "summary.json").read_text(encoding="utf-8"))
+    return code
+
+
+def _search(args: argparse.Namespace, began: float) -> int:
+    from asked import FILE
+
+    args.output = output_folder(args, goes_on=FILE)
+    directory = image_directory(args)
+    if args.directory is not None:
+        args.directory = args.directory.resolve()
     try:
-        output = output_folder(args)
-        directory = image_directory(args)
-        _check_installed()
-        _check_hyperband(args)
-        backbone = _backbone(args)
-        data = _images(args, directory)
-    except (ValueError, ImportError, OSError) as error:
-        print(f"search.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Interrupted before the first trial.", file=sys.stderr)
-        return 130
-    trials = _search(args, backbone, data, output)
-    if not trials.outcomes:
-        shutil.rmtree(output)  # with nothing in it but the tuner's notes
-        return 130
-    if trials.best is None:
-        print(f"search.py: all trials failed: {trials.failures[-1].failure}", file=sys.stderr)
-        return 1
-    _report(args, data, trials, started)
-    return 0
+        from study_run import run
+    except ImportError as error:
+        raise ImportError(f'{error}. Install what is missing: pip install -e ".[demo]"') from error
+    return run(args, directory, began)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="search.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "directory", nargs="?", type=Path, help="class folders of images; the demo data if left out"
     )
-    add("--backbone", default="efficientnet_lite0", help="or a name of keras.applications")
+    _add_model(parser.add_argument_group("what is searched").add_argument)
+    _add_search(parser.add_argument_group("how it is searched").add_argument)
+    _add_results(parser.add_argument_group("what comes of it").add_argument)
+    args = parser.parse_args(arguments)
+    if args.trials is None:
+        args.trials = 12 if args.minutes is None else 500
+    if args.flips is None:  # a solar cell is as good left to right; a letter is not
+        args.flips = "none" if args.directory else "mirror"
+    return args
+
+
+def _add_model(add: Callable[..., object]) -> None:
+    add(
+        "--backbone",
+        default="efficientnet_lite0",
+        metavar="NAMES",
+        help="names of keras.applications, folders or addresses of modules; several with commas "
+        "(default: efficientnet_lite0)",
+    )
     add("--weights", default="imagenet", help="'imagenet', 'none' or a file (default: imagenet)")
-    add("--trials", type=number_from(1), default=12, metavar="N", help="default: 12")
-    add("--tuner", choices=("bayesian", "hyperband", "random", "grid"), default="bayesian")
-    add("--epochs", type=number_from(1), default=30, metavar="N", help="of a trial (default: 30)")
+    add("--space", type=Path, metavar="FILE", help="a YAML file of hyperparameters; see below")
+    add("--show-space", action="store_true", help="print the space as such a file, and stop")
     add(
         "--unfreeze",
         type=number_from(0),
-        default=1,
         metavar="N",
-        help="top blocks to fine-tune in the second half of the epochs, 0 for none (default: 1)",
+        help="fine-tune N top blocks at most, in place of what the space says; 0 for none",
     )
+    add("--epochs", type=number_from(1), default=30, metavar="N", help="of a trial (default: 30)")
     add(
         "--image-size",
         type=number_from(16, 2048),
@@ -96,134 +124,52 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--batch-size", type=number_from(1), default=32, metavar="IMAGES", help="default: 32")
     flips = "views of an image that mean the same (default: none; for the demo data mirror)"
     add("--flips", choices=("none", "mirror", "flips", "dihedral"), help=flips)
+    add("--balance", action="store_true", help="let all classes count the same in the loss")
+
+
+def _add_search(add: Callable[..., object]) -> None:
+    add("--trials", type=number_from(1), metavar="N", help="default: 12; 500 with --minutes")
+    add("--minutes", type=minutes_from(0.1), metavar="M", help="end in time, all things counted")
+    add("--tuner", choices=("bayesian", "hyperband", "random", "grid"), default="bayesian")
+    add("--metric", choices=_METRICS, default="loss", help="of validation (default: loss)")
+    add("--folds", type=number_from(2, 100), metavar="K", help="train each trial on K folds")
+    add("--no-early-stopping", action="store_true", help="train every trial to its last epoch")
+    add("--seed", type=number_from(0, 2**20), default=0, metavar="N", help="default: 0")
+    add(
+        "--workers",
+        type=number_from(1, 256),
+        default=1,
+        metavar="N",
+        help="processes on this machine (default: 1)",
+    )
+    add(
+        "--cache",
+        type=Path,
+        metavar="FOLDER",
+        help="keep activations there, for other searches, too (default: in the output folder, "
+        "until the search is over)",
+    )
+
+
+def _add_results(add: Callable[..., object]) -> None:
     average = "the best trials to average in best.keras, 1 for the winner alone (default: 5)"
     add("--average", type=number_from(1), default=5, metavar="N", help=average)
-    add("--seed", type=number_from(0, 2**20), default=0, metavar="N", help="default: 0")
-    add("--output", type=Path, metavar="FOLDER", help="a new folder (default: runs/<data>-<time>)")
-    args = parser.parse_args(arguments)
-    if args.flips is None:  # a solar cell is as good left to right; a letter is not
-        args.flips = "none" if args.directory else "mirror"
-    return args
+    final = "train the best again, on training and validation images together"
+    add("--final-fit", action="store_true", help=final)
+    add("--tensorboard", type=Path, metavar="FOLDER", help="write the trials for TensorBoard there")
+    add("--json", action="store_true", help="print summary.json and nothing else")
+    add("--output", type=Path, metavar="FOLDER", help="default: a new one, runs/<data>-<time>")
 
 
-def _check_installed() -> None:
-    try:
-        importlib.import_module("results")  # with all that comes after the long work
-    except ImportError as error:
-        raise ImportError(f'{error}. Install what is missing: pip install -e ".[demo]"') from error
-    import tensorflow as tf
+def _space(args: argparse.Namespace) -> "Space":
+    from dataclasses import replace
 
-    tf.get_logger().setLevel("ERROR")  # it warns of tracing for each new model
-    # Every trial begins with a new optimizer, also where Hyperband goes on with the weights.
-    warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-
-
-def _check_hyperband(args: argparse.Namespace) -> None:
-    from trials import hyperband_needs
-
-    if args.tuner == "hyperband" and args.trials < (needed := hyperband_needs(args.epochs)):
-        raise ValueError(
-            f"--tuner hyperband at {args.epochs} epochs needs {needed} trials until one has "
-            f"trained to the end. Received: --trials {args.trials}. Give more, or fewer epochs."
-        )
-
-
-def _backbone(args: argparse.Namespace) -> "FrozenBackbone":
-    import keras
-
-    from keras_transfer import FrozenBackbone
-
-    keras.utils.set_random_seed(args.seed)  # of random weights, and of tf.data's shuffles
-    weights = None if args.weights == "none" else args.weights
-    backbone = FrozenBackbone(args.backbone, weights=weights)
-    if args.unfreeze:
-        backbone.select(args.unfreeze)
-    try:
-        backbone.compute_output_shape((None, args.image_size, args.image_size, 3))
-    except Exception as error:
-        raise ValueError(
-            f"--image-size {args.image_size} does not fit backbone {args.backbone}: {error}"
-        ) from error
-    return backbone
-
-
-def _images(args: argparse.Namespace, directory: Path) -> "ImageFolder":
-    from keras_transfer import image_folder
-
-    print(f"Reading {directory}", flush=True)
-    data = image_folder(
-        directory, image_size=args.image_size, batch_size=args.batch_size, seed=args.seed
-    )
-    print(data)
-    return data
-
-
-def _search(
-    args: argparse.Namespace, backbone: "FrozenBackbone", data: "ImageFolder", output: Path
-) -> "Trials":
-    from hypermodel import TransferHyperModel
-    from metrics import objective
     from space import Space
-    from trials import Trials
 
-    output.mkdir(parents=True, exist_ok=True)
-    trials = Trials(
-        TransferHyperModel(
-            {args.backbone: backbone},
-            data.class_names,
-            space=Space(unfreeze=args.unfreeze),
-            epochs=args.epochs,
-            flips=None if args.flips == "none" else args.flips,
-        ),
-        args.tuner,
-        objective=objective("loss"),
-        count=args.trials,
-        epochs=args.epochs,
-        seed=args.seed,
-        output=output,
-    )
-    try:
-        trials.run(data.train, data.valid)
-    except KeyboardInterrupt:
-        print(f"Interrupted after {len(trials.outcomes)} trials.", file=sys.stderr)
-    return trials
-
-
-def _report(
-    args: argparse.Namespace, data: "ImageFolder", trials: "Trials", started: float
-) -> None:
-    import results
-    from scores import score_of
-
-    output, best = trials.output, trials.ranked[0]
-    results.print_leaderboard(trials)
-    results.write_leaderboard(trials, output / "leaderboard.csv")
-    results.draw_search(trials, output / "search.png")
-    results.draw_history(trials, output / "history.png")
-    model, members = results.average_of_best(trials, args.average)
-    results.export(model, output / "export" / "1")
-    score = score_of(model, data.test, data.labels["test"]) if data.test is not None else None
-    seconds = time.monotonic() - started
-    facts = {
-        **{
-            key: str(value) if isinstance(value, Path) else value
-            for key, value in vars(args).items()
-        },
-        "classes": data.class_names,
-        "images": data.counts,
-        "average_of": members,
-        "seconds": round(seconds, 1),
-    }
-    results.write_summary(output / "summary.json", trials, score, facts)
-    print(f"Best: trial {best.trial}, {best} in epoch {best.epoch}.")
-    model_is = f"average of trials {members}" if len(members) > 1 else f"trial {members[0]}"
-    print(f"Test ({model_is}): {score}, used once." if score else "There is no test split.")
-    if args.directory is None:
-        from demo_data import PUBLISHED
-
-        told = ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in PUBLISHED.items())
-        print(f"Published on this data, on another split: {told}.")
-    print(f"{seconds / 60:.1f} minutes. Written to {output}.")
+    space = Space() if args.space is None else Space.read(args.space)
+    if args.unfreeze is not None:
+        space = replace(space, unfreeze=list(range(args.unfreeze + 1)) if args.unfreeze else 0)
+    return space
 
 
 if __name__ == "__main__":

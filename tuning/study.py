@@ -1,0 +1,282 @@
+"""Study: all that a search consists of, made from its command line in whichever process runs it."""
+
+import argparse
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from hypermodel import TransferHyperModel
+from median_stopping import MedianStopping
+from metrics import Objective, balanced_class_weight, objective
+from outcome import PREFIX, Begun, Outcome
+from probe import run_probe
+from sharing import Sharing
+from summary import versions
+from trials import FOLDER, Trials, hyperband_needs
+
+from keras_transfer import FeatureCache, FrozenBackbone, ImageFolder, image_folder
+from keras_transfer.history_table import read_csv
+
+PROBE = "probe"
+_ACTIVATIONS = "activations"
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that a search consists of.
+
+    Attributes:
+        args: Of the command line.
+        output: The folder of the search.
+        data: The images.
+        hypermodel: What builds and fits the models of trials.
+        began: When the search began, as `time.monotonic()`.
+    """
+
+    args: argparse.Namespace
+    output: Path
+    data: ImageFolder
+    hypermodel: TransferHyperModel
+    began: float
+
+    @classmethod
+    def of(cls, args: argparse.Namespace, directory: Path, output: Path, began: float) -> "Study":
+        """Makes a study.
+
+        Args:
+            args: Of the command line, with a `Space` as `space`.
+            directory: The folder of images.
+            output: The folder of the search.
+            began: When the search began.
+
+        Raises:
+            ValueError: If arguments do not fit each other, the backbone or the images.
+            ImportError: If a package is missing.
+            OSError: If images or weights cannot be read.
+        """
+        _quiet()
+        _check_hyperband(args)
+        backbones = {name: _backbone(args, name) for name in _names(args)}
+        data = _images(args, directory)
+        cache = FeatureCache(
+            args.cache or output / _ACTIVATIONS, verbose=not args.json, seed=args.seed
+        )
+        hypermodel = TransferHyperModel(
+            backbones,
+            data.class_names,
+            space=args.space,
+            epochs=args.epochs,
+            flips=None if args.flips == "none" else args.flips,
+            cache=cache,
+            metric=args.metric,
+        )
+        return cls(args, output, data, hypermodel, began)
+
+    @property
+    def objective(self) -> Objective:
+        """What makes one trial better than another."""
+        return objective(self.args.metric)
+
+    @property
+    def deadline(self) -> float | None:
+        """When no trial may run any more, as `time.monotonic()`."""
+        minutes = self.args.minutes
+        return None if minutes is None else self.began + 60 * minutes - self._to_finish
+
+    @property
+    def _to_finish(self) -> float:
+        """Seconds that the end of a search takes, with the export and the report."""
+        return min(45.0, 6.0 * self.args.minutes)
+
+    @functools.cached_property
+    def folds(self) -> list[tuple[tf.data.Dataset, tf.data.Dataset]] | None:
+        """Pairs of training and validation data; `None` without folds."""
+        args = self.args
+        return None if args.folds is None else self.data.folds(args.folds, seed=args.seed)
+
+    def asked(self) -> dict[str, Any]:
+        """Returns all that decides on the trials, as JSON has it."""
+        args, data = self.args, self.data
+        splits = (data.train, data.valid, data.test)
+        return {
+            "data": [part.identity for part in splits if part is not None],
+            "classes": list(data.class_names),
+            "backbones": {
+                name: _digest(backbone) for name, backbone in self.hypermodel.backbones.items()
+            },
+            "space": args.space.to_dict(),
+            **{name: getattr(args, name) for name in _DECISIVE},
+            "versions": versions(),
+        }
+
+    def trials(
+        self,
+        on_begin: Callable[[Begun], None] | None = None,
+        on_end: Callable[[Outcome], None] | None = None,
+    ) -> Trials:
+        """Returns the trials, those of an earlier run included."""
+        args = self.args
+        trials = Trials(
+            self.hypermodel,
+            args.tuner,
+            objective=self.objective,
+            count=args.trials,
+            epochs=args.epochs,
+            seed=args.seed,
+            output=self.output,
+            deadline=self.deadline,
+            folds=self.folds,
+            on_begin=on_begin,
+            on_end=on_end,
+            callbacks=lambda: self._callbacks(trials),
+        )
+        return trials
+
+    def _callbacks(self, trials: Trials) -> list[keras.callbacks.Callback]:
+        if self.args.tuner == "hyperband" or self.args.no_early_stopping:
+            return []
+        warmup = max(1, self.args.epochs // 4)
+        return [MedianStopping(self.objective, trials.curves, warmup_epochs=warmup)]
+
+    @property
+    def fit_arguments(self) -> dict[str, Any]:
+        """What trials are fitted with besides data."""
+        if not self.args.balance:
+            return {}
+        return {"class_weight": balanced_class_weight(self.data.labels["train"])}
+
+    # ---- trial 0
+
+    @property
+    def probe_folder(self) -> Path:
+        """Where the outcome of the probe lies."""
+        return self.output / FOLDER / f"{PREFIX}{PROBE}"
+
+    def probe(self) -> Outcome:
+        """Returns the outcome of trial 0, a logistic regression, which is run only once."""
+        try:
+            return Outcome.read(self.probe_folder)
+        except (FileNotFoundError, ValueError):
+            pass
+        outcome = self._probed()
+        outcome.write(self.probe_folder)
+        return outcome
+
+    def _probed(self) -> Outcome:
+        name, backbone = next(iter(self.hypermodel.backbones.items()))
+        found = run_probe(
+            self.hypermodel.cache,
+            backbone,
+            self.folds or self.data,
+            self.args.seed,
+            balance=self.args.balance,
+        )
+        for note in found.notes:
+            warnings.warn(f"The probe: {note}", stacklevel=2)
+        scores = [one[self.objective.name] for one in found.folds]
+        return Outcome(
+            0,
+            PROBE,
+            "completed",
+            found.metrics[self.objective.name],
+            found.seconds,
+            {"backbone": name, "C": float(np.median(found.C))},
+            deviation=float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
+            metrics=found.metrics,
+            seed=self.args.seed,
+            folds=found.folds,
+        )
+
+    def epochs_of(self, outcome: Outcome) -> int:
+        """Returns how many epochs a trial has run, over all folds."""
+        trials = self.output / FOLDER / f"{PREFIX}{outcome.id}"
+        counts = (len(read_csv(file)[1]) for file in trials.glob("history*.csv"))
+        return sum(counts)
+
+    def sharing(self, seconds: float) -> Sharing:
+        """Returns what computing activations cost, for the time that it would cost each epoch.
+
+        Args:
+            seconds: What it took.
+        """
+        parts = (self.data.train, self.data.valid)
+        images = sum(len(part.labels) for part in parts if part is not None)
+        views = {"none": 1, "mirror": 2, "flips": 4, "dihedral": 8}[self.args.flips]
+        return Sharing(seconds / images / views, images, seconds)
+
+
+# What must be the same for a search to go on; the rest decides only on how much of it is run.
+_DECISIVE = (
+    "tuner",
+    "epochs",
+    "image_size",
+    "batch_size",
+    "flips",
+    "metric",
+    "balance",
+    "folds",
+    "seed",
+    "no_early_stopping",
+)
+
+
+def _quiet() -> None:
+    tf.get_logger().setLevel("ERROR")  # it warns of tracing for each new model
+
+
+def _names(args: argparse.Namespace) -> list[str]:
+    names = [name.strip() for name in args.backbone.split(",")]
+    if len(set(names)) < len(names) or not all(names):
+        raise ValueError(f"--backbone {args.backbone!r}. Expected names, each once, with commas.")
+    return names
+
+
+def _check_hyperband(args: argparse.Namespace) -> None:
+    if args.tuner == "hyperband" and args.trials < (needed := hyperband_needs(args.epochs)):
+        raise ValueError(
+            f"--tuner hyperband at {args.epochs} epochs needs {needed} trials until one has "
+            f"trained to the end. Received: --trials {args.trials}. Give more, or fewer epochs."
+        )
+
+
+def _backbone(args: argparse.Namespace, name: str) -> FrozenBackbone:
+    keras.utils.set_random_seed(args.seed)  # of random weights, and of tf.data's shuffles
+    weights = None if args.weights == "none" else args.weights
+    backbone = FrozenBackbone(name, weights=weights)
+    if args.space.unfreeze.most:
+        backbone.select(args.space.unfreeze.most)
+    try:
+        backbone.compute_output_shape((None, args.image_size, args.image_size, 3))
+    except Exception as error:
+        raise ValueError(
+            f"--image-size {args.image_size} does not fit backbone {name}: {error}"
+        ) from error
+    return backbone
+
+
+def _digest(backbone: FrozenBackbone) -> Mapping[str, str]:
+    return backbone.fingerprints()[backbone.link_names[-1]]
+
+
+def _images(args: argparse.Namespace, directory: Path) -> ImageFolder:
+    print(f"Reading {directory}", flush=True)
+    data = image_folder(
+        directory, image_size=args.image_size, batch_size=args.batch_size, seed=args.seed
+    )
+    print(data, flush=True)
+    if data.valid is None and args.folds is None:
+        raise ValueError("There is no validation split. Give images enough for one, or --folds 5.")
+    return data
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns what was asked for, as JSON has it."""
+    asked = {name: value for name, value in vars(args).items() if name != "space"}
+    plain = {k: str(v) if isinstance(v, Path) else v for k, v in asked.items()}
+    return {**plain, "space": args.space.to_dict()}

@@ -1,0 +1,175 @@
+"""The run of a search, from the probe to the report."""
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import asked
+import leaderboard
+from board import Board
+from outcome import Outcome
+from search_page import write_search_page
+from study import Study, settings
+from summary import summary, write_summary
+from trials import FOLDER, Trials
+from winner import OnTest, Winner, keep, on_test, winner_of
+
+from keras_transfer.examined import Examined, examine
+from keras_transfer.plots import history_figure, save_figure, search_figure
+
+
+def run(args: argparse.Namespace, directory: Path, began: float) -> int:
+    """Runs a search in this process; returns its exit code.
+
+    Args:
+        args: Of the command line.
+        directory: The folder of images.
+        began: When the search began, as `time.monotonic()`.
+
+    Raises:
+        ValueError: If arguments do not fit each other or what the output folder holds.
+        ImportError: If a package is missing.
+        OSError: If something cannot be read or written.
+    """
+    study = Study.of(args, directory, args.output, began)
+    output = study.output
+    output.mkdir(parents=True, exist_ok=True)
+    if asked.begin(output, study.asked()):
+        print(f"Going on with the search in {output}.", flush=True)
+    try:
+        trials = _trials(study)
+    except KeyboardInterrupt:
+        print("Interrupted before the first trial.", file=sys.stderr)
+        return 130
+    if trials.best is None:
+        return _nothing(study, trials)
+    finish(study, trials)
+    return 0
+
+
+def _trials(study: Study) -> Trials:
+    """Runs the trials; an interrupt ends them, and what has ended is reported."""
+    args = study.args
+    earlier = study.trials().outcomes
+    started = time.monotonic()
+    probe = study.probe()
+    sharing = study.sharing(time.monotonic() - started)
+    board = Board(
+        study.objective,
+        count=args.trials,
+        outcomes=earlier,
+        deadline=study.deadline,
+        sharing=lambda: sharing,
+        epochs_of=study.epochs_of,
+        quiet=args.json,
+    )
+    trials = study.trials(
+        lambda begun: board.on_begin(begun.trial, begun.hyperparameters), board.on_end
+    )
+    with board:
+        board.on_end(probe)
+        try:
+            trials.run(study.data.train, study.data.valid, **study.fit_arguments)
+        except KeyboardInterrupt:
+            if not trials.outcomes:
+                raise
+            print(f"Interrupted after {len(trials.outcomes)} trials.", file=sys.stderr)
+    return trials
+
+
+def _nothing(study: Study, trials: Trials) -> int:
+    if not trials.failures:
+        print(
+            "search.py: error: there was no time for a trial. Give more --minutes.", file=sys.stderr
+        )
+    else:
+        last = trials.failures[-1].failure
+        print(f"search.py: error: all trials failed: {last}", file=sys.stderr)
+    return 1
+
+
+def finish(study: Study, trials: Trials) -> None:
+    """Writes and prints what a search has come to."""
+    args, output, objective = study.args, study.output, study.objective
+    outcomes = [study.probe(), *trials.outcomes]
+    leaderboard.print_leaderboard(outcomes, objective)
+    leaderboard.write_leaderboard(output / "leaderboard.csv", outcomes, objective)
+    save_figure(
+        search_figure(leaderboard.as_trials(outcomes), score_name=objective.name),
+        output / "search.png",
+    )
+    history, epochs = trials.history(trials.ranked[0])
+    save_figure(history_figure(history, epochs, monitor=objective.name), output / "history.png")
+    if args.tensorboard is not None:
+        from tensorboard_log import write_tensorboard
+
+        write_tensorboard(args.tensorboard, outcomes, objective, output / FOLDER)
+    winner = winner_of(study, trials)
+    model = keep(winner.model, output)
+    model.export(output / "export" / "1", verbose=False)
+    seen, tested = _look_once(study, model)
+    _write(study, outcomes, winner, seen, tested)
+    _tell(study, trials, winner, tested)
+    if args.cache is None:
+        shutil.rmtree(output / "activations", ignore_errors=True)
+
+
+def _look_once(study: Study, model) -> tuple[Examined, OnTest | None]:
+    """What the model makes of the test split; without one, of the validation split."""
+    data = study.data
+    split = data.test if data.test is not None else data.valid
+    seen = examine(model, split, class_names=data.class_names, verbose=0)
+    if data.test is None:
+        return seen, None
+    return seen, on_test(study, seen.found.true, seen.found.probabilities)
+
+
+def _write(
+    study: Study,
+    outcomes: list[Outcome],
+    winner: Winner,
+    seen: Examined,
+    tested: OnTest | None,
+) -> None:
+    args, output, data = study.args, study.output, study.data
+    images = None if args.folds else len(data.labels["valid"])
+    write_search_page(
+        output,
+        outcomes,
+        study.objective,
+        winner=seen,
+        split="test" if tested else "validation",
+        average_of=winner.trials,
+        images=images,
+        settings=settings(args),
+    )
+    facts = {
+        **settings(args),
+        "classes": list(data.class_names),
+        "images": data.counts,
+        "average_of": list(winner.trials),
+        "seconds": round(time.monotonic() - study.began, 1),
+    }
+    content = summary(outcomes, study.objective, facts, images=images)
+    if tested:
+        content["test"] = tested.facts()
+    write_summary(output / "summary.json", content)
+
+
+def _tell(study: Study, trials: Trials, winner: Winner, tested: OnTest | None) -> None:
+    best = trials.ranked[0]
+    print(f"Best: trial {best.trial}, {best} in epoch {best.epoch}.")
+    if tested is None:
+        print("There is no test split.")
+    else:
+        print(f"Test, used once ({winner}): {tested.measures}.")
+        print(f"The probe on it: accuracy {tested.probe.accuracy.value:.2%}. {tested.paired}")
+    if study.args.directory is None:
+        from demo_data import PUBLISHED
+
+        told = ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in PUBLISHED.items())
+        print(f"Published on this data, on another split: {told}.")
+    minutes = (time.monotonic() - study.began) / 60
+    print(f"{minutes:.1f} minutes. Look at {study.output / 'report.html'}.")
