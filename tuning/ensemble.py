@@ -93,7 +93,8 @@ class Member:
             ValueError: If it is torn, or holds something else.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here, since NumPy leaves a file open that turns out to be torn.
+            with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 facts = json.loads(file[_FACTS].tobytes())
                 if facts["version"] != _VERSION:
                     raise ValueError(f"its version is {facts['version']!r}, not {_VERSION}")
