@@ -9,10 +9,26 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.data.ops import dataset_ops
 
 from keras_transfer import FrozenBackbone
 
 SIZE = 24
+
+
+def _untuned(dataset):
+    """Leaves a pipeline as it is written, unless a test says otherwise.
+
+    TensorFlow 2.21's thread that tunes a pipeline can miss that its iterator is gone, and sleep on
+    for up to a minute, with Python waiting. There is no public way to do without it everywhere;
+    this is the hook of tf.data's own debug mode.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset_ops._OptionsDataset(dataset, options)
+
+
+dataset_ops.DatasetV2._apply_debug_options = _untuned
 
 
 @pytest.fixture(autouse=True)
