@@ -21,7 +21,7 @@ def read_curves(trials_folder: Path, outcome: Outcome) -> Curves | None:
         ValueError: If the table is none.
     """
     path = trials_folder / f"{PREFIX}{outcome.id}" / FILE
-    return read_csv(path) if path.is_file() else None
+    return read_csv(path)[:2] if path.is_file() else None
 
 
 def epochs_run(trials_folder: Path, outcome: Outcome) -> int:

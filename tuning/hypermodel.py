@@ -83,7 +83,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         self.space = space or Space()
         self.epochs = epochs
         self.flips = flips
-        self.cache = cache or FeatureCache()
+        self.cache = FeatureCache() if cache is None else cache
         self.metric = metric
         self.objective = objective(metric)
         self.trained: Trained | None = None

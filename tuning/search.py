@@ -73,7 +73,7 @@ def _search(args: argparse.Namespace, began: float) -> int:
         args.directory = args.directory.resolve()
     try:
         from study_run import run
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError(f'{error}. Install what is missing: pip install -e ".[demo]"') from error
     return run(args, directory, began)
 

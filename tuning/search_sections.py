@@ -21,14 +21,13 @@ from outcome import Outcome
 from sharing import seconds_text
 
 from keras_transfer.examined import Examined
+from keras_transfer.intervals import DASH, percent
 from keras_transfer.page_parts import (
-    UNKNOWN,
     Chart,
     bullets,
     chart,
     interval,
     paragraph,
-    percent,
     preformatted,
     table,
 )
@@ -139,7 +138,7 @@ def _summary(found: Found) -> str:
         rows.append((f"best {found.objective.name}", score_text(found.best), ""))
     for gain in found.gains:
         rows.append((f"{gain.metric} of the probe", f"{gain.probe:.4f}", ""))
-        ends = UNKNOWN if gain.low is None else f"{gain.low:+.4f} to {gain.high:+.4f}"
+        ends = DASH if gain.low is None else f"{gain.low:+.4f} to {gain.high:+.4f}"
         rows.append((f"gain in {gain.metric} over the probe", f"{gain.value:+.4f}", ends))
     if found.winner is not None:
         accuracy = found.winner.numbers.accuracy
@@ -271,7 +270,7 @@ def _setting(value: Any) -> str:
         return ", ".join(f"{key}: {_setting(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_setting, value))
-    return UNKNOWN if value is None else str(value)
+    return DASH if value is None else str(value)
 
 
 def _method(found: Found) -> str:

@@ -21,7 +21,6 @@ from summary import versions
 from trials import FOLDER, Trials, hyperband_needs
 
 from keras_transfer import FeatureCache, FrozenBackbone, ImageFolder, image_folder
-from keras_transfer.history_table import read_csv
 
 PROBE = "probe"
 _ACTIVATIONS = "activations"
@@ -192,12 +191,6 @@ class Study:
             seed=self.args.seed,
             folds=found.folds,
         )
-
-    def epochs_of(self, outcome: Outcome) -> int:
-        """Returns how many epochs a trial has run, over all folds."""
-        trials = self.output / FOLDER / f"{PREFIX}{outcome.id}"
-        counts = (len(read_csv(file)[1]) for file in trials.glob("history*.csv"))
-        return sum(counts)
 
     def sharing(self, seconds: float) -> Sharing:
         """Returns what computing activations cost, for the time that it would cost each epoch.

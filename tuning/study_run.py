@@ -9,6 +9,7 @@ from pathlib import Path
 import asked
 import leaderboard
 from board import Board
+from curves import epochs_run
 from outcome import Outcome
 from search_page import write_search_page
 from study import Study, settings
@@ -16,6 +17,7 @@ from summary import summary, write_summary
 from trials import FOLDER, Trials
 from winner import OnTest, Winner, keep, on_test, winner_of
 
+from keras_transfer import TransferModel
 from keras_transfer.examined import Examined, examine
 from keras_transfer.plots import history_figure, save_figure, search_figure
 
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
 
 def _trials(study: Study) -> Trials:
     """Runs the trials; an interrupt ends them, and what has ended is reported."""
-    args = study.args
+    args, output = study.args, study.output
     earlier = study.trials().outcomes
     started = time.monotonic()
     probe = study.probe()
@@ -62,7 +64,7 @@ def _trials(study: Study) -> Trials:
         outcomes=earlier,
         deadline=study.deadline,
         sharing=lambda: sharing,
-        epochs_of=study.epochs_of,
+        epochs_of=lambda outcome: epochs_run(output / FOLDER, outcome),
         quiet=args.json,
     )
     trials = study.trials(
@@ -116,7 +118,7 @@ def finish(study: Study, trials: Trials) -> None:
         shutil.rmtree(output / "activations", ignore_errors=True)
 
 
-def _look_once(study: Study, model) -> tuple[Examined, OnTest | None]:
+def _look_once(study: Study, model: TransferModel) -> tuple[Examined, OnTest | None]:
     """What the model makes of the test split; without one, of the validation split."""
     data = study.data
     split = data.test if data.test is not None else data.valid

@@ -188,7 +188,7 @@ class Trials:
             FileNotFoundError: If it has failed.
             ValueError: If the file is torn.
         """
-        return read_csv(self.folder(outcome) / numbered(HISTORY, fold))
+        return read_csv(self.folder(outcome) / numbered(HISTORY, fold))[:2]
 
     def curves(self) -> list[list[float]]:
         """Returns the objective of each trial that was not stopped, epoch by epoch."""
