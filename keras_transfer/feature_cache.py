@@ -17,6 +17,7 @@ import tensorflow as tf
 from keras_transfer import extraction, pipelines
 from keras_transfer.array_file import FileArray
 from keras_transfer.cache_folder import CacheFolder, Entry
+from keras_transfer.flips import Flips
 from keras_transfer.frozen_backbone import FrozenBackbone
 from keras_transfer.keepable import NotKeepable
 from keras_transfer.kept_data import batches
@@ -25,7 +26,7 @@ from keras_transfer.memory import memory_budget, readable
 from keras_transfer.passes import Pass
 from keras_transfer.places import check_disk, in_memory, in_temporary_file, told_of_full_disk
 from keras_transfer.row_order import row_numbers
-from keras_transfer.views import AsTheyAre, Views
+from keras_transfer.views import AllFlips, AsTheyAre, Views
 
 _UNEVEN = "its batches have another number of rows than its batching makes; map rows before it"
 
@@ -138,7 +139,13 @@ class FeatureCache:
         self._alive: dict[int, Any] = {}  # so that no id is given to another object
 
     def dataset(
-        self, backbone: FrozenBackbone, data: tf.data.Dataset, *, after: str = "pooling"
+        self,
+        backbone: FrozenBackbone,
+        data: tf.data.Dataset,
+        *,
+        after: str = "pooling",
+        flips: Flips | None = None,
+        view: int = 0,
     ) -> tf.data.Dataset:
         """Returns the batches of a dataset with activations in place of images.
 
@@ -148,6 +155,8 @@ class FeatureCache:
             backbone: What makes the activations. It must be frozen up to `after`.
             data: Batches of `(images, labels)` or `(images, labels, sample_weights)`.
             after: A block's name, or `"pooling"` for the features.
+            flips: What makes views of the images, if not the images as they are are wanted.
+            view: Which of its views, 0 (the images as they are) to `flips.views - 1`.
 
         Returns:
             Batches of `({"after:<block>": activations}, labels, ...)`.
@@ -155,15 +164,19 @@ class FeatureCache:
         Raises:
             NotKeepable: If the rows are random, their number unknown, or the activations too many
                 for the disk; the message says why.
-            ValueError: If `after` lies above a block that is not frozen, or is unknown.
+            ValueError: If `after` lies above a block that is not frozen, or is unknown, or there is
+                no such view.
         """
+        views = AllFlips(flips) if flips is not None else AsTheyAre()
+        if not 0 <= view < views.count:
+            raise ValueError(f"view={view!r}. Expected 0 to {views.count - 1}.")
         if not isinstance(data, tf.data.Dataset):
             raise TypeError(
                 f"`data` is a {type(data).__name__}. Expected a tf.data.Dataset of batches; for an "
                 "array of images there is `array`."
             )
         pipeline = pipelines.inspect(data)
-        rows = self.rows(backbone, pipeline, after)
+        rows = self.rows(backbone, pipeline, after, views=views, view=view)
         return batches([rows], after, pipeline.order.indices(len(rows)))
 
     def array(self, backbone: FrozenBackbone, images: Any, *, after: str = "pooling") -> np.ndarray:

@@ -80,6 +80,42 @@ def f1_interval(hits: float, either: float) -> Estimate:
     return Estimate(*(2 * j / (1 + j) for j in (share.value, share.low, share.high)))
 
 
+def auc_interval(area: float, positives: int, negatives: int) -> Estimate:
+    """The area under an ROC curve with an interval that is not empty at 0 and 1.
+
+    That is method 5 of Newcombe, Statistics in Medicine 25 (2006): all areas that lie at most 1.96
+    of their own standard deviations (Hanley and McNeil, 1982, for classes of equal size) away.
+
+    Args:
+        area: 0..1.
+        positives: Images of the class.
+        negatives: All other images; without both kinds it is `UNKNOWN`.
+
+    Example:
+        >>> auc_interval(1.0, 20, 20)
+        Estimate(value=1.0, low=0.86..., high=1.0)
+    """
+    if not (positives and negatives):
+        return UNKNOWN
+    pairs, others = positives * negatives, (positives + negatives) / 2 - 1
+
+    def deviation(a: float) -> float:
+        shared = others * ((1 - a) / (2 - a) + a / (1 + a))
+        return math.sqrt(a * (1 - a) * (1 + shared) / pairs)
+
+    def end(far: float) -> float:
+        near = area
+        for _ in range(50):  # the half in which the distance comes to be 1.96 deviations
+            middle = (near + far) / 2
+            if abs(middle - area) > _Z * deviation(middle):
+                far = middle
+            else:
+                near = middle
+        return far
+
+    return Estimate(area, end(0.0), end(1.0))
+
+
 def bootstrap(
     confusion: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0
 ) -> np.ndarray:
@@ -105,3 +141,23 @@ def bootstrap(
         drawn[:, cells] = generator.multinomial(counts.sum(), counts / counts.sum(), _TOGETHER)
         found.append(statistic(drawn.reshape(_TOGETHER, *confusion.shape)))
     return np.quantile(np.concatenate(found), [0.025, 0.975], axis=0)
+
+
+def bootstrap_rows(
+    rows: int, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % interval of a number that follows from rows, by resampling them.
+
+    Args:
+        rows: How many there are, one at least.
+        statistic: Takes how often each row is drawn, `(draws, rows)`, and gives `(draws,)`, NaN
+            where there is nothing to count.
+        seed: Decides the draws. Default 0.
+    """
+    generator = np.random.default_rng(seed)
+    shares = np.full(rows, 1 / rows)
+    found = [
+        statistic(generator.multinomial(rows, shares, _TOGETHER)) for _ in range(DRAWS // _TOGETHER)
+    ]
+    low, high = np.nanquantile(np.concatenate(found), [0.025, 0.975])
+    return float(low), float(high)
