@@ -141,7 +141,7 @@ def test_the_backbone_runs_once_to_each_border_whatever_the_order_of_trials(monk
 
 @pytest.fixture
 def traced(monkeypatch):
-    """The training steps that were traced, by the model's id."""
+    """The training steps that were traced: only then Keras calls this in Python."""
     step, found = TransferModel.train_step, []
     monkeypatch.setattr(
         TransferModel, "train_step", lambda self, data: (found.append(1), step(self, data))[1]
@@ -171,22 +171,20 @@ def test_heads_of_equal_shape_share_what_is_traced_and_train_as_fresh_ones_do(tr
     )
 
 
-@pytest.mark.parametrize(
-    "other", [{"dropout": 0.6}, {"weight_decay": 0.0}, {"label_smoothing": 0.2}]
-)
-def test_what_is_a_constant_in_a_step_is_traced_anew(traced, other):
+def test_what_is_a_constant_in_a_step_is_traced_anew(traced):
     model = hypermodel()
     trial(model, HEAD, epochs=1)
     count = len(traced)
-    trial(model, {**HEAD, **other}, epochs=1)
-    assert len(traced) == 2 * count
+    for number, other in enumerate(({"dropout": 0.6}, {"weight_decay": 0.0}), 2):
+        trial(model, {**HEAD, **other}, epochs=1)
+        assert len(traced) == number * count
 
 
 def test_a_training_that_fails_leaves_the_model_as_it_was_whose_functions_it_used():
     model = hypermodel()
     first = trial(model, HEAD, epochs=1)
+    stop = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: _raise("no luck"))
     with pytest.raises(RuntimeError, match="no luck"):
-        stop = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: _raise("no luck"))
         trial(model, HEAD, seed=1, epochs=1, callbacks=[stop])
     weights = [weight.numpy() for weight in first.model.head.weights]
     expected = first.member.head_weights
