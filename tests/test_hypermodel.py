@@ -7,7 +7,13 @@ from hypermodel import TransferHyperModel
 from space import Range, Space
 from space_rules import SpaceError
 
-from keras_transfer import BlockUnfreezer, FeatureCache, FrozenBackbone, extraction
+from keras_transfer import (
+    BlockUnfreezer,
+    FeatureCache,
+    FrozenBackbone,
+    TransferModel,
+    extraction,
+)
 
 EPOCHS = 3
 FINE = {"unfreeze": 2, "pooling": "avg", "dropout": 0.5, "label_smoothing": 0.1, "lr_decay": 0.5}
@@ -131,6 +137,62 @@ def test_the_backbone_runs_once_to_each_border_whatever_the_order_of_trials(monk
     # Training and validation data each; average and maximum pooling.
     assert sorted(runs) == ["block2"] * 2 + ["block3"] * 2 + ["pooling"] * 4
     assert runs[0] == "block2"
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """The training steps that were traced: only then Keras calls this in Python."""
+    step, found = TransferModel.train_step, []
+    monkeypatch.setattr(
+        TransferModel, "train_step", lambda self, data: (found.append(1), step(self, data))[1]
+    )
+    return found
+
+
+def test_heads_of_equal_shape_share_what_is_traced_and_train_as_fresh_ones_do(traced):
+    model, values = hypermodel(flips="mirror"), {**HEAD, "hidden": 8}
+    first = trial(model, values)
+    kept, count = first.member.head_weights, len(traced)
+    again = trial(model, values, seed=1)  # another fold, or execution
+    faster = trial(model, {**values, "learning_rate": 5e-3}, seed=2)
+    assert len(traced) == count > 0
+    assert equal(again, trial(hypermodel(flips="mirror"), values, seed=1))
+    assert len(traced) > count
+    fresh = trial(hypermodel(flips="mirror"), {**values, "learning_rate": 5e-3}, seed=2)
+    assert equal(faster, fresh)
+    # Each model keeps what it has trained, that whose functions were used among them.
+    for one in (first, again, faster):
+        weights = [weight.numpy() for weight in one.model.head.weights]
+        assert all(
+            np.array_equal(a, b) for a, b in zip(weights, one.member.head_weights, strict=True)
+        )
+    assert all(
+        np.array_equal(a, b.numpy()) for a, b in zip(kept, first.model.head.weights, strict=True)
+    )
+
+
+def test_what_is_a_constant_in_a_step_is_traced_anew(traced):
+    model = hypermodel()
+    trial(model, HEAD, epochs=1)
+    count = len(traced)
+    for number, other in enumerate(({"dropout": 0.6}, {"weight_decay": 0.0}), 2):
+        trial(model, {**HEAD, **other}, epochs=1)
+        assert len(traced) == number * count
+
+
+def test_a_training_that_fails_leaves_the_model_as_it_was_whose_functions_it_used():
+    model = hypermodel()
+    first = trial(model, HEAD, epochs=1)
+    stop = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: _raise("no luck"))
+    with pytest.raises(RuntimeError, match="no luck"):
+        trial(model, HEAD, seed=1, epochs=1, callbacks=[stop])
+    weights = [weight.numpy() for weight in first.model.head.weights]
+    expected = first.member.head_weights
+    assert all(np.array_equal(a, b) for a, b in zip(weights, expected, strict=True))
+
+
+def _raise(message: str) -> None:
+    raise RuntimeError(message)
 
 
 def test_fine_tuning_begins_after_the_frozen_epochs_with_a_decay_from_block_to_block(three):
