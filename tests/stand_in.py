@@ -1,13 +1,17 @@
 """What a search runs in tests of the search itself: trials that take no time and train nothing."""
 
+import os
 import random
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import keras_tuner
+from chief import Patience, serve
 from metrics import Objective
 from trials import Trials
+from worker import work
 
 OBJECTIVE = Objective("val_loss", "min")
 
@@ -80,3 +84,24 @@ def trials(output: Path, hypermodel: StandIn | None = None, **changes) -> Trials
         **changes,
     }
     return Trials(hypermodel or StandIn(), **arguments)
+
+
+def run_chief(output: Path, port: int, count: int) -> None:
+    """What a process does that is a chief."""
+    patience = Patience(silence=2.0, first=60.0, next=10.0)
+    sys.exit(serve(trials(output, count=count), address=f"127.0.0.1:{port}", patience=patience))
+
+
+def run_worker(output: Path, port: int, name: str, seconds: float = 0.05) -> None:
+    """What a process does that is a worker; it notes in a file which trials it fits."""
+    os.environ["KERASTUNER_TUNER_ID"] = name
+    os.environ["KERASTUNER_ORACLE_IP"] = "127.0.0.1"
+    os.environ["KERASTUNER_ORACLE_PORT"] = str(port)
+    hypermodel = StandIn(seconds)
+
+    def note(number: int) -> None:
+        with (output / "fits.txt").open("a") as file:
+            file.write(f"{hypermodel.built[-1]['rate']}\n")
+
+    hypermodel.before_fit = note
+    sys.exit(work(trials(output, hypermodel), wait=20.0))

@@ -271,6 +271,19 @@ class DurableOracle(Oracle):
                 self.save()
             return trial
 
+    def exhausted(self) -> bool:
+        """Whether all trials have ended, or no time is left for another; KerasTuner may know more.
+
+        A grid, or Hyperband, can also come to its end before `max_trials`.
+        """
+        with self._lock:
+            if self.ongoing_trials:
+                return False
+            if self._closed or not self._in_time():
+                return True
+            most = self.max_trials
+            return not self._retry_queue and most is not None and len(self.trials) >= most
+
     def close(self) -> None:
         """Lets no further trial begin."""
         self._closed = True

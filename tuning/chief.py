@@ -1,0 +1,167 @@
+"""The chief of a search: has the oracle, gives trials to workers, and knows when it is over."""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import grpc
+from exit_codes import ALL_FAILED, DONE, INTERRUPTED, NO_WORKERS
+from keras_tuner.src import protos  # no public name, see oracle_service.py
+from oracle_service import OracleService
+from trials import Trials
+
+# A worker says once a second that it lives, from a thread of its own. Ten are more than TensorFlow
+# or a busy machine ever holds that thread up.
+SILENCE = 10.0
+_PAUSE = 0.25
+_CALLS = 64  # that wait or are answered at a time
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a chief waits, in seconds.
+
+    Attributes:
+        silence: After so long without a sign of life a worker is taken for dead.
+        first: For the first worker, which reads its data before.
+        next: For another one, when all have died.
+    """
+
+    silence: float = SILENCE
+    first: float = 600.0
+    next: float = 60.0
+
+
+class Workers(Protocol):
+    """Workers that belong to the chief."""
+
+    def start(self, address: str) -> None:
+        """Starts them."""
+
+    def check(self) -> int:
+        """Starts those again that have died; returns how many there are."""
+
+    def stop(self) -> None:
+        """Ends those that are left."""
+
+
+def serve(
+    trials: Trials,
+    *,
+    address: str | None = None,
+    workers: Workers | None = None,
+    patience: Patience | None = None,
+) -> int:
+    """Lets workers run all trials, and returns when they have, or when nobody is left who could.
+
+    Args:
+        trials: The trials. The process must not run them itself.
+        address: Host and port, 0 for any port; from KerasTuner's environment variables unless
+            given.
+        workers: Workers to start, and to end when it is over; `None` for those that come.
+        patience: How long to wait for workers.
+
+    Returns:
+        `DONE`, `ALL_FAILED`, `NO_WORKERS` or `INTERRUPTED` of exit_codes.py.
+
+    Raises:
+        OSError: If the port is in use, or the state of the search cannot be written.
+
+    Example:
+        >>> serve(trials, address="127.0.0.1:0", workers=LocalWorkers(command, 4, output))
+    """
+    trials.oracle.adopt()
+    service = OracleService(trials.oracle)
+    try:
+        with _server(service, address or _address()) as bound:
+            code = _until_over(trials, service, bound, workers, patience or Patience())
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    if code == DONE and trials.best is None:
+        return ALL_FAILED
+    return code
+
+
+def _address() -> str:
+    return f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
+
+
+@contextlib.contextmanager
+def _server(service: OracleService, address: str) -> Iterator[str]:
+    """Serves within a block; gives the address with the port that it is."""
+    host, _, port = address.rpartition(":")
+    _check_free(host, port)
+    # Two servers may share a port unless told otherwise, and workers would find either.
+    options = [("grpc.so_reuseport", 0)]
+    server = grpc.server(ThreadPoolExecutor(_CALLS), options=options)
+    protos.get_service_grpc().add_OracleServicer_to_server(service, server)
+    bound = server.add_insecure_port(address)
+    server.start()
+    try:
+        yield f"{host}:{bound}"
+    finally:
+        service.oracle.close()
+        server.stop(grace=1.0).wait()
+
+
+def _check_free(host: str, port: str) -> None:
+    """Refuses a port that is in use, of which gRPC says less."""
+    try:
+        socket.create_server((host.strip("[]"), int(port))).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise OSError(
+            f"Port {port} of {host} cannot be used ({error}). Is another search running? Give "
+            "KERASTUNER_ORACLE_PORT another port, and KERASTUNER_ORACLE_IP an address of this "
+            "machine."
+        ) from error
+
+
+def _until_over(
+    trials: Trials, service: OracleService, address: str, workers: Workers | None, wait: Patience
+) -> int:
+    if trials.oracle.exhausted():
+        return DONE
+    if workers is None:
+        return _watch(trials, service, None, wait)
+    try:
+        workers.start(address)
+        return _watch(trials, service, workers, wait)
+    finally:
+        workers.stop()
+
+
+def _watch(trials: Trials, service: OracleService, workers: Workers | None, wait: Patience) -> int:
+    oracle, began = trials.oracle, time.monotonic()
+    latest = began  # when somebody was alive
+    while True:
+        if service.error is not None:
+            raise service.error
+        _release_the_dead(trials, service, began, wait.silence)
+        alive, now = service.alive(wait.silence), time.monotonic()
+        latest = now if alive else latest
+        over = oracle.exhausted() or (service.stopped.is_set() and not oracle.ongoing_trials)
+        if over and not alive:
+            return DONE
+        there = workers.check() if workers is not None and not over else 1
+        patience = wait.next if service.pulse else wait.first
+        if not over and not alive and (not there or now - latest > patience):
+            return NO_WORKERS
+        time.sleep(_PAUSE)
+
+
+def _release_the_dead(trials: Trials, service: OracleService, began: float, silence: float) -> None:
+    now = time.monotonic()
+    for tuner_id in list(trials.oracle.ongoing_trials):
+        if now - service.pulse.get(tuner_id, began) > silence:
+            trial = trials.oracle.release(tuner_id)
+            if trial is not None and trial.status == "RUNNING":
+                print(
+                    f"{tuner_id} has been silent for {silence:.0f} s. Trial "
+                    f"{int(trial.trial_id) + 1} goes to another worker.",
+                    flush=True,
+                )

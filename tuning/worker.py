@@ -1,0 +1,54 @@
+"""A worker of a search: runs the trials that a chief gives it."""
+
+import os
+import sys
+import uuid
+from typing import Any
+
+from chief_client import CHIEF_WAIT, ChiefClient, ChiefLost
+from exit_codes import BAD_INPUT, CHIEF_LOST, DONE, INTERRUPTED
+from local_workers import end_with_parent
+from trials import FOLDER, Trials
+
+
+def work(
+    trials: Trials,
+    train: Any = None,
+    valid: Any = None,
+    *,
+    wait: float = CHIEF_WAIT,
+    **arguments: Any,
+) -> int:
+    """Runs trials of a chief until it has no more.
+
+    The chief's address and this worker's name are in KerasTuner's environment variables. A part
+    is added to the name, so that one that died and the next of its name are not mistaken.
+
+    Args:
+        trials: The trials, in the chief's folder.
+        train: Training data, unless there are folds.
+        valid: Validation data, unless there are folds.
+        wait: Seconds to wait for a chief that is gone.
+        **arguments: Further ones for `fit`.
+
+    Returns:
+        `DONE`, `CHIEF_LOST`, `BAD_INPUT` if the folder is not shared, or `INTERRUPTED`.
+
+    Example:
+        >>> sys.exit(work(trials, data.train, data.valid))
+    """
+    end_with_parent()
+    address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
+    tuner_id = f"{os.environ['KERASTUNER_TUNER_ID']}-{uuid.uuid4().hex[:6]}"
+    try:
+        with ChiefClient(address, tuner_id, trials.output / FOLDER, wait) as chief:
+            trials.work(chief, tuner_id, train, valid, **arguments)
+    except ChiefLost as error:
+        print(f"{tuner_id}: {error}", file=sys.stderr, flush=True)
+        return CHIEF_LOST
+    except OSError as error:
+        print(f"{tuner_id}: {error}", file=sys.stderr, flush=True)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return DONE
