@@ -145,7 +145,7 @@ def test_a_terminal_has_a_live_line_that_is_gone_in_the_end(monkeypatch):
         board.on_end(outcome(1, 0.5))
         board.on_begin(2, {"hidden": 128})
         written = screen.getvalue()
-        assert "trial 1 of 20: val_loss 0.5000" in written
+        assert "trial 1 of 20: val_loss 0.5000, val_accuracy 0.9000\n" in written
         assert "trial 2 of 20 | best: trial 1, val_loss 0.5000 | 3 min 10 s left" in written
         board.on_begin(3, {"hidden": 32})
         assert board.now().startswith("trial 1 of 20 done, 2 running")

@@ -130,6 +130,7 @@ def test_axes_suit_their_values():
                                                              "2e-3", "5e-3", "0.01"]  # fmt: skip
     assert ticks([0.0, 0.35, 0.7]) == ["0", "0.35", "0.7"]
     assert ticks([True, False]) == ["True", "False"]
+    assert hyperparameter_axis("a", small(["avg", "max", "avg"], [1, 2, 3])).places == (0, 1, 0)
     assert ticks([1, 2]) == ["1", "2"]
     assert ticks(["max", 3]) == ["max", "3"]
 

@@ -156,7 +156,8 @@ class Board:
     def _line(self, outcome: Outcome) -> str:
         name = f"trial {outcome.trial} of {self.count}" if outcome.trial else "trial 0 (probe)"
         stopped = " (stopped)" if outcome.status == "stopped" else ""
-        return " | ".join((f"{name}: {outcome}{stopped}", *self.told()))
+        told = () if self._live is not None else self.told()  # the live line tells it
+        return " | ".join((f"{name}: {outcome}{stopped}", *told))
 
     def _say(self, line: str) -> None:
         if self.quiet:
