@@ -23,7 +23,7 @@ from trials import FOLDER, Trials, hyperband_needs
 from keras_transfer import FeatureCache, FrozenBackbone, ImageFolder, image_folder
 
 PROBE = "probe"
-_ACTIVATIONS = "activations"
+ACTIVATIONS = "activations"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Study:
         backbones = {name: _backbone(args, name) for name in _names(args)}
         data = _images(args, directory)
         cache = FeatureCache(
-            args.cache or output / _ACTIVATIONS, verbose=not args.json, seed=args.seed
+            args.cache or output / ACTIVATIONS, verbose=not args.json, seed=args.seed
         )
         hypermodel = TransferHyperModel(
             backbones,

@@ -1,6 +1,7 @@
 """The run of a search, from the probe to the report."""
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -9,13 +10,17 @@ from pathlib import Path
 import asked
 import leaderboard
 from board import Board
+from chief import serve
 from curves import epochs_run
+from exit_codes import ALL_FAILED, DONE, INTERRUPTED
+from local_workers import LocalWorkers, end_with_parent
 from outcome import Outcome
 from search_page import write_search_page
-from study import Study, settings
+from study import ACTIVATIONS, Study, settings
 from summary import summary, write_summary
 from trials import FOLDER, Trials
 from winner import OnTest, Winner, keep, on_test, winner_of
+from worker import work
 
 from keras_transfer import TransferModel
 from keras_transfer.examined import Examined, examine
@@ -35,24 +40,37 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
         ImportError: If a package is missing.
         OSError: If something cannot be read or written.
     """
+    end_with_parent()
     study = Study.of(args, directory, args.output, began)
     output = study.output
     output.mkdir(parents=True, exist_ok=True)
-    if asked.begin(output, study.asked()):
+    went_on = asked.begin(output, study.asked())
+    if _is_worker():
+        return work(study.trials(), study.data.train, study.data.valid, **study.fit_arguments)
+    if went_on:
         print(f"Going on with the search in {output}.", flush=True)
     try:
-        trials = _trials(study)
+        trials, code = _trials(study)
     except KeyboardInterrupt:
-        print("Interrupted before the first trial.", file=sys.stderr)
-        return 130
-    if trials.best is None:
-        return _nothing(study, trials)
-    finish(study, trials)
-    return 0
+        code, trials = INTERRUPTED, study.trials()
+    told = len(trials.outcomes)
+    if code == INTERRUPTED:
+        when = f"after {told} trials" if told else "before the first trial ended"
+        print(f"Interrupted {when}.", file=sys.stderr)
+    if trials.best is not None and code in (DONE, INTERRUPTED):
+        finish(study, trials)
+        return DONE
+    return code or _nothing(trials)
 
 
-def _trials(study: Study) -> Trials:
-    """Runs the trials; an interrupt ends them, and what has ended is reported."""
+def _is_worker() -> bool:
+    """Whether KerasTuner's variables make this process a worker of another machine's chief."""
+    tuner_id = os.environ.get("KERASTUNER_TUNER_ID", "")
+    return "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in tuner_id
+
+
+def _trials(study: Study) -> tuple[Trials, int]:
+    """Runs the trials, here or by workers; what has ended lies in files whatever happens."""
     args, output = study.args, study.output
     earlier = study.trials().outcomes
     started = time.monotonic()
@@ -62,6 +80,7 @@ def _trials(study: Study) -> Trials:
         study.objective,
         count=args.trials,
         outcomes=earlier,
+        workers=args.workers,
         deadline=study.deadline,
         sharing=lambda: sharing,
         epochs_of=lambda outcome: epochs_run(output / FOLDER, outcome),
@@ -72,16 +91,21 @@ def _trials(study: Study) -> Trials:
     )
     with board:
         board.on_end(probe)
-        try:
-            trials.run(study.data.train, study.data.valid, **study.fit_arguments)
-        except KeyboardInterrupt:
-            if not trials.outcomes:
-                raise
-            print(f"Interrupted after {len(trials.outcomes)} trials.", file=sys.stderr)
-    return trials
+        if "KERASTUNER_ORACLE_IP" in os.environ:
+            return trials, serve(trials)
+        if args.workers > 1:
+            workers = LocalWorkers(_command(args), args.workers, output)
+            return trials, serve(trials, address="127.0.0.1:0", workers=workers)
+        trials.run(study.data.train, study.data.valid, **study.fit_arguments)
+    return trials, DONE
 
 
-def _nothing(study: Study, trials: Trials) -> int:
+def _command(args: argparse.Namespace) -> list[str]:
+    """What a worker of this search is started with."""
+    return [sys.executable, *sys.argv, "--output", str(args.output), "--workers", "1"]
+
+
+def _nothing(trials: Trials) -> int:
     if not trials.failures:
         print(
             "search.py: error: there was no time for a trial. Give more --minutes.", file=sys.stderr
@@ -89,7 +113,7 @@ def _nothing(study: Study, trials: Trials) -> int:
     else:
         last = trials.failures[-1].failure
         print(f"search.py: error: all trials failed: {last}", file=sys.stderr)
-    return 1
+    return ALL_FAILED
 
 
 def finish(study: Study, trials: Trials) -> None:
@@ -115,7 +139,7 @@ def finish(study: Study, trials: Trials) -> None:
     _write(study, outcomes, winner, seen, tested)
     _tell(study, trials, winner, tested)
     if args.cache is None:
-        shutil.rmtree(output / "activations", ignore_errors=True)
+        shutil.rmtree(output / ACTIVATIONS, ignore_errors=True)
 
 
 def _look_once(study: Study, model: TransferModel) -> tuple[Examined, OnTest | None]:
