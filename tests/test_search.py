@@ -37,10 +37,13 @@ def five_classes(tmp_path_factory):
 
 @pytest.fixture
 def nothing_exported(monkeypatch):
-    """Spares the time of an export, where a test does not look at it."""
-    import results
+    """Spares the time of an export and of a page, where a test does not look at them."""
+    import study_run
 
-    monkeypatch.setattr(results, "export", lambda *args: None)
+    from keras_transfer import TransferModel
+
+    monkeypatch.setattr(TransferModel, "export", lambda *args, **kwargs: None)
+    monkeypatch.setattr(study_run, "write_search_page", lambda *args, **kwargs: None)
 
 
 @pytest.mark.slow
@@ -48,6 +51,8 @@ def test_a_search_on_five_classes_leaves_all_its_results(five_classes, tmp_path,
     output = tmp_path / "run"
     assert search.main([str(five_classes), "--output", str(output), *QUICK]) == 0
     expected = [
+        "report.html",
+        "search.json",
         "leaderboard.csv",
         "search.png",
         "history.png",
@@ -58,16 +63,20 @@ def test_a_search_on_five_classes_leaves_all_its_results(five_classes, tmp_path,
     assert all((output / name).exists() for name in expected)
     assert not [path for path in output.iterdir() if "unfinished" in path.name]
     out = capsys.readouterr().out
+    assert "trial 0 (probe): val_loss" in out
     assert "trial 2 of 2: val_loss" in out
     assert "left" in out
+    assert not (output / "activations").exists()
 
     with (output / "leaderboard.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["val_loss"]) for row in rows] == sorted(float(r["val_loss"]) for r in rows)
-    assert {"hidden", "dropout", "learning_rate", "fine_tuning_learning_rate"} <= set(rows[0])
+    assert rows[0]["status"] == "probe"
+    losses = [float(row["val_loss"]) for row in rows[1:]]
+    assert losses == sorted(losses)
+    assert {"hidden", "dropout", "learning_rate", "weight_decay"} <= set(rows[0])
 
     summary = json.loads((output / "summary.json").read_text())
-    assert summary["best"]["trial"] == int(rows[0]["trial"])
+    assert summary["best"]["trial"] == int(rows[1]["trial"])
     assert summary["test"]["images"] == sum(summary["images"]["test"].values())
     assert summary["test"]["low"] < summary["test"]["accuracy"] < summary["test"]["high"]
 
@@ -104,7 +113,10 @@ def test_the_same_seed_gives_the_same_search_and_0_is_a_seed(five_classes, tmp_p
             search.main([*map(str, arguments), "--average", "1"])
         with (output / "leaderboard.csv").open() as file:
             boards.append(
-                [{k: v for k, v in r.items() if k != "seconds"} for r in csv.DictReader(file)]
+                [
+                    {k: v for k, v in r.items() if k not in ("seconds", "worker")}
+                    for r in csv.DictReader(file)
+                ]
             )
     assert boards[0] == boards[1]
     assert boards[0] != boards[2]
@@ -121,9 +133,11 @@ def test_the_backbone_runs_once_for_all_trials(five_classes, tmp_path, monkeypat
         extraction, "by_keras", lambda *args: (runs.append(args[1]), by_keras(*args))[1]
     )
     monkeypatch.setattr(extraction, "WORTH_SECONDS", 1e9)  # by_openvino asks by_keras, too
-    search.main([str(five_classes), "--output", str(tmp_path / "run"), *QUICK])
-    # Training and validation data, each to the border of fine-tuning, and on from there.
-    assert sorted(runs) == ["block7", "block7", "pooling", "pooling"]
+    output = ["--output", str(tmp_path / "run"), "--unfreeze", "1"]
+    search.main([str(five_classes), *output, *QUICK, "--average", "1"])
+    # Training and validation data, each to the border of fine-tuning, and on from there, however
+    # trials pool; then the test images, for the probe.
+    assert sorted(runs) == ["block7", "block7", *["pooling"] * 3]
 
 
 @pytest.mark.slow
@@ -142,26 +156,19 @@ def test_when_all_trials_fail_the_reason_is_last_on_the_screen(
     assert captured.err.strip().endswith("all trials failed: RuntimeError: no luck today")
 
 
-@pytest.mark.parametrize("where", ["_images", "_search"])
-def test_an_interrupt_before_the_first_trial_is_told_and_leaves_nothing(
-    tmp_path, monkeypatch, capsys, where
+def test_an_interrupt_while_the_images_are_read_is_told_and_leaves_nothing(
+    five_classes, tmp_path, monkeypatch, capsys
 ):
-    output = tmp_path / "run"
-
-    class NoTrials:
-        outcomes = ()
+    import study
 
     def interrupted(*args):
-        if where == "_images":
-            raise KeyboardInterrupt
-        (output / "trials").mkdir(parents=True)
-        return NoTrials
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(search, "_images", lambda *args: None)
-    monkeypatch.setattr(search, where, interrupted)
-    assert search.main([str(tmp_path), "--output", str(output), *QUICK]) == 130
+    monkeypatch.setattr(study, "_images", interrupted)
+    output = tmp_path / "run"
+    assert search.main([str(five_classes), "--output", str(output), "--weights", "none"]) == 130
     assert not output.exists()
-    assert ("Interrupted" in capsys.readouterr().err) == (where == "_images")
+    assert "Interrupted" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -244,7 +251,7 @@ def test_an_interrupted_search_reports_what_has_ended(five_classes, tmp_path, mo
 
     monkeypatch.setattr(TransferHyperModel, "fit", interrupted)
     assert search.main([str(five_classes), "--output", str(tmp_path / "run"), *QUICK]) == 0
-    assert "Interrupted after 1 trials" in capsys.readouterr().err
+    assert "Interrupted after 1 trial" in capsys.readouterr().err
     assert (tmp_path / "run" / "export" / "1").exists()
 
 

@@ -98,6 +98,14 @@ class TransferHyperModel(keras_tuner.HyperModel):
         self._origins: dict[str, str] = {}
         self._twins: dict[tuple[str, str], FrozenBackbone] = {}
 
+    def border(self, backbone: str) -> str | None:
+        """Returns the link that no trial trains anything below; `None` if there is none.
+
+        Args:
+            backbone: The name of a backbone.
+        """
+        return self.backbones[backbone].border_without(self._may_train[backbone])
+
     def _top(self, backbone: str, count: int) -> tuple[str, ...]:
         return self.backbones[backbone].select(count) if count else ()
 

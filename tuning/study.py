@@ -169,6 +169,11 @@ class Study:
 
     def _probed(self) -> Outcome:
         name, backbone = next(iter(self.hypermodel.backbones.items()))
+        border = self.hypermodel.border(name)
+        if border is not None:  # the images run through it once, and on from there
+            for part in (self.data.train, self.data.valid):
+                if part is not None:
+                    self.hypermodel.cache.dataset(backbone, part.ordered, after=border)
         found = run_probe(
             self.hypermodel.cache,
             backbone,

@@ -98,7 +98,7 @@ class Trials:
         )
         # KerasTuner explores which hyperparameters there are when it makes a tuner.
         BaseTuner(oracle, self.hypermodel, directory=str(self.output), project_name=FOLDER)
-        oracle.on_begin, oracle.on_end = self.on_begin, self._ended
+        oracle.on_begin, oracle.on_end = self.on_begin, self.on_end
         return oracle
 
     def run(self, train: Any = None, valid: Any = None, **arguments: Any) -> None:
@@ -197,13 +197,10 @@ class Trials:
 
     # ---- as they end
 
-    def _ended(self, outcome: Outcome) -> None:
+    def _print(self, outcome: Outcome) -> None:
         if outcome.failed and not self._traceback_told:
             self._traceback_told = True
             print(outcome.traceback, flush=True)
-        self.on_end(outcome)
-
-    def _print(self, outcome: Outcome) -> None:
         outcomes, best = self.outcomes, self.best
         left = self.count - len(outcomes)
         told = f"best: trial {best.trial}, {best}" if best else "no best yet"
