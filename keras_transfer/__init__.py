@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 # from an export alone, starts without. (While Python looks for a module to run, argv[0] is "-m".)
 _COMMAND = ("-m", "keras_transfer.predict")
 if _sys.argv[:1] != ["-m"] or _COMMAND not in zip(_sys.orig_argv, _sys.orig_argv[1:], strict=False):
+    from keras_transfer.averaged_views import AveragedViews as AveragedViews
     from keras_transfer.block_unfreezer import BlockUnfreezer as BlockUnfreezer
     from keras_transfer.feature_cache import FeatureCache as FeatureCache
     from keras_transfer.find_learning_rate import RateFinding as RateFinding
