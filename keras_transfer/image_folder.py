@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,6 +111,15 @@ class ImageFolder:
             )
             for number in range(k)
         ]
+
+    def afresh(self) -> "ImageFolder":
+        """Returns the same datasets, with the order of `train` as before its first epoch.
+
+        The order of a dataset goes on from fit to fit, and takes in the global seed of the moment
+        when it is made. Where a fit should not depend on how many there were before,
+        call `keras.utils.set_random_seed`, then this or `folds`, before each.
+        """
+        return replace(self, train=self._source.split("train", self._rows["train"]))
 
     @property
     def _to_fold(self) -> np.ndarray:

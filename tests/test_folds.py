@@ -165,6 +165,26 @@ def test_no_two_of_them_are_taken_for_one_another(photos):
     assert again == [one.identity for one in folds[:6]]
 
 
+@pytest.mark.parametrize("of", ["afresh", "folds", "train_and_valid"])
+def test_made_again_under_a_seed_the_order_depends_on_that_alone(photos, of):
+    data = read(photos)
+
+    def order(seed):
+        keras.utils.set_random_seed(seed)
+        if of == "folds":
+            train = data.folds(3)[0][0]
+        else:
+            train = data.afresh().train if of == "afresh" else data.afresh().train_and_valid
+        index = np.concatenate(list(train.index_batches.as_numpy_iterator()))
+        list(train)
+        return index.tolist()
+
+    first, other = order(1), order(2)
+    assert order(1) == first != other
+    assert data.afresh().train.identity == data.train.identity
+    assert data.afresh().valid is data.valid
+
+
 # ---- on kept activations
 
 

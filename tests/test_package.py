@@ -25,6 +25,7 @@ LAYERS = (
     "pixels",
     "page_frame",
     "page_parts",
+    "averaged_views",
     "transfer_model",
     "exporting",
     "replacing",
