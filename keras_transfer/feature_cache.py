@@ -192,6 +192,7 @@ class FeatureCache:
         views: Views | None = None,
         view: int = 0,
         verbose: bool = True,
+        fingerprints: Mapping[str, Mapping[str, str]] | None = None,
     ) -> Rows:
         """Returns the kept rows of a pipeline, computed now if there are none.
 
@@ -202,12 +203,14 @@ class FeatureCache:
             views: What the images go through before, `None` for nothing.
             view: Which of its views.
             verbose: Whether to show progress, unless the cache does not.
+            fingerprints: Those of the backbone, from whoever knows them already: they take longer
+                than to find what is kept.
         """
         _check_frozen(backbone, after)
         if not pipeline.batches:
             raise NotKeepable("there are no rows in it")
         views = views or AsTheyAre()
-        fingerprints = backbone.fingerprints()
+        fingerprints = fingerprints or backbone.fingerprints()
         origin = {
             "data": self._data_key(pipeline),
             "view": views.key(view),

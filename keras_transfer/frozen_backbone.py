@@ -302,25 +302,17 @@ class FrozenBackbone(keras.layers.Layer):
             pooling: As for `FrozenBackbone`; `"same"` for that of this one.
 
         Returns:
-            A backbone with the same weights and names. All that is not copied is frozen.
+            A backbone with the same weights and names, frozen.
 
         Raises:
-            ValueError: If a block of this one that would be shared is not frozen, or `own` matches
-                no block.
+            ValueError: If a block of this one is not frozen, or `own` matches no block.
         """
-        names = set(self.select(own)) if own not in ((), []) else set()
-        shared = {
-            name
-            for link in self._chain
-            if names.isdisjoint(_unit_names(link))
-            for name in _unit_names(link)
-        }
-        if unfrozen := sorted(shared.intersection(self._unfrozen)):
+        if unfrozen := self._unfrozen:
             raise ValueError(
                 f"Backbone '{self.name}' cannot share what trains: {', '.join(unfrozen)}. Freeze "
-                "it first, or let the twin have its own."
+                "it first; the twin's blocks can then be unfrozen."
             )
-        unfrozen = self._unfrozen
+        names = set(self.select(own)) if own not in ((), []) else set()
         twin = type(self)(
             self._source.value,
             pooling=self.pooling if pooling == "same" else pooling,
@@ -332,8 +324,6 @@ class FrozenBackbone(keras.layers.Layer):
         ]
         twin._chain.clear()  # item by item, Keras would not track what takes its place
         twin._chain.extend(chain)
-        if unfrozen:  # the twin has frozen what it was made from
-            self.unfreeze(unfrozen)
         return twin
 
     def select(self, which: str | int | Sequence[str]) -> tuple[str, ...]:

@@ -143,21 +143,30 @@ class Keeper:
         if part.is_array and loop.get("shuffle") == "batch":
             raise NotKeepable("shuffle='batch' is Keras' own way through files of arrays")
         views, pipeline = self._views(part.augmentation), self._pipeline(part)
+        prints = self._backbone.fingerprints()
         lowest = self._backbone.border_without(self._will_train)
         if lowest not in (None, border):
             with contextlib.suppress(NotKeepable):  # it may be too much; the border may not
-                self._rows(pipeline, lowest, views)
-        rows = self._rows(pipeline, border, views)
+                self._rows(pipeline, lowest, views, prints)
+        rows = self._rows(pipeline, border, views, prints)
         if self._check is not None and rows[0].rest:
             self._check(rows[0].rest[0])
         if part.is_py_dataset:
             return Part(KeptBatches(rows, border))
         return Part(batches(rows, border, self._indices(part, pipeline, len(rows[0]), loop)))
 
-    def _rows(self, pipeline: Pipeline, after: str, views: Views) -> list[Rows]:
+    def _rows(
+        self, pipeline: Pipeline, after: str, views: Views, prints: Mapping[str, Mapping[str, str]]
+    ) -> list[Rows]:
         return [
             self._cache.rows(
-                self._backbone, pipeline, after, views=views, view=view, verbose=self._verbose
+                self._backbone,
+                pipeline,
+                after,
+                views=views,
+                view=view,
+                verbose=self._verbose,
+                fingerprints=prints,
             )
             for view in range(views.count)
         ]

@@ -93,7 +93,8 @@ class Member:
             ValueError: If it is torn, or holds something else.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here, since NumPy leaves a file open that turns out to be torn.
+            with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 facts = json.loads(file[_FACTS].tobytes())
                 if facts["version"] != _VERSION:
                     raise ValueError(f"its version is {facts['version']!r}, not {_VERSION}")
@@ -190,17 +191,28 @@ def _scores(
     """Goes on from what the members share to the probabilities of each."""
     names = backbone.link_names
     above = names[names.index(border) + 1 : -1]
+    untouched: dict[str, Any] = {}  # what comes out of blocks that several have left as they were
     for number, one in enumerate(members):
-        twin, x = _with_blocks(backbone, one), shared
+        twin, x, as_it_was = _with_blocks(backbone, one), shared, True
         for name in above:
-            block = twin.block(name)
-            # Of a name of its own, and in inference mode, as a backbone runs its blocks.
-            copy = type(block).from_config({**block.get_config(), "name": f"member{number}_{name}"})
-            x = copy(x, training=False)
-            copy.set_weights(block.get_weights())
+            as_it_was = as_it_was and name not in one.blocks
+            if not as_it_was:
+                x = _apply(twin.block(name), x, f"member{number}_{name}")
+                continue
+            if name not in untouched:
+                untouched[name] = _apply(twin.block(name), x, f"all_{name}")
+            x = untouched[name]
         head = one.new_head(f"member{number}_head")
         yield head(x if border == "pooling" else twin.pool(x))
         head.set_weights(one.head_weights)
+
+
+def _apply(block: keras.Model, x: Any, name: str) -> Any:
+    """Goes through a copy of a block under a name of its own."""
+    copy = type(block).from_config({**block.get_config(), "name": name})
+    copy.set_weights(block.get_weights())
+    copy.trainable = False  # so that it stays in inference mode, as a backbone runs its blocks
+    return copy(x)
 
 
 def _with_blocks(backbone: FrozenBackbone, member: Member) -> FrozenBackbone:
