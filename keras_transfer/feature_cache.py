@@ -188,6 +188,9 @@ class FeatureCache:
         """How many sets of activations this object holds or has open."""
         return len(self._entries)
 
+    def __bool__(self) -> bool:
+        return True  # or an empty one would be none to `cache or FeatureCache()`
+
     def clear(self) -> None:
         """Forgets all that is kept, and empties the folder of all activations in it."""
         self._entries.clear()

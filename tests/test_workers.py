@@ -16,6 +16,7 @@ from chief import Patience, serve
 from exit_codes import ALL_FAILED, BAD_INPUT, CHIEF_LOST, DONE, NO_WORKERS
 from local_workers import LocalWorkers
 from processes import start
+from role import role
 from stand_in import StandIn, run_chief, run_worker, trials
 from worker import work
 
@@ -94,12 +95,12 @@ def test_three_workers_with_one_killed_twice_finish_the_same_trials_each_once(
     trials(tmp_path / "alone", count=20).run()
     output = tmp_path / "many"
     chief = processes(run_chief, output, port, 20)
-    others = [processes(run_worker, output, port, f"worker-{n}", 0.3) for n in (2, 3)]
+    others = [processes(run_worker, output, port, f"worker-{n}", 0.1) for n in (2, 3)]
     killed: set[str] = set()
     for _ in range(2):
-        first = processes(run_worker, output, port, "worker-1", 0.3)
+        first = processes(run_worker, output, port, "worker-1", 0.2)
         killed.add(has_a_trial(output, "worker-1", but=killed))
-        time.sleep(0.2)  # in the middle of it
+        time.sleep(0.1)  # in the middle of it
         first.kill()
     others.append(processes(run_worker, output, port, "worker-1", 0.1))
     for process in [chief, *others]:
@@ -334,6 +335,28 @@ from worker import work
 sys.exit(work(trials(Path({str(output)!r}))))
 """
     workers = LocalWorkers(python(code), 2, output)
-    assert serve(trials(output), address="127.0.0.1:0", workers=workers, patience=SOON) == DONE
+    assert serve(trials(output), address="127.0.0.1:0", workers=workers) == DONE
     assert facts(output) == facts(tmp_path / "alone")
     assert {o.worker[:7] for o in trials(output).outcomes} == {"worker-"}
+
+
+def test_two_processes_do_not_run_the_same_search(tmp_path):
+    search = trials(tmp_path)
+    with search.alone():
+        with pytest.raises(OSError, match="another process runs this search"):
+            trials(tmp_path).run()
+        with pytest.raises(OSError, match="another process runs this search"):
+            serve(trials(tmp_path), address="127.0.0.1:0")
+    search.run()
+
+
+def test_the_role_of_a_process_is_told_by_the_variables_of_keras_tuner():
+    variables = {"KERASTUNER_ORACLE_IP": "10.0.0.1", "KERASTUNER_ORACLE_PORT": "5000"}
+    assert role({}) == role({"KERASTUNER_TUNER_ID": "tuner0"}) == "alone"
+    assert role({**variables, "KERASTUNER_TUNER_ID": "chief"}) == "chief"
+    assert role({**variables, "KERASTUNER_TUNER_ID": "worker-1"}) == "worker"
+    for name in (*variables, "KERASTUNER_TUNER_ID"):
+        some = {**variables, "KERASTUNER_TUNER_ID": "a"}
+        del some[name]
+        with pytest.raises(ValueError, match=f"{name} is not set"):
+            role(some)

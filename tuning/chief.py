@@ -70,16 +70,18 @@ def serve(
         `DONE`, `ALL_FAILED`, `NO_WORKERS` or `INTERRUPTED` of exit_codes.py.
 
     Raises:
-        OSError: If the port is in use, or the state of the search cannot be written.
+        OSError: If the port is in use, another process runs this search, or its state cannot be
+            written.
 
     Example:
         >>> serve(trials, address="127.0.0.1:0", workers=LocalWorkers(command, 4, output))
     """
-    trials.oracle.adopt()
-    service = OracleService(trials.oracle)
     try:
-        with _server(service, address or _address()) as bound:
-            code = _until_over(trials, service, bound, workers, patience or Patience())
+        with trials.alone():
+            trials.oracle.adopt()
+            service = OracleService(trials.oracle)
+            with _server(service, address or _address()) as bound:
+                code = _until_over(trials, service, bound, workers, patience or Patience())
     except KeyboardInterrupt:
         code = INTERRUPTED
     if code == DONE and trials.best is None:
@@ -147,11 +149,17 @@ def _watch(trials: Trials, service: OracleService, workers: Workers | None, wait
         over = oracle.exhausted() or (service.stopped.is_set() and not oracle.ongoing_trials)
         if over and not alive:
             return DONE
-        there = workers.check() if workers is not None and not over else 1
-        patience = wait.next if service.pulse else wait.first
-        if not over and not alive and (not there or now - latest > patience):
+        if not over and not alive and _none_to_come(workers, service, now - latest, wait):
             return NO_WORKERS
         time.sleep(_PAUSE)
+
+
+def _none_to_come(
+    workers: Workers | None, service: OracleService, alone: float, wait: Patience
+) -> bool:
+    if workers is not None:  # which may read their data for as long as they like
+        return workers.check() == 0
+    return alone > (wait.next if service.pulse else wait.first)
 
 
 def _release_the_dead(trials: Trials, service: OracleService, began: float, silence: float) -> None:

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import keras
 import numpy as np
-from durable_oracle import hyperparameters
 from ensemble import Member
 from epoch_end import StopAtEpochEnd
 from keras_tuner.engine.trial import Trial, TrialStatus
 from metrics import Objective
+from oracle_state import hyperparameters
 from outcome import Outcome
 from trial_folder import TrialFolder
 

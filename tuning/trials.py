@@ -13,6 +13,7 @@ from typing import Any
 import keras
 from durable_oracle import DurableOracle
 from ensemble import Member
+from filelock import FileLock, Timeout
 from keras_tuner import Objective as KerasTunerObjective
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import TrialStatus
@@ -110,10 +111,34 @@ class Trials:
             **arguments: Further ones for `fit`, such as `class_weight`.
 
         Raises:
-            OSError: If a trial cannot be written, not even that it begins.
+            OSError: If another process runs this search, or a trial cannot be written, not even
+                that it begins.
         """
         tuner_id = os.environ.get("KERASTUNER_TUNER_ID", "tuner0")
-        self.work(self.oracle, tuner_id, train, valid, **arguments)
+        with self.alone():
+            self.work(self.oracle, tuner_id, train, valid, **arguments)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Lets no other process give trials of this search within a block.
+
+        Raises:
+            OSError: If one does already.
+        """
+        folder = self.output / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)  # it ends with its process, however that ends
+        try:
+            lock.acquire()
+        except Timeout:
+            raise OSError(
+                f"--output {self.output}: another process runs this search. Wait for it or end it, "
+                "or name another folder."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def work(
         self, source: Source, tuner_id: str, train: Any = None, valid: Any = None, **arguments: Any
