@@ -20,7 +20,7 @@ from keras_transfer.curve_facts import (
     text_of,
 )
 from keras_transfer.figure_layout import Entry, arrange, header, panel_grid, title_panel
-from keras_transfer.figure_style import CROSS, INK, PALE, RUN_LINES, figure_style
+from keras_transfer.figure_style import CROSS, INK, PALE, RING, RUN_LINES, figure_style
 from keras_transfer.panel_parts import draw_curve, draw_rate, epoch_axes, log_rates, ring
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _THIN: dict[str, Any] = {"linewidth": 1.0, "markersize": 2.5}
 _THICK: dict[str, Any] = {"linewidth": 2.4}
 _RATE = "learning_rate"
+_FEW = 8  # of more points, dots would hide what shows through the gaps of a dashed line
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def compare_figure(
     epochs: Mapping[str, Sequence[int]] | None = None,
     monitor: str = "val_loss",
     mode: Mode = "auto",
+    title: str | None = None,
 ) -> Figure:
     """Draws several runs in the same panels, each in its own colour.
 
@@ -60,6 +62,7 @@ def compare_figure(
         monitor: The log that decides on the best epochs. Default `"val_loss"`, which means
             `"loss"` where no run was validated.
         mode: See `history_figure`. Default `"auto"`.
+        title: Default: which run is the best, and when.
 
     Returns:
         A figure that no pyplot knows of.
@@ -95,7 +98,7 @@ def compare_figure(
         epoch_axes(panels, {epoch for name in histories for epoch in epochs[name]})
         if _RATE in keys:
             log_rates(panels[-1], [run.curves[_RATE] for run in runs if _RATE in run.curves])
-        header(figure, _title(runs, mode), _entries(runs))
+        header(figure, title or _title(runs, mode), _entries(runs))
         arrange(figure)
         for ax, name in zip(panels, names, strict=True):
             title_panel(ax, "learning rate" if name == _RATE else name)
@@ -125,7 +128,8 @@ def _draw_run(axes: Axes, name: str, run: _Run) -> None:
         return
     for key, width in ((name, _THIN), (f"val_{name}", _THICK)):
         if key in run.curves:
-            draw_curve(axes, run.curves[key], **run.line, **width)
+            dots = {"marker": ""} if len(run.curves[key].x) > _FEW else {}
+            draw_curve(axes, run.curves[key], **run.line, **width, **dots)
     if run.best is not None and run.best.key.removeprefix("val_") == name:
         ring(axes, run.best.epoch + 1, run.best.value, run.line["color"])
 
@@ -137,7 +141,7 @@ def _title(runs: Sequence[_Run], mode: Mode) -> str:
     key = next(iter(found.values())).key
     sign = 1 if lower_is_better(key, mode) else -1
     name = min(found, key=lambda name: sign * found[name].value)
-    return f"best {key}: {name}, {_best_text(found[name])}"
+    return f"best {key} {_best_text(found[name])}: {name}"
 
 
 def _best_text(best: Best) -> str:
@@ -145,7 +149,7 @@ def _best_text(best: Best) -> str:
 
 
 def _entries(runs: Sequence[_Run]) -> list[Entry]:
-    """The legend: the runs with their best epochs, then what thick, thin and crosses mean."""
+    """The legend: the runs with their best epochs, then what widths, rings and crosses mean."""
     entries: list[Entry] = [
         (run.name + (f"  ○ {_best_text(run.best)}" if run.best else ""), {**run.line, **_THICK})
         for run in runs
@@ -155,6 +159,8 @@ def _entries(runs: Sequence[_Run]) -> list[Entry]:
         entries.append(("validation", {"color": PALE, **_THICK}))
         if keys - validated:
             entries.append(("training", {"color": PALE, "linewidth": 1.0}))
+    if best := next((run.best for run in runs if run.best), None):
+        entries.append((f"best epoch by {best.key}", {"color": PALE, **RING}))
     if any(curve.lost for run in runs for curve in run.curves.values()):
         entries.append(("not finite", {"color": INK, **CROSS}))
     return entries

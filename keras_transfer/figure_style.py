@@ -9,10 +9,11 @@ from typing import Any
 # https://jfly.uni-koeln.de/color/
 BLUE, VERMILLION = "#0072B2", "#D55E00"
 INK, GREY, PALE, FAINT = "#202124", "#5F6368", "#9AA0A6", "#B4B9BF"
+_COLORS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_DASHES = ("-", "--", ":", "-.")
+# All pairs; neighbours differ in both, so that a line shows through the gaps of an equal one.
 RUN_LINES: tuple[dict[str, Any], ...] = tuple(
-    {"color": color, "linestyle": dashes}
-    for dashes in ("-", "--", ":", "-.")
-    for color in (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+    {"color": _COLORS[i % 6], "linestyle": _DASHES[(i + i // 12) % 4]} for i in range(24)
 )
 RING: dict[str, Any] = {
     "marker": "o",

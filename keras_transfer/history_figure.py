@@ -39,6 +39,7 @@ def history_figure(
     monitor: str = "val_loss",
     mode: Mode = "auto",
     marks: Sequence[Mark] = (),
+    title: str | None = None,
 ) -> Figure:
     """Draws one run: a panel for the loss, for each metric and for the learning rates.
 
@@ -55,6 +56,7 @@ def history_figure(
         mode: Whether the best value is the `"min"` or the `"max"`; `"auto"` goes by the log's
             name. Default `"auto"`.
         marks: Changes to draw between epochs. Default none.
+        title: Default: the best epoch, and what the losses tell.
 
     Returns:
         A figure that no pyplot knows of.
@@ -86,7 +88,7 @@ def history_figure(
         epoch_axes(panels, epochs)
         for ax in panels:
             draw_marks(ax, marks)
-        header(figure, _title(best, monitor, epochs, told), _entries(curves, best))
+        header(figure, title or _title(best, monitor, epochs, told), _entries(curves, best))
         arrange(figure)
         for ax, name in zip(panels, [*names, "learning rate"], strict=False):
             _ring_best(ax, name, curves, best)

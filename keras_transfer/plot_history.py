@@ -44,6 +44,7 @@ def plot_history(
     monitor: str = "val_loss",
     mode: Mode = "auto",
     validation_freq: int | Sequence[int] = 1,
+    title: str | None = None,
 ) -> Figure:
     """Draws one finished fit, or several in the same panels.
 
@@ -62,6 +63,8 @@ def plot_history(
             Default `"auto"`.
         validation_freq: As it was given to `fit`, because Keras' history does not tell which
             epochs were validated. Default 1.
+        title: Of the figure. Default: the best epoch, and what the losses of a single run tell, or
+            which of several is the best.
 
     Returns:
         A matplotlib figure that no pyplot knows of.
@@ -84,11 +87,12 @@ def plot_history(
             epochs={name: run.epochs for name, run in runs.items()},
             monitor=monitor,
             mode=mode,
+            title=title,
         )
     else:
         run = _run_of(histories, validation_freq, "histories")
         figure = history_figure(
-            run.history, run.epochs, monitor=monitor, mode=mode, marks=run.marks
+            run.history, run.epochs, monitor=monitor, mode=mode, marks=run.marks, title=title
         )
     if path is not None:
         save_figure(figure, path)

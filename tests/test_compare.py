@@ -48,9 +48,9 @@ def test_feature_extraction_is_compared_with_fine_tuning(photos, tmp_path, capsy
     assert compare.main([str(photos), "--output", str(output), *QUICK]) == 0
     rows = table(output)
     recipes = [
-        "features once, then a head",
-        "head on the frozen backbone",
-        "then block7 and top unfrozen",
+        "a. head on features extracted once",
+        "b. same head on the frozen backbone",
+        "c. after b, block7 and top unfrozen",
     ]
     ran = sorted((row["recipe"], row["seed"]) for row in rows)
     assert ran == sorted((recipe, seed) for recipe in recipes for seed in "0")
@@ -92,8 +92,8 @@ def test_overfitting_with_the_right_and_the_wrong_pixel_range(photos, tmp_path, 
     arguments += ["--show-pixel-range", "--epochs", "2", "--image-size", "32"]
     assert compare.main([str(photos), "--output", str(output), *arguments]) == 0
     right, wrong = table(output)
-    assert right["recipe"] == "Dense(6), neither"
-    assert wrong["recipe"] == "Dense(6), neither, wrong pixel range"
+    assert right["recipe"] == "Dense(6) alone"
+    assert wrong["recipe"] == "Dense(6) alone, wrong pixel range"
     assert float(right["valid_accuracy"]) <= 1
 
 

@@ -673,9 +673,9 @@ def test_the_command_draws_tables_where_neither_keras_nor_tensorflow_can_be_impo
         (tables / "blocked" / name).mkdir(parents=True)
         (tables / "blocked" / name / "__init__.py").write_text("raise ImportError('blocked')")
     paths = (tables / "blocked", Path(plot_history_module.__file__).parents[1])
+    command = [sys.executable, "-m", "keras_transfer.plot_history"]
     done = subprocess.run(
-        [sys.executable, "-m", "keras_transfer.plot_history", "--output", "new/both.png"]
-        + "first.csv tuned=a/h.csv".split(),
+        [*command, "first.csv", "tuned=a/h.csv", "--output", "new/both.png"],
         cwd=tables,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(map(str, paths))},
         capture_output=True,

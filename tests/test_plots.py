@@ -602,13 +602,22 @@ def test_a_comparison_names_the_best_run_and_each_best_epoch():
         "c": {"loss": [9]},
     }
     texts = all_text(compare_figure(histories))
-    assert "best val_loss: b, 0.3000 at epoch 1" in texts
+    assert "best val_loss 0.3000 at epoch 1: b" in texts
     assert "a  ○ 0.4000 at epoch 2" in texts
     assert "c" in texts
+    assert "best epoch by val_loss" in texts
+
+
+def test_a_title_may_be_given():
+    assert "cats" in all_text(compare_figure({"a": run(3)}, title="cats"))
+    assert history_figure(run(3), range(3), title="cats").texts[0].get_text() == "cats"
 
 
 def test_compared_runs_are_told_apart_or_refused():
     assert len({tuple(line.values()) for line in RUN_LINES}) == 24
+    for one, other in itertools.pairwise(RUN_LINES):  # also where their curves are the same
+        assert one["color"] != other["color"]
+        assert one["linestyle"] != other["linestyle"]
     with pytest.raises(ValueError, match=r"25 runs\. Expected 1 to 24"):
         compare_figure({str(i): run(1) for i in range(25)})
     with pytest.raises(ValueError, match="0 runs"):

@@ -1,7 +1,9 @@
 """What the commands of this folder share: numbers, folders and warnings as people meet them."""
 
 import argparse
+import os
 import sys
+import warnings
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +28,24 @@ def warn_as(program: str) -> Callable[..., None]:
         print(f"{program}: warning: {message}", file=sys.stderr)
 
     return show
+
+
+def exit_status(program: str, work: Callable[[], int]) -> int:
+    """Runs what a command does, with warnings and errors as one line each.
+
+    Returns:
+        Its exit status; 2 after an error that the user can put right, 130 if interrupted.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.showwarning = warn_as(program)
+    try:
+        return work()
+    except (ValueError, ImportError, OSError) as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
 
 
 def image_directory(args: argparse.Namespace) -> Path:

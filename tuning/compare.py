@@ -14,17 +14,15 @@ output folder then holds compare.png, compare.csv and report/, on the best of th
 import argparse
 import csv
 import functools
-import os
 import statistics
 import sys
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from command_line import image_directory, number_from, output_folder, warn_as
+from command_line import exit_status, image_directory, number_from, output_folder
 
 if TYPE_CHECKING:
     from recipes import Outcome, Settings
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from keras_transfer import FrozenBackbone, ImageFolder
 
 _DEFAULT = "efficientnet_lite0"
+_WRONG = ", wrong pixel range"
 
 
 @dataclass(frozen=True)
@@ -68,23 +67,53 @@ PRESETS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a comparison; returns 0, 2 for input that the user can put right, 130 if interrupted."""
     args = _parse(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.showwarning = warn_as("compare.py")
-    preset = PRESETS[args.preset]
+    return exit_status("compare.py", lambda: _compare(args, PRESETS[args.preset]))
+
+
+def _compare(args: argparse.Namespace, preset: Preset) -> int:
+    output = output_folder(args, prefix="compare-")
+    directory = image_directory(args)
+    make, wrong = _backbones(args, preset)
+    data = _images(args, preset, directory)
+    ran = _Ran()
+    status = 0
     try:
-        output = output_folder(args, prefix="compare-")
-        directory = image_directory(args)
-        make, wrong = _backbones(args, preset)
-        data = _images(args, preset, directory)
-        outcomes = _run_all(args, preset, data, make, wrong)
-    except (ValueError, ImportError, OSError) as error:
-        print(f"compare.py: error: {error}", file=sys.stderr)
-        return 2
+        for outcome in _run_all(args, preset, data, make, wrong):
+            ran.add(outcome)
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        return 130
-    _report(output, outcomes, data)
-    return 0
+        if ran.best is None:
+            raise
+        print(f"Interrupted after {len(ran.outcomes)} trainings.", file=sys.stderr)
+        status = 130
+    size, source = args.image_size or preset.image_size, Path(make.args[0]).name
+    seeds = f"; curves of the first of {args.seeds} seeds" if args.seeds > 1 else ""
+    _report(output, ran, data, f"{directory.resolve().name}: {source} at {size} px{seeds}")
+    return status
+
+
+class _Ran:
+    """The outcomes so far, of which only the best keeps its model, as it was then."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.best: Any = None
+        self._weights: list[Any] = []
+
+    def add(self, outcome: "Outcome") -> None:
+        """Takes an outcome, whose model may be trained further as soon as this returns."""
+        if self.best is None or _rank(outcome) > _rank(self.best):
+            self.best, self._weights = outcome, outcome.model.get_weights()
+        self.outcomes.append(replace(outcome, model=None))
+
+    def best_model(self) -> Any:
+        """Returns the best model, with the weights that were scored."""
+        self.best.model.set_weights(self._weights)
+        return self.best.model
+
+
+def _rank(outcome: "Outcome") -> tuple[float, float]:
+    """What is better on the validation images; of equals, what had the lower loss."""
+    return outcome.valid.accuracy, -min(outcome.plotter.history["val_loss"])
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -115,13 +144,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _backbones(
     args: argparse.Namespace, preset: Preset
-) -> tuple[Callable[[], "FrozenBackbone"], Callable[[], "FrozenBackbone"]]:
+) -> tuple["functools.partial[FrozenBackbone]", "functools.partial[FrozenBackbone]"]:
     """What makes the backbone, as it should be and with the pixel range of the originals."""
     from recipes import Settings
 
     from keras_transfer import FrozenBackbone
 
-    def maker(source: str) -> Callable[..., "FrozenBackbone"]:
+    def maker(source: str) -> "functools.partial[FrozenBackbone]":
         weights = None if args.weights == "none" else args.weights
         pooling = Settings(**preset.settings).pooling
         return functools.partial(FrozenBackbone, source, weights=weights, pooling=pooling)
@@ -175,23 +204,24 @@ def _run_all(
     data: "ImageFolder",
     make: Callable[[], "FrozenBackbone"],
     wrong: Callable[[], "FrozenBackbone"],
-) -> list["Outcome"]:
+) -> Iterator["Outcome"]:
     import recipes
+    import tensorflow as tf
 
     from keras_transfer import FeatureCache
 
+    tf.get_logger().setLevel("ERROR")  # it warns of tracing for each new model
     settings = _settings(args, preset, make())
-    outcomes = []
-    ways = [(make, "")] + [(wrong, ", wrong pixel range")] * args.show_pixel_range
+    ways = [(make, "")] + [(wrong, _WRONG)] * args.show_pixel_range
     for backbone, suffix in ways:
         for name in preset.recipes:
             cache = None if args.from_images else FeatureCache(verbose=False)
             for seed in range(args.seeds):
                 bench = recipes.Bench(data, backbone, settings, seed, cache)
                 for outcome in getattr(recipes, name)(bench):
-                    outcomes.append(replace(outcome, recipe=outcome.recipe + suffix))
-                    print(f"{outcomes[-1].recipe}, seed {seed}: {_told(outcomes[-1])}", flush=True)
-    return outcomes
+                    outcome = replace(outcome, recipe=outcome.recipe + suffix)
+                    print(f"{outcome.recipe}, seed {seed}: {_told(outcome)}", flush=True)
+                    yield outcome
 
 
 def _settings(args: argparse.Namespace, preset: Preset, backbone: "FrozenBackbone") -> "Settings":
@@ -210,21 +240,36 @@ def _told(outcome: "Outcome") -> str:
     return f"validation {outcome.valid.accuracy:.1%}{test}, {outcome.seconds:.0f} s"
 
 
-def _report(output: Path, outcomes: Sequence["Outcome"], data: "ImageFolder") -> None:
+def _report(output: Path, ran: _Ran, data: "ImageFolder", title: str) -> None:
     from keras_transfer import plot_history, report
 
     output.mkdir(parents=True, exist_ok=True)
     by_recipe: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
+    for outcome in ran.outcomes:
         by_recipe.setdefault(outcome.recipe, []).append(outcome)
-    curves = {name: _curves(of_recipe[0]) for name, of_recipe in by_recipe.items()}
-    plot_history(curves, output / "compare.png")
+    curves = {
+        f"{name}: {_accuracy(of_recipe)}": _curves(of_recipe[0])
+        for name, of_recipe in by_recipe.items()
+    }
+    plot_history(curves, output / "compare.png", title=title)
     _write_table(by_recipe, output / "compare.csv")
     _print_table(by_recipe)
+    _print_cost(by_recipe)
     print(f"Curves (seed 0): {output / 'compare.png'}")
-    best = max(outcomes, key=lambda o: o.valid.accuracy)
-    page = report(best.model, data.test if data.test is not None else data.valid, output / "report")
-    print(f"Report of {best.recipe}, seed {best.seed}: {page.path}")
+    split = data.valid if data.test is None else data.test
+    name = f"{ran.best.recipe}, seed {ran.best.seed}"
+    page = report(ran.best_model(), split, output / "report", title=f"Best on validation: {name}")
+    print(f"Report of the best on validation ({name}): {page.path}")
+
+
+def _accuracy(outcomes: Sequence["Outcome"]) -> str:
+    """The accuracy on the test images; on the validation images where there are no others."""
+    test = [outcome.test.accuracy for outcome in outcomes if outcome.test]
+    return (
+        f"test {_spread(test)}"
+        if test
+        else f"valid {_spread([o.valid.accuracy for o in outcomes])}"
+    )
 
 
 def _curves(outcome: "Outcome") -> SimpleNamespace:
@@ -254,6 +299,23 @@ def _print_table(by_recipe: dict[str, list["Outcome"]]) -> None:
         "Mean over the seeds ± half of their range; interval (Wilson) of that mean; seconds of the"
     )
     print("first seed, which computes what the others find kept.")
+
+
+def _print_cost(by_recipe: dict[str, list["Outcome"]]) -> None:
+    """Says what the wrong pixel range costs, where it was tried."""
+    for name, wrong in by_recipe.items():
+        right = by_recipe.get(name.removesuffix(_WRONG))
+        if right is None or right is wrong:
+            continue
+        kind = "test" if right[0].test else "valid"
+        before, after = (
+            statistics.fmean(getattr(outcome, kind).accuracy for outcome in outcomes)
+            for outcomes in (right, wrong)
+        )
+        print(
+            f"The wrong pixel range costs {100 * (before - after):.1f} points of {kind} accuracy: "
+            f"{before:.1%} became {after:.1%} ({name.removesuffix(_WRONG)})"
+        )
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -55,7 +55,8 @@ class Outcome:
         seconds: Of the whole phase, what is computed once included.
         trainable: Trainable parameters.
         plotter: Its curves.
-        model: For images.
+        model: For images. It may be trained further once the outcome was yielded; `None` where it
+            was not kept.
     """
 
     recipe: str
@@ -65,7 +66,7 @@ class Outcome:
     seconds: float
     trainable: int
     plotter: HistoryPlotter
-    model: keras.Model
+    model: Any
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,19 @@ class Bench:
     seed: int
     cache: FeatureCache | None
 
+    def model(self) -> TransferModel:
+        """Makes the head on the frozen backbone, compiled, with the initial weights of the seed."""
+        keras.utils.set_random_seed(self.seed)
+        model = TransferModel(
+            self.make(),
+            self.data.class_names,
+            hidden=self.settings.hidden,
+            dropout=self.settings.dropout,
+            feature_cache=self.cache,
+        )
+        model.compile(keras.optimizers.Adam(self.settings.rate))
+        return model
+
     def outcome(self, recipe: str, run: "_Run", model: keras.Model, trainable: int) -> Outcome:
         """Scores a model."""
         data = self.data
@@ -105,43 +119,33 @@ class _Run:
 
     def fit(self, model: keras.Model, train: Any, valid: Any, **kwargs: Any) -> None:
         """Fits, and notes the seconds since this object was made."""
-        model.fit(train, validation_data=valid, callbacks=self.callbacks, verbose=0, **kwargs)
+        kwargs.update(validation_data=valid, callbacks=self.callbacks, verbose=0)
+        # The data has its own shuffle; Keras warns of its default whenever `fit` gets a dataset.
+        model.fit(train, shuffle=False, **kwargs)
         self.seconds = time.monotonic() - self._began
 
 
 def features_once(bench: Bench) -> Iterator[Outcome]:
     """Features extracted once, and a plain Keras head trained on them."""
-    keras.utils.set_random_seed(bench.seed)
-    settings, backbone, run = bench.settings, bench.make(), _Run(bench.settings.epochs)
-    cache = bench.cache or FeatureCache()
+    settings, run = bench.settings, _Run(bench.settings.epochs)
+    model = bench.model()
+    cache = FeatureCache(verbose=False) if bench.cache is None else bench.cache
     train, valid = (
-        cache.dataset(backbone, part).map(lambda x, y: (x["after:pooling"], y))
+        cache.dataset(model.backbone, part).map(lambda x, y: (x["after:pooling"], y))
         for part in (bench.data.train, bench.data.valid)
     )
-    model = TransferModel(
-        backbone, bench.data.class_names, hidden=settings.hidden, dropout=settings.dropout
-    )
-    model.compile(keras.optimizers.Adam(settings.rate))
     head = model.head
     head.compile(keras.optimizers.Adam(settings.rate), model.loss, metrics=["accuracy"])
     run.fit(head, train, valid, epochs=settings.epochs)
-    yield bench.outcome("features once, then a head", run, model, _count(head))
+    yield bench.outcome("a. head on features extracted once", run, model, _count(head))
 
 
 def end_to_end(bench: Bench) -> Iterator[Outcome]:
     """The same head on the frozen backbone, then with the top of it unfrozen."""
-    keras.utils.set_random_seed(bench.seed)
     settings, data, run = bench.settings, bench.data, _Run(bench.settings.epochs)
-    model = TransferModel(
-        bench.make(),
-        data.class_names,
-        hidden=settings.hidden,
-        dropout=settings.dropout,
-        feature_cache=bench.cache,
-    )
-    model.compile(keras.optimizers.Adam(settings.rate))
+    model = bench.model()
     run.fit(model, data.train, data.valid, epochs=settings.epochs)
-    yield bench.outcome("head on the frozen backbone", run, model, _count(model))
+    yield bench.outcome("b. same head on the frozen backbone", run, model, _count(model))
 
     top = model.backbone.select(settings.top)
     phase = Phase(
@@ -155,7 +159,7 @@ def end_to_end(bench: Bench) -> Iterator[Outcome]:
     run.fit(
         model, data.train, data.valid, initial_epoch=settings.epochs, epochs=2 * settings.epochs
     )
-    yield bench.outcome(f"then {' and '.join(top)} unfrozen", run, model, _count(model))
+    yield bench.outcome(f"c. after b, {' and '.join(top)} unfrozen", run, model, _count(model))
 
 
 def overfitting(bench: Bench) -> Iterator[Outcome]:
@@ -169,23 +173,15 @@ def cured(bench: Bench) -> Iterator[Outcome]:
 
 
 def _small(bench: Bench, *, cured: bool) -> Iterator[Outcome]:
-    keras.utils.set_random_seed(bench.seed)
     settings, data, run = bench.settings, bench.data, _Run(bench.settings.epochs)
     run.callbacks.pop()  # the original keeps the last epoch
     if cured:
         stop = {"min_delta": 0.001, "patience": 5, "restore_best_weights": True}
         run.callbacks.append(keras.callbacks.EarlyStopping("val_loss", **stop))
-    model = TransferModel(
-        bench.make(),
-        data.class_names,
-        hidden=settings.hidden,
-        dropout=settings.dropout,
-        feature_cache=bench.cache,
-    )
-    model.compile(keras.optimizers.Adam(settings.rate))
+    model = bench.model()
     run.fit(model, data.train, data.valid, epochs=settings.epochs)
-    cure = f"Dropout({settings.dropout}) and EarlyStopping" if cured else "neither"
-    yield bench.outcome(f"Dense({settings.hidden}), {cure}", run, model, _count(model))
+    cure = f"with Dropout({settings.dropout}) and EarlyStopping" if cured else "alone"
+    yield bench.outcome(f"Dense({settings.hidden}) {cure}", run, model, _count(model))
 
 
 def _count(model: keras.Model) -> int:
