@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import SIZE, identical, images, labels, snapshot, tiny_backbone, tiny_network
+from host_models import functional, sequential, subclassed
 from keras import layers
 
 from keras_transfer import FrozenBackbone, efficientnet_lite
@@ -24,28 +25,6 @@ NAMES = ("block1", "block2", "block3", "block4")
 
 
 @keras.saving.register_keras_serializable(package="test_frozen_backbone")
-class Subclassed(keras.Model):
-    """A user's model around a backbone, written the imperative way."""
-
-    def __init__(self, backbone, **kwargs):
-        super().__init__(**kwargs)
-        self.backbone = backbone
-        self.head = layers.Dense(1, activation="sigmoid")
-
-    def call(self, inputs, training=None):
-        return self.head(self.backbone(inputs, training=training))
-
-    def get_config(self):
-        backbone = keras.saving.serialize_keras_object(self.backbone)
-        return {**super().get_config(), "backbone": backbone}
-
-    @classmethod
-    def from_config(cls, config):
-        backbone = keras.saving.deserialize_keras_object(config.pop("backbone"))
-        return cls(backbone, **config)
-
-
-@keras.saving.register_keras_serializable(package="test_frozen_backbone")
 class SubclassedNetwork(keras.Model):
     """A backbone without a graph; its `call` takes no `training`, as many do not."""
 
@@ -56,23 +35,6 @@ class SubclassedNetwork(keras.Model):
 
     def call(self, inputs):
         return self.norm(self.conv(inputs))
-
-
-def sequential(backbone):
-    return keras.Sequential(
-        [keras.Input((SIZE, SIZE, 3)), backbone, layers.Dense(1, activation="sigmoid")]
-    )
-
-
-def functional(backbone):
-    inputs = keras.Input((SIZE, SIZE, 3), dtype="uint8")
-    return keras.Model(inputs, layers.Dense(1, activation="sigmoid")(backbone(inputs)))
-
-
-def subclassed(backbone):
-    model = Subclassed(backbone)
-    model(images(1))
-    return model
 
 
 def nested(backbone):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import SIZE, dataset, identical, images, labels, relative_difference, snapshot
+from host_models import functional, sequential, subclassed
 from hub_modules import FEATURES, GROUPS, SCOPE, Reusable, save_plain, save_reusable
 from keras import layers
 
@@ -32,44 +33,6 @@ def maps(tmp_path_factory):
 def expected(folder, pixels):
     """What TensorFlow itself makes of raw pixels."""
     return tf.saved_model.load(str(folder))(tf.cast(pixels, "float32") / 255, training=False)
-
-
-def sequential(backbone):
-    return keras.Sequential(
-        [keras.Input((SIZE, SIZE, 3)), backbone, layers.Dense(1, activation="sigmoid")]
-    )
-
-
-def functional(backbone):
-    inputs = keras.Input((SIZE, SIZE, 3), dtype="uint8")
-    return keras.Model(inputs, layers.Dense(1, activation="sigmoid")(backbone(inputs)))
-
-
-@keras.saving.register_keras_serializable(package="test_hub_module")
-class Subclassed(keras.Model):
-    """A user's model around a backbone, written the imperative way."""
-
-    def __init__(self, backbone, **kwargs):
-        super().__init__(**kwargs)
-        self.backbone = backbone
-        self.head = layers.Dense(1, activation="sigmoid")
-
-    def call(self, inputs, training=None):
-        return self.head(self.backbone(inputs, training=training))
-
-    def get_config(self):
-        backbone = keras.saving.serialize_keras_object(self.backbone)
-        return {**super().get_config(), "backbone": backbone}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(keras.saving.deserialize_keras_object(config.pop("backbone")), **config)
-
-
-def subclassed(backbone):
-    model = Subclassed(backbone)
-    model(images(1))
-    return model
 
 
 def transfer(backbone):
