@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_transfer.figure_layout import Entry, arrange, header, panel_grid, title_panel
 from keras_transfer.figure_style import BLUE, PALE, figure_style
+from keras_transfer.intervals import percent
 from keras_transfer.report_numbers import BINS, ReportNumbers
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ def calibration_figure(numbers: ReportNumbers) -> Figure:
     Example:
         >>> figure = calibration_figure(report_numbers(true, probabilities, ["cat", "dog"]))
     """
-    error = f"{numbers.calibration_error:.1%}".replace("%", " %")
     with figure_style():
         figure, (curve, counts) = panel_grid(2)
         _draw_curve(curve, numbers)
@@ -38,7 +38,11 @@ def calibration_figure(numbers: ReportNumbers) -> Figure:
             axes.set(xlim=(low, 1), xlabel="confidence: probability of the predicted class")
         header(figure, calibration_sentence(numbers), _entries())
         arrange(figure)
-        title_panel(curve, "right at that confidence", f"calibration error {error}")
+        title_panel(
+            curve,
+            "right at that confidence",
+            f"calibration error {percent(numbers.calibration_error)}",
+        )
         title_panel(counts, "images at that confidence", f"{numbers.images:,} in all")
     return figure
 
@@ -51,7 +55,7 @@ def calibration_sentence(numbers: ReportNumbers) -> str:
         kind = "too sure of itself"
     elif sure < right.low:
         kind = "less sure than right"
-    return f"{kind}: confidence {sure:.1%}, right {right.value:.1%}".replace("%", " %")
+    return f"{kind}: confidence {percent(sure)}, right {percent(right.value)}"
 
 
 def _draw_curve(axes: Axes, numbers: ReportNumbers) -> None:

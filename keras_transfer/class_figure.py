@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_transfer.figure_layout import blank_figure, fit_text, text_width
 from keras_transfer.figure_style import BLUE, INK, PALE, VERMILLION, figure_style
-from keras_transfer.intervals import Estimate
+from keras_transfer.intervals import Estimate, percent
 from keras_transfer.report_numbers import ClassNumbers, ReportNumbers
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _draw(axes: Axes, name: str, estimates: Sequence[Estimate], mean: Estimate) 
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
     axes.get_xticklabels()[-1].set_horizontalalignment("right")
     axes.set_title(name, loc="left", weight="bold", pad=4)
-    axes.set_title(f"mean {mean.value:.1%}".replace("%", " %"), loc="right", size=9, pad=4)
+    axes.set_title(f"mean {percent(mean.value)}", loc="right", size=9, pad=4)
 
 
 def _head(figure: Figure, width: float, height: float) -> None:

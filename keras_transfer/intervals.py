@@ -34,6 +34,16 @@ class Estimate:
 
 
 UNKNOWN = Estimate(math.nan, math.nan, math.nan)
+DASH = "\N{EN DASH}"  # in the place of a number that there is not
+
+
+def percent(share: float) -> str:
+    """A share, 0..1, in per cent; a dash for NaN. What is not quite 0 or 1 does not look so."""
+    if math.isnan(share):
+        return DASH
+    if 0 < share < 0.0005:
+        return "< 0.1 %"
+    return "> 99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.1f} %"
 
 
 def wilson(hits: float, count: float) -> Estimate:

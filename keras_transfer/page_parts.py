@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import html
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from keras_transfer.intervals import Estimate
+from keras_transfer.intervals import DASH, Estimate
 
-UNKNOWN = "\N{EN DASH}"  # in the place of a number that there is not
 _DOTS_PER_PIXEL = 1.25  # of our figures, which have 120 dots to an inch, where CSS has 96
 
 
@@ -51,19 +49,10 @@ def escaped(text: object) -> str:
     return html.escape(printable(text), quote=True)
 
 
-def percent(share: float) -> str:
-    """A share, 0..1, in per cent; a dash for NaN. What is not quite 0 or 1 does not look so."""
-    if math.isnan(share):
-        return UNKNOWN
-    if 0 < share < 0.0005:
-        return "< 0.1 %"
-    return "> 99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.1f} %"
-
-
 def interval(estimate: Estimate) -> str:
     """The ends of an interval in per cent; a dash where nothing is known."""
     if not estimate.known:
-        return UNKNOWN
+        return DASH
     return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
 
 

@@ -13,7 +13,8 @@ from keras_transfer.classified import Classified, Example
 from keras_transfer.figure_layout import lacks_letters
 from keras_transfer.figure_style import figure_style
 from keras_transfer.grad_cam import NoFeatureMap, grad_cam
-from keras_transfer.page_parts import Chart, percent, printable
+from keras_transfer.intervals import percent
+from keras_transfer.page_parts import Chart, printable
 from keras_transfer.pixels import as_pixels, under_heat
 from keras_transfer.report_numbers import ReportNumbers
 from keras_transfer.report_page import PagePictures, report_page

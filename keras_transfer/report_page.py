@@ -6,17 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from keras_transfer.calibration_figure import calibration_sentence
-from keras_transfer.intervals import DRAWS
+from keras_transfer.intervals import DASH, DRAWS, percent
 from keras_transfer.page_frame import page
 from keras_transfer.page_parts import (
-    UNKNOWN,
     Chart,
     chart,
     data_uri,
     escaped,
     interval,
     paragraph,
-    percent,
     section,
     table,
 )
@@ -113,7 +111,7 @@ def _summary(numbers: ReportNumbers) -> str:
         ("area under the ROC curve", numbers.roc),
         ("average precision", numbers.precision_recall),
     ):
-        rows.append((name + whose, UNKNOWN if curve is None else f"{curve.area:.3f}", ""))
+        rows.append((name + whose, DASH if curve is None else f"{curve.area:.3f}", ""))
     rows.append(("calibration error", percent(numbers.calibration_error), ""))
     rows.append(("log loss", f"{numbers.log_loss:.3f}", ""))
     return table("The whole in numbers", ("number", "value", "95 % interval"), rows)
@@ -125,11 +123,11 @@ def _classes(numbers: ReportNumbers, pictures: PagePictures) -> str:
     rows = []
     for one in numbers.classes:
         estimates = [
-            f"{percent(estimate.value)} ({interval(estimate)})" if estimate.known else UNKNOWN
+            f"{percent(estimate.value)} ({interval(estimate)})" if estimate.known else DASH
             for estimate in (one.precision, one.recall, one.f1)
         ]
         curves = (one.roc, one.precision_recall)
-        areas = [UNKNOWN if curve is None else f"{curve.area:.3f}" for curve in curves]
+        areas = [DASH if curve is None else f"{curve.area:.3f}" for curve in curves]
         rows.append((one.name, f"{one.images:,}", f"{one.predicted:,}", *estimates, *areas))
     return (
         chart(pictures.charts["classes"], "Precision, recall and F1. File classes.png.")

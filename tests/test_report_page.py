@@ -19,7 +19,8 @@ from test_report_figures import LONG
 from test_report_numbers import predictions
 
 from keras_transfer.classified import Classified, Example
-from keras_transfer.page_parts import escaped, percent, printable
+from keras_transfer.intervals import percent
+from keras_transfer.page_parts import escaped, printable
 from keras_transfer.report_files import report_files
 from keras_transfer.report_numbers import report_numbers
 
