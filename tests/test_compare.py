@@ -1,10 +1,14 @@
 import csv
-from dataclasses import replace
+import re
+import shutil
+from types import SimpleNamespace
 
 import compare
 import keras
 import numpy as np
 import pytest
+import recipes
+from hub_modules import save_reusable
 from PIL import Image
 
 QUICK = ("--epochs", "2", "--image-size", "32", "--seeds", "1")
@@ -21,6 +25,11 @@ def photos(tmp_path_factory):
             pixels[..., label] += 100
             Image.fromarray(pixels.astype("uint8")).save(folder / name / f"{i}.png")
     return folder
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory):
+    return save_reusable(tmp_path_factory.mktemp("hub") / "module")
 
 
 @pytest.fixture
@@ -47,15 +56,15 @@ def test_feature_extraction_is_compared_with_fine_tuning(photos, tmp_path, capsy
     output = tmp_path / "run"
     assert compare.main([str(photos), "--output", str(output), *QUICK]) == 0
     rows = table(output)
-    recipes = [
+    expected = [
         "a. head on features extracted once",
         "b. same head on the frozen backbone",
         "c. after b, block7 and top unfrozen",
     ]
     ran = sorted((row["recipe"], row["seed"]) for row in rows)
-    assert ran == sorted((recipe, seed) for recipe in recipes for seed in "0")
+    assert ran == sorted((recipe, seed) for recipe in expected for seed in "0")
     counts = {row["recipe"]: int(row["trainable"]) for row in rows}
-    assert counts[recipes[0]] == counts[recipes[1]] < counts[recipes[2]]
+    assert counts[expected[0]] == counts[expected[1]] < counts[expected[2]]
     assert all(0 <= float(row["test_accuracy"]) <= 1 for row in rows)
     assert (output / "compare.png").read_bytes().startswith(b"\x89PNG")
     out = capsys.readouterr().out
@@ -80,21 +89,84 @@ def test_the_wrong_pixel_range_is_that_of_the_originals(monkeypatch):
     assert compare._range_of(wrong()) == (0, 255)
 
 
-@pytest.mark.slow
-def test_overfitting_with_the_right_and_the_wrong_pixel_range(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        compare,
-        "PRESETS",
-        {"hub-resnet": replace(compare.PRESETS["hub-resnet"], recipes=("overfitting",))},
-    )
+def small(photos, module, output, *more):
+    """The arguments of a quick comparison of heads on a module."""
+    named = ["--preset", "hub-resnet", "--backbone", str(module), "--output", str(output)]
+    return [str(photos), *named, "--epochs", "1", "--image-size", "32", "--seeds", "1", *more]
+
+
+def test_a_module_is_compared_with_the_right_and_the_wrong_pixel_range(
+    photos, module, tmp_path, capsys
+):
     output = tmp_path / "run"
-    arguments = ["--preset", "hub-resnet", "--backbone", "efficientnet_lite0", "--seeds", "1"]
-    arguments += ["--show-pixel-range", "--epochs", "2", "--image-size", "32"]
-    assert compare.main([str(photos), "--output", str(output), *arguments]) == 0
-    right, wrong = table(output)
-    assert right["recipe"] == "Dense(6) alone"
-    assert wrong["recipe"] == "Dense(6) alone, wrong pixel range"
-    assert float(right["valid_accuracy"]) <= 1
+    assert compare.main(small(photos, module, output, "--show-pixel-range")) == 0
+    right = ["Dense(6) alone", "Dense(6) with Dropout(0.3) and EarlyStopping"]
+    wrong = [f"{recipe}, wrong pixel range" for recipe in right]
+    assert [row["recipe"] for row in table(output)] == right + wrong
+    out = capsys.readouterr().out
+    assert out.count("The wrong pixel range costs ") == 2
+    assert re.search(r"costs -?\d+\.\d points of test accuracy: \d", out)
+    assert "wrong pixel range" not in out.partition("Report of the best")[2]
+    assert (output / "report" / "report.html").exists()
+
+
+def test_an_interrupted_comparison_reports_what_it_has(photos, module, tmp_path, monkeypatch):
+    def interrupted(bench):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipes, "cured", interrupted)
+    assert compare.main(small(photos, module, tmp_path / "run")) == 130
+    assert [row["recipe"] for row in table(tmp_path / "run")] == ["Dense(6) alone"]
+    assert (tmp_path / "run" / "report" / "report.html").exists()
+    monkeypatch.setattr(recipes, "overfitting", interrupted)
+    assert compare.main(small(photos, module, tmp_path / "again")) == 130
+    assert not (tmp_path / "again").exists()
+
+
+def test_the_best_model_is_as_it_was_when_it_was_scored():
+    class Model:
+        def __init__(self, value):
+            self.value = value
+
+        def get_weights(self):
+            return [self.value]
+
+        def set_weights(self, weights):
+            (self.value,) = weights
+
+    def outcome(recipe, accuracy, loss, model):
+        plotter = SimpleNamespace(history={"val_loss": [9.0, loss]})
+        valid = SimpleNamespace(accuracy=accuracy)
+        return recipes.Outcome(recipe, 0, valid, None, 1.0, 1, plotter, model)
+
+    ran, first, second = compare._Ran(), Model(1), Model(2)
+    ran.add(outcome("b", 0.9, 0.3, first))
+    first.value = 7  # trained further
+    ran.add(outcome("c", 0.8, 0.1, first))
+    ran.add(outcome("a, wrong pixel range", 0.99, 0.1, second))
+    assert (ran.best.recipe, ran.best_model().value) == ("b", 1)
+    assert [one.model for one in ran.outcomes] == [None] * 3
+    ran.add(outcome("d", 0.9, 0.2, second))  # as often right, with a lower loss
+    assert ran.best_model() is second
+
+
+def test_what_the_user_can_put_right_is_said_in_a_line(photos, module, tmp_path, capsys):
+    output = tmp_path / "run"
+
+    def refused(arguments):
+        assert compare.main(arguments) == 2
+        assert not output.exists()
+        return capsys.readouterr().err
+
+    (tmp_path / "one" / "cat").mkdir(parents=True)
+    shutil.copy(photos / "cat" / "0.png", tmp_path / "one" / "cat")
+    assert "holds 1 class folders ('cat')" in refused(small(tmp_path / "one", module, output))
+    assert "is no folder" in refused(small(tmp_path / "nowhere", module, output))
+    assert "is there already" in refused(small(photos, module, tmp_path / "one"))
+    tiny = ["--backbone", "inception_v3", "--weights", "none"]
+    assert "--image-size 32 does not fit backbone inception_v3: " in refused(
+        small(photos, module, output, *tiny)
+    )
 
 
 def test_a_backbone_that_was_asked_for_is_not_replaced(photos, tmp_path, offline, capsys):

@@ -83,7 +83,7 @@ def _compare(args: argparse.Namespace, preset: Preset) -> int:
     except KeyboardInterrupt:
         if ran.best is None:
             raise
-        print(f"Interrupted after {len(ran.outcomes)} trainings.", file=sys.stderr)
+        print(f"Interrupted. Trainings so far: {len(ran.outcomes)}.", file=sys.stderr)
         status = 130
     size, source = args.image_size or preset.image_size, Path(make.args[0]).name
     seeds = f"; curves of the first of {args.seeds} seeds" if args.seeds > 1 else ""
@@ -92,7 +92,10 @@ def _compare(args: argparse.Namespace, preset: Preset) -> int:
 
 
 class _Ran:
-    """The outcomes so far, of which only the best keeps its model, as it was then."""
+    """The outcomes so far, of which the best keeps its model, as it was then.
+
+    What was trained with the wrong pixel range is never the best.
+    """
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
@@ -101,7 +104,8 @@ class _Ran:
 
     def add(self, outcome: "Outcome") -> None:
         """Takes an outcome, whose model may be trained further as soon as this returns."""
-        if self.best is None or _rank(outcome) > _rank(self.best):
+        is_right = not outcome.recipe.endswith(_WRONG)
+        if is_right and (self.best is None or _rank(outcome) > _rank(self.best)):
             self.best, self._weights = outcome, outcome.model.get_weights()
         self.outcomes.append(replace(outcome, model=None))
 
@@ -165,7 +169,12 @@ def _backbones(
         make = maker(_DEFAULT)
         backbone = make()
     size = args.image_size or preset.image_size
-    backbone.compute_output_shape((None, size, size, 3))
+    try:
+        backbone.compute_output_shape((None, size, size, 3))
+    except Exception as error:  # of whichever layer has no pixels left
+        raise ValueError(
+            f"--image-size {size} does not fit backbone {make.args[0]}: {error}"
+        ) from error
     # 0..1 went into VGG16, and 0..255 into a module that takes 0..1.
     wrong = "raw" if _range_of(backbone) == (0.0, 1.0) else "unit"
     return make, functools.partial(make, preprocessing=wrong)
