@@ -79,10 +79,12 @@ def compare_figure(
         ...     }
         ... )
     """
-    if not 1 <= len(histories) <= len(RUN_LINES):
+    if not histories:
+        raise ValueError("There is no run to draw: histories is empty. Expected one at least.")
+    if len(histories) > len(RUN_LINES):
         raise ValueError(
-            f"histories holds {len(histories)} runs. Expected 1 to {len(RUN_LINES)}, which is how "
-            "many lines can be told apart; draw them in several figures."
+            f"histories holds {len(histories)} runs. Expected at most {len(RUN_LINES)}, since no "
+            "more lines can be told apart; draw them in several figures."
         )
     epochs = epochs or {
         name: range(max(map(len, logs.values()), default=0)) for name, logs in histories.items()
@@ -108,7 +110,7 @@ def compare_figure(
 def _runs(
     histories: Mapping[str, Logs], epochs: Mapping[str, Sequence[int]], monitor: str, mode: Mode
 ) -> list[_Run]:
-    curves = {name: curves_of(logs, epochs[name]) for name, logs in histories.items()}
+    curves = {name: _curves(name, logs, epochs[name]) for name, logs in histories.items()}
     key = monitored_log(monitor, [key for own in curves.values() for key in own])
     bests = {
         name: best_epoch(logs, epochs[name], key, mode) if key and key in logs else None
@@ -118,6 +120,13 @@ def _runs(
         _Run(name, line, curves[name], bests[name])
         for name, line in zip(histories, RUN_LINES, strict=False)
     ]
+
+
+def _curves(name: str, logs: Logs, epochs: Sequence[int]) -> dict[str, Curve]:
+    try:
+        return curves_of(logs, epochs)
+    except ValueError as error:
+        raise ValueError(f"Run {name!r}: {error}") from error
 
 
 def _draw_run(axes: Axes, name: str, run: _Run) -> None:

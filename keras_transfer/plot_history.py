@@ -113,8 +113,8 @@ def _run_of(one: Any, validation_freq: int | Sequence[int], name: str) -> _Run:
         return _Run(*read_csv(Path(one)))
     if hasattr(one, "history") and hasattr(one, "epochs"):
         return _Run(one.history, one.epochs, getattr(one, "marks", ()))
-    if hasattr(one, "history") and hasattr(one, "epoch"):
-        history, epochs = one.history, one.epoch
+    if isinstance(getattr(one, "history", None), Mapping):
+        history, epochs = one.history, getattr(one, "epoch", [])  # none before the first fit
     elif isinstance(one, Mapping) and all(isinstance(v, Sequence) for v in one.values()):
         history, epochs = one, list(range(max(map(len, one.values()), default=0)))
     else:

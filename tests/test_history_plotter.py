@@ -630,6 +630,16 @@ def test_plot_history_says_what_it_expected(wrong):
         plot_history(wrong)
 
 
+def test_an_empty_history_is_refused_by_its_name():
+    never_fitted = keras.callbacks.History()
+    with pytest.raises(ValueError, match=r"^There is nothing to draw.*draw after the first epoch"):
+        plot_history(never_fitted)
+    with pytest.raises(ValueError, match=r"^Run 'second': There is nothing to draw"):
+        plot_history({"first": {"loss": [1.0]}, "second": never_fitted})
+    with pytest.raises(ValueError, match="histories is empty"):
+        plot_history({})
+
+
 def test_plot_history_shows_the_marks_of_a_plotter():
     backbone = FakeBackbone()
     plotter = HistoryPlotter()
