@@ -11,6 +11,8 @@ import recipes
 from hub_modules import save_reusable
 from PIL import Image
 
+from keras_transfer import FeatureCache, FrozenBackbone, image_folder
+
 QUICK = ("--epochs", "2", "--image-size", "32", "--seeds", "1")
 
 
@@ -78,8 +80,6 @@ def test_the_wrong_pixel_range_is_that_of_the_originals(monkeypatch):
     assert compare._range_of(make()) == (-1, 1)
     assert compare._range_of(wrong()) == (0, 1)
 
-    from keras_transfer import FrozenBackbone
-
     def module(source, *, preprocessing="unit", **kwargs):  # as TF-Hub's
         return FrozenBackbone(source, preprocessing=preprocessing, **kwargs)
 
@@ -121,6 +121,16 @@ def test_an_interrupted_comparison_reports_what_it_has(photos, module, tmp_path,
     monkeypatch.setattr(recipes, "overfitting", interrupted)
     assert compare.main(small(photos, module, tmp_path / "again")) == 130
     assert not (tmp_path / "again").exists()
+
+
+def test_the_seeds_of_a_recipe_share_what_was_extracted_once(photos, module):
+    data, cache = image_folder(photos, image_size=32), FeatureCache(verbose=False)
+    settings = recipes.Settings(epochs=1)
+    for seed in (0, 1):
+        bench = recipes.Bench(data, lambda: FrozenBackbone(module), settings, seed, cache)
+        (outcome,) = recipes.features_once(bench)
+        assert outcome.seed == seed
+        assert len(cache) == 2  # the training and the validation images
 
 
 def test_the_best_model_is_as_it_was_when_it_was_scored():
