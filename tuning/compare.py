@@ -8,7 +8,8 @@
 The recipes are those of two workflows known from books and courses. `cats-dogs`: features extracted
 once and a head trained on them; the same head on the frozen backbone; then the top block unfrozen.
 `hub-resnet`: a small head on a feature vector, without and with dropout and early stopping. The
-output folder then holds compare.png, compare.csv and report/, on the best of them.
+output folder then holds compare.png, compare.csv and report/, on the best of them. Ctrl-C ends it
+with what it has so far.
 """
 
 import argparse
