@@ -154,6 +154,8 @@ def _add_search(add: Callable[..., object]) -> None:
 def _add_results(add: Callable[..., object]) -> None:
     average = "the best trials to average in best.keras, 1 for the winner alone (default: 5)"
     add("--average", type=number_from(1), default=5, metavar="N", help=average)
+    views = "let best.keras give the mean over the views of --flips (default: yes)"
+    add("--average-views", action=argparse.BooleanOptionalAction, default=True, help=views)
     final = "train the best again, on training and validation images together"
     add("--final-fit", action="store_true", help=final)
     add("--tensorboard", type=Path, metavar="FOLDER", help="write the trials for TensorBoard there")

@@ -1,5 +1,6 @@
 """Winner: the model that a search ends with, and what it is worth on images never seen."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from study import Study
 from trial_run import seed_of
 from trials import Trials
 
-from keras_transfer import TransferModel
+from keras_transfer import AveragedViews, Flips, TransferModel
 from keras_transfer.whole_files import written_whole
 
 MODEL = "best.keras"
@@ -77,6 +78,15 @@ def winner_of(study: Study, trials: Trials) -> Winner:
     as were best for each.
     """
     best = [one for one in trials.ranked if not one.failed][: study.args.average]
+    model, numbers = _averaged(study, trials, best)
+    if study.args.average_views and study.args.flips != "none":
+        model = AveragedViews.of(model, Flips(study.args.flips))
+    return Winner(model, numbers)
+
+
+def _averaged(
+    study: Study, trials: Trials, best: Sequence[Outcome]
+) -> tuple[TransferModel, tuple[int, ...]]:
     members: list[Member] = []
     numbers: list[int] = []
     for outcome in best:
@@ -84,12 +94,12 @@ def winner_of(study: Study, trials: Trials) -> Winner:
         members += found
         numbers += [outcome.trial] * len(found)
     if len(members) == 1:
-        return Winner(study.hypermodel.model_of(members[0]), (numbers[0],))
+        return study.hypermodel.model_of(members[0]), (numbers[0],)
     try:
         model, places = study.hypermodel.average(members)
     except ValueError:  # all blocks were fine-tuned, so there is nothing to run once
-        return Winner(study.hypermodel.model_of(members[0]), (numbers[0],))
-    return Winner(model, tuple(dict.fromkeys(numbers[place] for place in places)))
+        return study.hypermodel.model_of(members[0]), (numbers[0],)
+    return model, tuple(dict.fromkeys(numbers[place] for place in places))
 
 
 def _kept(trials: Trials, outcome: Outcome) -> list[Member]:
