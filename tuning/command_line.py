@@ -1,10 +1,7 @@
 """What the commands of this folder share: numbers, folders and warnings as people meet them."""
 
 import argparse
-<<<<<<< HEAD
 import math
-=======
->>>>>>> acea5f6bcb729f298df80de5f3ef50460475d204
 import os
 import sys
 import warnings
