@@ -133,10 +133,12 @@ def test_the_backbone_runs_once_for_all_trials(five_classes, tmp_path, monkeypat
         extraction, "by_keras", lambda *args: (runs.append(args[1]), by_keras(*args))[1]
     )
     monkeypatch.setattr(extraction, "WORTH_SECONDS", 1e9)  # by_openvino asks by_keras, too
-    output = ["--output", str(tmp_path / "run"), "--unfreeze", "1"]
-    search.main([str(five_classes), *output, *QUICK, "--average", "1"])
-    # Training and validation data, each to the border of fine-tuning, and on from there, however
-    # trials pool; then the test images, for the probe.
+    space = tmp_path / "space.yaml"
+    space.write_text("pooling: avg\nunfreeze: [0, 1]\n")
+    arguments = ["--output", str(tmp_path / "run"), "--space", str(space), "--average", "1"]
+    search.main([str(five_classes), *arguments, *QUICK])
+    # Training and validation data, each to the border of fine-tuning, and on from there; then the
+    # test images, for the probe.
     assert sorted(runs) == ["block7", "block7", *["pooling"] * 3]
 
 
