@@ -25,7 +25,7 @@ def space() -> HyperParameters:
 
 def oracle(kind: str, folder: Path, count: int = 8, seed: int = 0, **kwargs):
     if kind == "bayesian":
-        kwargs["num_initial_points"] = 5
+        kwargs["num_initial_points"] = count - 2
     return durable_oracle(
         kind,
         objective=Objective("val_loss", "min"),
@@ -109,7 +109,7 @@ def test_without_the_oracles_file_it_is_made_again_from_the_trials(tmp_path, kin
     assert json.loads(file.read_text())["end_order"] == [f"{n:04d}" for n in range(8)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS[1:])
 def test_a_torn_trial_that_has_ended_is_not_run_again(tmp_path, kind):
     run(oracle(kind, tmp_path), most=5)
     file = tmp_path / "trials" / "trial_0002" / "trial.json"
@@ -162,7 +162,7 @@ def test_results_that_were_complete_when_the_process_died_count(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_seed_0_is_a_seed(tmp_path, kind):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        run(oracle(kind, tmp_path / name, seed=seed))
+        run(oracle(kind, tmp_path / name, seed=seed, count=4))
     assert asked(tmp_path / "a") == asked(tmp_path / "b")
     assert (asked(tmp_path / "a") != asked(tmp_path / "c")) == (kind != "grid")
 
@@ -278,6 +278,14 @@ def test_a_disk_that_is_full_when_a_trial_ends_is_told(tmp_path, monkeypatch):
             assert one.end_trial(trial, "a")
     assert one.create_trial("a").trial_id == "0001"
     assert oracle("random", tmp_path).create_trial("a").trial_id == "0000"
+
+
+def test_what_was_half_written_when_the_process_died_is_removed(tmp_path):
+    run(oracle("random", tmp_path), most=1)
+    for folder in (tmp_path / "trials", tmp_path / "trials" / "trial_0000"):
+        (folder / ".trial.json.0123").write_text("{")
+    oracle("random", tmp_path)
+    assert not list(tmp_path.glob("**/.trial*"))
 
 
 def test_an_unknown_oracle_is_refused(tmp_path):

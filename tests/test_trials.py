@@ -196,7 +196,7 @@ def test_hyperband_goes_on_from_what_an_earlier_round_has_trained(tmp_path):
     from trials import Trials
 
     hypermodel = TransferHyperModel(
-        {"tiny": tiny_backbone()}, ("a", "b"), space=Space(unfreeze=1), epochs=5
+        {"tiny": tiny_backbone()}, ("a", "b"), space=Space(unfreeze=1), epochs=3
     )
     begun, fit = [], hypermodel.fit
 
@@ -210,19 +210,19 @@ def test_hyperband_goes_on_from_what_an_earlier_round_has_trained(tmp_path):
         hypermodel,
         "hyperband",
         objective=objective("loss"),
-        count=6,
-        epochs=5,
+        count=4,
+        epochs=3,
         seed=0,
         output=tmp_path,
     )
-    data = dataset(16)
+    data = dataset(8)
     search.run(data, data)
     assert not search.failures
-    later = search.oracle.trials["0005"].hyperparameters.values
+    later = search.oracle.trials["0003"].hyperparameters.values
     past = next(o for o in search.outcomes if o.id == later["tuner/trial_id"])
     for weight, value in zip(begun[0], search.member(past).head_weights, strict=True):
         assert (weight == value).all()
-    assert search.history(search.outcomes[5])[1][0] == later["tuner/initial_epoch"]
+    assert search.history(search.outcomes[3])[1][0] == later["tuner/initial_epoch"]
 
 
 def _run(output) -> None:

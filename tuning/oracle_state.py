@@ -11,7 +11,7 @@ from keras_tuner import Oracle
 from keras_tuner.engine.trial import Trial, TrialStatus
 from outcome import Outcome
 from state_files import put_aside, read_json, write_json
-from trial_folder import TrialFolder, trial_folders
+from trial_folder import TrialFolder, sweep, trial_folders
 
 _ORACLE = "oracle.json"
 
@@ -125,6 +125,7 @@ class OracleState(Oracle):
         Trials that ran when it was written are the next to run.
         """
         with self._lock:
+            sweep(self.folder)
             state = self._read()
             if "hyperparameters" in state:
                 self.update_space(type(self.hyperparameters).from_config(state["hyperparameters"]))
@@ -146,6 +147,7 @@ class OracleState(Oracle):
             return {}
 
     def _take_up(self, folder: TrialFolder) -> None:
+        folder.sweep()
         state = folder.read_trial()
         outcome = folder.outcome() or folder.finished_stage()
         if state is not None:

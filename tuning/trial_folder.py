@@ -65,6 +65,10 @@ class TrialFolder:
         for stage in stages:
             shutil.rmtree(stage, ignore_errors=True)
 
+    def sweep(self) -> None:
+        """Removes files that a killed process was writing; nobody may be writing any."""
+        sweep(self.path)
+
     def outcome(self) -> Outcome | None:
         """Returns what came of it; `None` if it has not ended. A torn file is put aside."""
         try:
@@ -106,6 +110,12 @@ class TrialFolder:
             put_aside(self.path / _TRIAL, error, "what is known otherwise of the trial is kept")
             return None
         return state
+
+
+def sweep(folder: Path) -> None:
+    """Removes files that a killed process was writing into a folder under another name."""
+    for path in folder.glob(".*.json.*"):
+        path.unlink(missing_ok=True)
 
 
 def trial_folders(trials: Path) -> list[TrialFolder]:
