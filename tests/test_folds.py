@@ -91,7 +91,7 @@ def test_classes_have_their_shares_in_each_fold_and_folds_the_same_size(photos):
 
 def test_the_seed_decides_and_the_way_in_which_train_and_valid_were_parted_does_not(photos):
     def parts(of_folds, **options):
-        folds = read(photos, test_split=0, **options).folds(3, seed=of_folds)
+        folds = read(photos, test_split=0, **options).folds(2, seed=of_folds)
         return [names(valid.paths) for _, valid in folds]
 
     assert parts(0) == parts(0) == parts(0, validation_split=0.3) == parts(0, seed=5)
@@ -215,8 +215,8 @@ def end_to_end(photos):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"memory_limit": 0}, {"memory_limit": 5_000}, {"directory": "kept"}],
-    ids=["RAM", "files", "both", "folder"],
+    [{}, {"memory_limit": 5_000, "directory": "kept"}],
+    ids=["RAM", "RAM and folder"],
 )
 def test_law_4_a_fold_trains_as_end_to_end_wherever_activations_are(
     photos, tmp_path, monkeypatch, end_to_end, options
