@@ -1,7 +1,6 @@
 """The run of a search, from the probe to the report."""
 
 import argparse
-import os
 import shutil
 import sys
 import time
@@ -15,6 +14,7 @@ from curves import epochs_run
 from exit_codes import ALL_FAILED, DONE, INTERRUPTED
 from local_workers import LocalWorkers, end_with_parent
 from outcome import Outcome
+from role import role
 from search_page import write_search_page
 from study import ACTIVATIONS, Study, settings
 from summary import summary, write_summary
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
     output = study.output
     output.mkdir(parents=True, exist_ok=True)
     went_on = asked.begin(output, study.asked())
-    if _is_worker():
+    if role() == "worker":
         return work(study.trials(), study.data.train, study.data.valid, **study.fit_arguments)
     if went_on:
         print(f"Going on with the search in {output}.", flush=True)
@@ -61,12 +61,6 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
         finish(study, trials)
         return DONE
     return code or _nothing(trials)
-
-
-def _is_worker() -> bool:
-    """Whether KerasTuner's variables make this process a worker of another machine's chief."""
-    tuner_id = os.environ.get("KERASTUNER_TUNER_ID", "")
-    return "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in tuner_id
 
 
 def _trials(study: Study) -> tuple[Trials, int]:
@@ -91,7 +85,7 @@ def _trials(study: Study) -> tuple[Trials, int]:
     )
     with board:
         board.on_end(probe)
-        if "KERASTUNER_ORACLE_IP" in os.environ:
+        if role() == "chief":
             return trials, serve(trials)
         if args.workers > 1:
             workers = LocalWorkers(_command(args), args.workers, output)
