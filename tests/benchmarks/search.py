@@ -3,8 +3,8 @@
     python tests/benchmarks/search.py
 
 Plain KerasTuner builds a model with the frozen backbone for each trial, and runs it on all images
-in each epoch. That takes hours, so a sample of it is timed: one trial of some epochs on some images,
-the first of which pays for building and tracing. The time of all trials is extrapolated from that.
+in each epoch. That takes hours, so a sample of it is timed: one trial of some epochs on some
+images, the first of which pays for tracing. From that, the time of all trials is extrapolated.
 Ours is the whole command, with everything that it does before and after the trials.
 """
 
