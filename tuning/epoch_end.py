@@ -19,6 +19,7 @@ class StopAtEpochEnd(keras.callbacks.Callback):
 
     Attributes:
         out_of_time: Whether it has ended a training for lack of time.
+        cut: Whether it has ended the latest training.
 
     Example:
         >>> deadline = time.monotonic() + 600
@@ -28,7 +29,7 @@ class StopAtEpochEnd(keras.callbacks.Callback):
     def __init__(self, seconds_left: Callable[[], float]) -> None:
         super().__init__()
         self.seconds_left = seconds_left
-        self.out_of_time = False
+        self.out_of_time = self.cut = False
         self._began = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -39,5 +40,6 @@ class StopAtEpochEnd(keras.callbacks.Callback):
         """Decides whether to go on."""
         if self.seconds_left() < time.monotonic() - self._began:
             self.out_of_time = True
-        if self.out_of_time or not math.isfinite((logs or {}).get("loss", 0.0)):
+        self.cut = self.out_of_time or not math.isfinite((logs or {}).get("loss", 0.0))
+        if self.cut:
             self.model.stop_training = True

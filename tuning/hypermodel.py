@@ -51,6 +51,8 @@ class TransferHyperModel(keras_tuner.HyperModel):
         flips: The kind of `Flips` to train under, `None` for none.
         cache: What keeps activations; one of its own unless given.
         metric: What decides which epoch is the best: as for `metrics.objective`.
+        patience: A trial ends after so many epochs without a better one, counted from the first
+            with all its blocks unfrozen; `None`, the default, for never.
 
     Attributes:
         trained: What the last trial has left behind, `None` before it has.
@@ -76,6 +78,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         flips: str | None = None,
         cache: FeatureCache | None = None,
         metric: str = "loss",
+        patience: int | None = None,
     ) -> None:
         super().__init__()
         if not backbones:
@@ -87,6 +90,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         self.flips = flips
         self.cache = FeatureCache() if cache is None else cache
         self.metric = metric
+        self.patience = patience
         self.objective = objective(metric)
         self.trained: Trained | None = None
         self.space.check_epochs(epochs)
@@ -231,7 +235,12 @@ class TransferHyperModel(keras_tuner.HyperModel):
         goal, blocks = self.objective, self._blocks(chosen)
         return [
             HistoryPlotter(live=False, monitor=goal.name, mode=goal.mode),
-            BestEpoch(goal, _Parts(model, blocks).weights),
+            BestEpoch(
+                goal,
+                _Parts(model, blocks).weights,
+                patience=self.patience,
+                not_before=self._fine_tuning_from(chosen) if blocks else 0,
+            ),
             *self._unfreezer(chosen, blocks, epochs),
         ]
 
@@ -240,7 +249,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
     ) -> list[keras.callbacks.Callback]:
         if not blocks:
             return []
-        first = self.space.first_unfrozen(chosen["frozen_epochs"], self.epochs)
+        first = self._fine_tuning_from(chosen)
         if first >= epochs:  # Hyperband's short trials
             return []
         return [
@@ -252,6 +261,9 @@ class TransferHyperModel(keras_tuner.HyperModel):
                 early_stopping="any",
             )
         ]
+
+    def _fine_tuning_from(self, chosen: Mapping[str, Any]) -> int:
+        return self.space.first_unfrozen(chosen["frozen_epochs"], self.epochs)
 
     def _origin(self, name: str) -> str:
         """A digest of a backbone's weights, which do not change."""

@@ -68,6 +68,11 @@ class MedianStopping(keras.callbacks.Callback):
         # KerasTuner copies callbacks for each trial; what `others` looks at is to stay the same.
         return type(self)(self.objective, self.others, self.min_trials, self.warmup_epochs)
 
+    @property
+    def cut(self) -> bool:
+        """Whether it has ended the latest training."""
+        return self.stopped_epoch >= 0
+
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Asks what the others had come to."""
         self._curves = [list(curve) for curve in self.others()]

@@ -74,6 +74,7 @@ class Study:
             flips=None if args.flips == "none" else args.flips,
             cache=cache,
             metric=args.metric,
+            patience=None if args.no_early_stopping else max(3, args.epochs // 6),
         )
         return cls(args, output, data, hypermodel, began)
 

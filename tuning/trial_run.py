@@ -137,13 +137,14 @@ class TrialRun:
     def _execute(
         self, trial: Trial, execution: int, pair: tuple[Any, Any], stop: StopAtEpochEnd
     ) -> tuple[Any, bool]:
-        """What was trained, and whether it was stopped before its last epoch."""
+        """What was trained, and whether it was cut short; to stand still is no cut."""
         keras.utils.clear_session()  # what Keras knows of the graphs of earlier trials
         hp = trial.hyperparameters
         keras.utils.set_random_seed(seed_of(self.seed, int(trial.trial_id) + 1, execution))
         model = self.hypermodel.build(hp)
         self._go_on(hp.values.get("tuner/trial_id"), model, execution)
         epochs = hp.values.get("tuner/epochs", self.epochs)
+        callbacks = [stop, *self.callbacks()]
         self.hypermodel.fit(
             hp,
             model,
@@ -152,11 +153,10 @@ class TrialRun:
             epochs=epochs,
             initial_epoch=hp.values.get("tuner/initial_epoch", 0),
             verbose=0,
-            callbacks=[stop, *self.callbacks()],
+            callbacks=callbacks,
             **self.arguments,
         )
-        trained = self.hypermodel.trained
-        return trained, trained.plotter.epochs[-1] + 1 < epochs
+        return self.hypermodel.trained, any(getattr(one, "cut", False) for one in callbacks)
 
     def _check(self, metrics: Mapping[str, float]) -> None:
         name = self.objective.name

@@ -96,11 +96,18 @@ class Trials:
             seed=self.seed,
             folder=self.output / FOLDER,
             deadline=self.deadline,
+            **self._initial_points(),
         )
         # KerasTuner explores which hyperparameters there are when it makes a tuner.
         BaseTuner(oracle, self.hypermodel, directory=str(self.output), project_name=FOLDER)
         oracle.on_begin, oracle.on_end = self.on_begin, self.on_end
         return oracle
+
+    def _initial_points(self) -> dict[str, int]:
+        """How many trials are drawn at random first: a few, not KerasTuner's 3 a dimension."""
+        if self.oracle_name != "bayesian":
+            return {}
+        return {"num_initial_points": max(3, min(10, self.count // 3))}
 
     def run(self, train: Any = None, valid: Any = None, **arguments: Any) -> None:
         """Runs all trials in this process.
