@@ -129,5 +129,5 @@ def power_text(value: float) -> str:
     """A number as it is typed: `1e-4` and not 10⁻⁴ or 0.0001."""
     if value == 0 or 0.01 <= abs(value) < 1000:
         return f"{value:.3g}"
-    mantissa, exponent = f"{value:.0e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
