@@ -207,6 +207,71 @@ def refused(capsys, *arguments: str) -> str:
     return captured.err
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("nothing_exported")
+def test_the_same_command_goes_on_and_another_search_is_refused(five_classes, tmp_path, capsys):
+    arguments = [str(five_classes), "--output", str(tmp_path / "run"), *QUICK, "--unfreeze", "0"]
+    assert search.main([*arguments, "--trials", "1"]) == 0
+    outcome = tmp_path / "run" / "trials" / "trial_0000" / "outcome.json"
+    written = outcome.stat().st_mtime_ns
+    assert search.main(arguments) == 0
+    assert "Going on" in capsys.readouterr().out
+    assert outcome.stat().st_mtime_ns == written
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["trials"] == 2
+    assert search.main([*arguments, "--seed", "1"]) == 2
+    assert "seed was 0 and is 1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("nothing_exported")
+def test_folds_a_metric_balance_and_a_final_fit_go_together_and_scripts_get_json(
+    five_classes, tmp_path
+):
+    space = tmp_path / "space.yaml"
+    space.write_text("unfreeze: [0, 1]\nhidden: 32\n")
+    arguments = [five_classes, "--output", tmp_path / "run", "--folds", "2", "--metric", "f1"]
+    arguments += ["--balance", "--final-fit", "--json", "--flips", "mirror", "--space", space]
+    command = [sys.executable, ROOT / "tuning" / "search.py", *arguments, *QUICK]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["objective"] == {"name": "val_f1", "mode": "max"}
+    assert len(summary["best"]["folds"]) == len(summary["probe"]["folds"]) == 2
+    assert summary["best"]["deviation"] is not None
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_two_workers_share_the_trials_and_the_activations(five_classes, tmp_path):
+    arguments = [five_classes, "--output", tmp_path / "run", "--workers", "2", "--unfreeze", "0"]
+    command = [sys.executable, ROOT / "tuning" / "search.py", *arguments, *QUICK, "--trials", "4"]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "run" / "leaderboard.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["trial"] for row in rows) == ["0", "1", "2", "3", "4"]
+    assert {row["worker"][: len("worker-1")] for row in rows[1:]} == {"worker-1", "worker-2"}
+    logs = [path.read_text() for path in (tmp_path / "run" / "workers").iterdir()]
+    # The chief has computed them for its probe, as far as no trial pools otherwise.
+    assert not [log for log in logs if "activations after block7: 40 images, " in log]
+
+
+def test_a_space_is_shown_as_the_file_that_it_is_read_from(tmp_path, capsys):
+    assert search.main(["--show-space", "--unfreeze", "1"]) == 0
+    shown = capsys.readouterr().out
+    (tmp_path / "space.yaml").write_text(shown)
+    assert search.main(["--show-space", "--space", str(tmp_path / "space.yaml")]) == 0
+    assert capsys.readouterr().out == shown
+    assert "unfreeze: [0, 1]" in shown
+
+
+def test_a_space_that_is_wrong_is_refused_with_its_line(tmp_path, capsys):
+    (tmp_path / "space.yaml").write_text("depth: 1\nhiden: 64\n")
+    message = refused(capsys, "--space", tmp_path / "space.yaml")
+    assert "line 2" in message
+    assert "hidden" in message
+
+
 def test_a_folder_that_does_not_exist_is_refused(tmp_path, capsys):
     assert "nowhere' is no folder" in refused(capsys, tmp_path / "nowhere")
 
@@ -232,6 +297,9 @@ def test_numbers_out_of_range_are_refused(capsys):
     assert "--trials: '0' is no number from 1 to 1000000" in refused(capsys, "--trials", "0")
     assert "--seed: '4294967296' is no number from 0" in refused(capsys, "--seed", "4294967296")
     assert "--seed: '-1'" in refused(capsys, "--seed=-1")
+    assert "--folds: '1' is no number from 2" in refused(capsys, "--folds", "1")
+    assert "--workers: '0' is no number from 1" in refused(capsys, "--workers", "0")
+    assert "'nan' is no number of minutes" in refused(capsys, "--minutes", "nan")
 
 
 def test_too_few_trials_for_hyperband_are_refused(five_classes, tmp_path, capsys):
