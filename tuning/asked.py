@@ -28,6 +28,11 @@ def begin(output: Path, asked: Mapping[str, Any]) -> bool:
     except FileNotFoundError:
         write_json(output / FILE, asked)
         return False
+    except ValueError as error:
+        raise ValueError(
+            f"{error} It says what the search was asked for. If that was the same as now, remove "
+            "the file to go on; otherwise name another folder."
+        ) from None
     differing = [
         f"{name} was {_short(before.get(name))} and is {_short(asked.get(name))}"
         for name in dict.fromkeys((*before, *asked))

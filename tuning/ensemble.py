@@ -108,7 +108,7 @@ class Member:
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{str(path)!r} is not the whole of what a trial has trained: {error}. Expected a "
-                "file that a search wrote; remove it, and its trial runs again."
+                "file that a search wrote."
             ) from error
         return cls(
             facts["backbone"],

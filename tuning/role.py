@@ -24,7 +24,7 @@ def role(environment: Mapping[str, str] | None = None) -> Literal["alone", "chie
     """
     environment = os.environ if environment is None else environment
     there = [name for name in (TUNER_ID, IP, PORT) if environment.get(name)]
-    if IP not in there and PORT not in there:
+    if not there or (there == [TUNER_ID] and "chief" not in environment[TUNER_ID]):
         return "alone"
     missing = {TUNER_ID, IP, PORT} - set(there)
     if missing:

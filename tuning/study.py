@@ -92,7 +92,7 @@ class Study:
     @property
     def _to_finish(self) -> float:
         """Seconds that the end of a search takes, with the export and the report."""
-        return min(45.0, 6.0 * self.args.minutes)
+        return 20.0 + 3.0 * self.args.minutes
 
     @functools.cached_property
     def folds(self) -> list[tuple[tf.data.Dataset, tf.data.Dataset]] | None:
@@ -105,6 +105,7 @@ class Study:
         args, data = self.args, self.data
         splits = (data.train, data.valid, data.test)
         return {
+            "images": data.counts,
             "data": [part.identity for part in splits if part is not None],
             "classes": list(data.class_names),
             "backbones": {
@@ -276,6 +277,7 @@ def _images(args: argparse.Namespace, directory: Path) -> ImageFolder:
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """Returns what was asked for, as JSON has it."""
-    asked = {name: value for name, value in vars(args).items() if name != "space"}
+    left_out = ("space", "show_space")
+    asked = {name: value for name, value in vars(args).items() if name not in left_out}
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in asked.items()}
     return {**plain, "space": args.space.to_dict()}

@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import asked
 import leaderboard
@@ -16,6 +17,7 @@ from local_workers import LocalWorkers, end_with_parent
 from outcome import Outcome
 from role import role
 from search_page import write_search_page
+from state_files import read_json
 from study import ACTIVATIONS, Study, settings
 from summary import summary, write_summary
 from trials import FOLDER, Trials
@@ -49,6 +51,7 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
         return work(study.trials(), study.data.train, study.data.valid, **study.fit_arguments)
     if went_on:
         print(f"Going on with the search in {output}.", flush=True)
+        _tell_failures(study.trials())
     try:
         trials, code = _trials(study)
     except KeyboardInterrupt:
@@ -58,7 +61,7 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
         when = f"after {told} trials" if told else "before the first trial ended"
         print(f"Interrupted {when}.", file=sys.stderr)
     if trials.best is not None and code in (DONE, INTERRUPTED):
-        finish(study, trials)
+        finish(study, trials, interrupted=code == INTERRUPTED)
         return DONE
     return code or _nothing(trials)
 
@@ -66,22 +69,23 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
 def _trials(study: Study) -> tuple[Trials, int]:
     """Runs the trials, here or by workers; what has ended lies in files whatever happens."""
     args, output = study.args, study.output
-    earlier = study.trials().outcomes
+    trials = study.trials(
+        lambda begun: board.on_begin(begun.trial, begun.hyperparameters),
+        lambda outcome: board.on_end(outcome),
+    )
+    trials.oracle  # noqa: B018 - makes whole what an earlier run has left
     started = time.monotonic()
     probe = study.probe()
     sharing = study.sharing(time.monotonic() - started)
     board = Board(
         study.objective,
         count=args.trials,
-        outcomes=earlier,
+        outcomes=trials.outcomes,
         workers=args.workers,
         deadline=study.deadline,
         sharing=lambda: sharing,
         epochs_of=lambda outcome: epochs_run(output / FOLDER, outcome),
         quiet=args.json,
-    )
-    trials = study.trials(
-        lambda begun: board.on_begin(begun.trial, begun.hyperparameters), board.on_end
     )
     with board:
         board.on_end(probe)
@@ -99,6 +103,12 @@ def _command(args: argparse.Namespace) -> list[str]:
     return [sys.executable, *sys.argv, "--output", str(args.output), "--workers", "1"]
 
 
+def _tell_failures(trials: Trials) -> None:
+    if failures := trials.failures:
+        folders = ", ".join(trials.folder(one).name for one in failures)
+        print(f"Trials that failed are not repeated; to have that, remove {folders}.", flush=True)
+
+
 def _nothing(trials: Trials) -> int:
     if not trials.failures:
         print(
@@ -110,8 +120,14 @@ def _nothing(trials: Trials) -> int:
     return ALL_FAILED
 
 
-def finish(study: Study, trials: Trials) -> None:
-    """Writes and prints what a search has come to."""
+def finish(study: Study, trials: Trials, *, interrupted: bool = False) -> None:
+    """Writes and prints what a search has come to.
+
+    Args:
+        study: The search.
+        trials: Its trials, one of which at least has a score.
+        interrupted: Whether there were to be more.
+    """
     args, output, objective = study.args, study.output, study.objective
     outcomes = [study.probe(), *trials.outcomes]
     leaderboard.print_leaderboard(outcomes, objective)
@@ -130,9 +146,10 @@ def finish(study: Study, trials: Trials) -> None:
     model = keep(winner.model, output)
     model.export(output / "export" / "1", verbose=False)
     seen, tested = _look_once(study, model)
-    _write(study, outcomes, winner, seen, tested)
-    _tell(study, trials, winner, tested)
-    if args.cache is None:
+    looks = 1 + _earlier_looks(output)
+    _write(study, outcomes, winner, seen, tested, {"interrupted": interrupted, "looks": looks})
+    _tell(study, trials, winner, tested, looks)
+    if args.cache is None and not interrupted:
         shutil.rmtree(output / ACTIVATIONS, ignore_errors=True)
 
 
@@ -152,6 +169,7 @@ def _write(
     winner: Winner,
     seen: Examined,
     tested: OnTest | None,
+    told: dict[str, Any],
 ) -> None:
     args, output, data = study.args, study.output, study.data
     images = None if args.folds else len(data.labels["valid"])
@@ -169,22 +187,35 @@ def _write(
         **settings(args),
         "classes": list(data.class_names),
         "images": data.counts,
+        "trials_asked_for": args.trials,
         "average_of": list(winner.trials),
+        "interrupted": told["interrupted"],
         "seconds": round(time.monotonic() - study.began, 1),
     }
     content = summary(outcomes, study.objective, facts, images=images)
     if tested:
-        content["test"] = tested.facts()
+        content["test"] = {**tested.facts(), "looks": told["looks"]}
     write_summary(output / "summary.json", content)
 
 
-def _tell(study: Study, trials: Trials, winner: Winner, tested: OnTest | None) -> None:
-    best = trials.ranked[0]
+def _earlier_looks(output: Path) -> int:
+    """How often a search that goes on has looked at the test split before."""
+    try:
+        return int(read_json(output / "summary.json")["test"]["looks"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _tell(study: Study, trials: Trials, winner: Winner, tested: OnTest | None, looks: int) -> None:
+    best, probe, name = trials.ranked[0], study.probe(), study.objective.name
     print(f"Best: trial {best.trial}, {best} in epoch {best.epoch}.")
+    if not study.objective.better(best.score or 0.0, than=probe.score or 0.0):
+        print(f"No trial did better in validation than the probe, {name} {probe.score:.4f}.")
     if tested is None:
         print("There is no test split.")
     else:
-        print(f"Test, used once ({winner}): {tested.measures}.")
+        used = "once" if looks == 1 else f"{looks} times, as this search went on after a look at it"
+        print(f"Test, used {used} ({winner}): {tested.measures}.")
         print(f"The probe on it: accuracy {tested.probe.accuracy.value:.2%}. {tested.paired}")
     if study.args.directory is None:
         from demo_data import PUBLISHED

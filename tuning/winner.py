@@ -1,5 +1,6 @@
 """Winner: the model that a search ends with, and what it is worth on images never seen."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,7 +78,10 @@ def winner_of(study: Study, trials: Trials) -> Winner:
     best trials are trained again, on training and validation images together, for as many epochs
     as were best for each.
     """
-    best = [one for one in trials.ranked if not one.failed][: study.args.average]
+    best = [one for one in trials.ranked if not one.failed and _is_whole(trials, one)]
+    if not best:
+        raise ValueError("What the trials have trained is lost. Start a search in another folder.")
+    best = best[: study.args.average]
     model, numbers = _averaged(study, trials, best)
     if study.args.average_views and study.args.flips != "none":
         model = AveragedViews.of(model, Flips(study.args.flips))
@@ -100,6 +104,20 @@ def _averaged(
     except ValueError:  # all blocks were fine-tuned, so there is nothing to run once
         return study.hypermodel.model_of(members[0]), (numbers[0],)
     return model, tuple(dict.fromkeys(numbers[place] for place in places))
+
+
+def _is_whole(trials: Trials, outcome: Outcome) -> bool:
+    """Whether what a trial has trained can be read; a warning tells of what cannot."""
+    try:
+        _kept(trials, outcome)
+    except (OSError, ValueError) as error:
+        warnings.warn(
+            f"Trial {outcome.trial} is left out: {error} Remove {trials.folder(outcome)}, and the "
+            "same command runs the trial again.",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def _kept(trials: Trials, outcome: Outcome) -> list[Member]:
