@@ -18,6 +18,7 @@ _STILL = 0.02  # of that way: what is gained in the last third of the epochs, to
 _SURE = 4.0  # standard errors that make a difference
 _LONG = 8  # epochs behind the minimum from which on their line counts, not their end alone
 _NOISY = 0.05  # of the loss: noise that hides what matters
+_STEPS = 4  # falls in a row, at least, that chance does not make: one in 120 without a trend
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class Diagnosis:
     """What the losses of a run say.
 
     Attributes:
-        kind: `"short"` (fewer than 5 epochs), `"diverged"` (a loss that is not finite, or training
-            that ends above where it began), `"overfitting"`, `"improving"`, `"noisy"` or
-            `"plateau"`.
+        kind: `"short"` (fewer than 5 epochs, or too few to tell a fall from noise), `"diverged"`
+            (a loss that is not finite, or training that ends above where it began),
+            `"overfitting"`, `"improving"`, `"noisy"` or `"plateau"`.
         epoch: The epoch, counted from 0, after which it overfits or before which it diverged; None
             for the other kinds.
         sentence: The same in words, with epochs counted from 1 as in the figure.
@@ -75,8 +76,10 @@ def diagnose(history: Logs, epochs: Sequence[int]) -> Diagnosis:
 
     It overfits when the validation loss has come up from its minimum again, by more than 5 % of
     the way that it came down (or of the minimum, if that is less) and by more than noise explains,
-    while the training loss falls on. It
-    still improves when the loss gained more than 2 % of that way in the last third of the epochs.
+    while the training loss falls on. It still improves when the loss gained more than 2 % of that
+    way in the last third of the epochs, by more than noise explains or by falling in each of them
+    (4 at least) to its best. On a plateau the later half of the epochs is flat; where that cannot
+    be told either, the run is too short.
     Where nothing is validated, the training loss alone is judged.
 
     Args:
@@ -111,6 +114,9 @@ def diagnose(history: Logs, epochs: Sequence[int]) -> Diagnosis:
     if judged.noise > _NOISY * abs(float(np.median(judged.values))):
         level = text_of(judged.noise)
         return Diagnosis("noisy", None, f"too noisy to say: {name} jumps by {level}")
+    if not _is_flat(judged):
+        count = len(judged.values)
+        return Diagnosis("short", None, f"too short to say: {name} may fall, {count} epochs")
     return Diagnosis("plateau", None, f"plateau: {name} no longer falls")
 
 
@@ -166,7 +172,30 @@ def _climbs(values: np.ndarray) -> bool:
 def _improves(loss: _Loss) -> bool:
     third = max(2, len(loss.values) // 3)
     late = loss.values[-third:]
+    if _falls_to_its_best(loss):
+        return True
     gained = float(late[: third // 2].mean() - late[-(third // 2) :].mean())
     way = float(loss.smooth[0] - loss.smooth.min())
     sure = _SURE * loss.noise * np.sqrt(2 / (third // 2))
     return gained > max(_STILL * way, sure)
+
+
+def _falls_to_its_best(loss: _Loss) -> bool:
+    """Whether the last epoch is the best and each of the last ones fell, by more than a trace.
+
+    With few values, steps that differ look like noise to third differences; such a row is none.
+    """
+    steps = max(_STEPS, len(loss.values) // 3)
+    late = loss.values[-steps - 1 :]
+    way = float(loss.values[0] - loss.values[-1])
+    falls = bool(np.all(np.diff(late) < 0)) and loss.values[-1] == loss.values.min()
+    return falls and float(late[0] - late[-1]) > _STILL * way
+
+
+def _is_flat(loss: _Loss) -> bool:
+    """Whether the later half is a stretch of which the end does not lie below its beginning."""
+    stretch = loss.values[-max(_STEPS, len(loss.values) // 2) :]
+    early, late = np.array_split(stretch, 2)
+    way = float(loss.values[0] - loss.values.min())
+    lower = late.max() < early.min()
+    return not (lower and float(early.mean() - late.mean()) > _STILL * way)

@@ -96,3 +96,38 @@ def test_a_loss_that_is_lost_is_named_with_its_epoch():
 
 def test_without_any_loss_there_is_nothing_to_say():
     assert diagnose({"accuracy": [0.5] * 9}, range(9)).kind == "short"
+
+
+def falling(seed: int, epochs: int) -> np.ndarray:
+    """A loss that falls in each epoch, by steps of which one is up to six times the other."""
+    draw = np.random.default_rng(seed)
+    steps = draw.uniform(0.3, 1.7, epochs - 1) * draw.uniform(0.001, 0.05)
+    return 0.7 - np.concatenate([[0], np.cumsum(steps)])
+
+
+@pytest.mark.parametrize("epochs", [5, 6, 7, 8, 10])
+def test_a_short_loss_that_falls_in_each_epoch_improves_however_uneven_its_steps(epochs):
+    losses = [falling(seed, epochs) for seed in range(40)]
+    told = [diagnose({"loss": v, "val_loss": v + 0.01}, range(epochs)).kind for v in losses]
+    assert told == ["improving"] * 40
+
+
+@pytest.mark.parametrize(
+    "validation",
+    [
+        [0.70, 0.68, 0.67, 0.60, 0.55, 0.53],
+        [0.7030, 0.7029, 0.7024, 0.7019, 0.6993, 0.6983, 0.6966, 0.6945],
+    ],
+)
+def test_uneven_steps_are_no_noise(validation):
+    logs = {"loss": np.linspace(0.7, 0.36, len(validation)), "val_loss": validation}
+    told = diagnose(logs, range(len(validation)))
+    assert str(told) == "still improving: validation loss falls"
+
+
+def test_a_plateau_is_claimed_of_a_flat_stretch_alone():
+    flat = [0.9, 0.5, 0.41, 0.4, 0.401, 0.4, 0.401, 0.4]
+    assert diagnose({"loss": flat}, range(8)).kind == "plateau"
+    unsure = [0.700, 0.702, 0.690, 0.691, 0.670, 0.671]
+    told = diagnose({"loss": unsure}, range(6))
+    assert str(told) == "too short to say: training loss may fall, 6 epochs"
