@@ -67,7 +67,9 @@ def slim_scope(layer: str) -> str:
 
 
 @pytest.mark.slow
-def test_resnet_v1_is_trained_unfrozen_saved_exported_and_answers_the_same(tmp_path, monkeypatch):
+def test_resnet_v1_is_trained_unfrozen_saved_exported_and_answers_the_same(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
     network = keras.applications.ResNet50(
         include_top=False, weights=None, pooling="avg", input_shape=(None, None, 3)
