@@ -24,6 +24,7 @@ from keras_transfer.plots import (
     history_figure,
     lower_is_better,
     monitored_log,
+    phase_marks,
     save_figure,
 )
 from keras_transfer.trained_blocks import TrainedBlocks, describe_change, trained_blocks
@@ -215,10 +216,18 @@ class HistoryPlotter(keras.callbacks.Callback):
 
     def _collect_mark(self, epoch: int) -> None:
         trained = self._trained or trained_blocks(self.model)
-        label = describe_change(self._trained_before or trained, trained)
+        if self._trained_before is None and len(self.epochs) > 1:  # it goes on from a table
+            label = self._change_by_logs()
+        else:
+            label = describe_change(self._trained_before or trained, trained)
         if label:
             self.marks.append(Mark(epoch, label, self._reason(epoch)))
         self._trained_before, self._trained = trained, None
+
+    def _change_by_logs(self) -> str:
+        """What changed since the epoch before, as far as a `BlockUnfreezer` logged it."""
+        rows = {key: values[-2:] for key, values in self.history.items()}
+        return next((mark.label for mark in phase_marks(rows, self.epochs[-2:])), "")
 
     def _reason(self, epoch: int) -> str:
         """Why blocks were unfrozen in an epoch, if they were by a `BlockUnfreezer`."""

@@ -19,7 +19,7 @@ import pytest
 from conftest import dataset
 from test_phases import Given, kept, plain
 
-from keras_transfer import Phase, history_plotter
+from keras_transfer import BlockUnfreezer, Phase, history_plotter
 from keras_transfer.history_plotter import HistoryPlotter
 from keras_transfer.history_table import read_csv
 from keras_transfer.plot_history import plot_history
@@ -477,6 +477,28 @@ def test_the_marks_say_why_a_block_unfreezer_unfroze(tmp_path, make):
     # Keras' own history holds the rates, and so the blocks, but no reason.
     without = [text.get_text() for text in plot_history(history).axes[0].texts]
     assert without == ["block4 unfrozen", "block3 unfrozen ▸"]
+
+
+def test_a_run_that_resumes_where_blocks_are_unfrozen_marks_them(tmp_path):
+    class Crash(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    def run(*others):
+        """As a process of its own does: nothing is shared but the files."""
+        plotter = HistoryPlotter(tmp_path / "h.png")
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
+        callbacks = [backup, BlockUnfreezer({2: "block4"}), plotter, *others]
+        plain().fit(dataset(8, shuffle=False), epochs=4, callbacks=callbacks, verbose=0)
+        return plotter
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Crash())
+    resumed = run()
+    assert resumed.history["phase"] == [0, 0, 1, 1]
+    assert resumed.marks == [Mark(2, "block4 unfrozen", "as scheduled")]
+    assert read_csv(tmp_path / "h.csv")[2] == resumed.marks
 
 
 def test_a_change_between_two_fits_is_marked_where_the_curve_goes_on():
