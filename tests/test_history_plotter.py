@@ -247,8 +247,23 @@ def test_a_fit_that_goes_on_continues_the_curve(tmp_path, same):
     assert [row[0] for row in table(tmp_path / "h.csv")] == ["epoch", "0", "1", "2", "3"]
 
 
-def test_a_table_of_another_run_is_not_continued(tmp_path):
-    script(HistoryPlotter(tmp_path / "h.png"), {"loss": 0.9})
+@pytest.mark.parametrize("same", [True, False], ids=["the same object", "from the table"])
+def test_a_run_that_goes_on_behind_a_gap_keeps_the_epochs_before_it(tmp_path, same):
+    plotter = script(
+        HistoryPlotter(tmp_path / "h.png"), *({"loss": 0.9 - e / 20} for e in range(8))
+    )
+    before = table(tmp_path / "h.csv")
+    again = plotter if same else HistoryPlotter(tmp_path / "h.png")
+    again.on_train_begin()
+    for epoch in (10, 11):
+        again.on_epoch_end(epoch, {"loss": 0.5})
+    assert again.epochs == [*range(8), 10, 11]
+    assert table(tmp_path / "h.csv") == [*before, ["10", "0.5"], ["11", "0.5"]]
+    assert list(again.figure().axes[0].lines[0].get_xdata()) == [*range(1, 9), 11, 12]
+
+
+def test_a_table_that_begins_later_is_not_continued(tmp_path):
+    (tmp_path / "h.csv").write_text("epoch,loss\n7,0.5\n8,0.4\n")
     plotter = HistoryPlotter(tmp_path / "h.png")
     plotter.on_train_begin()
     plotter.on_epoch_end(5, {"loss": 0.5})
