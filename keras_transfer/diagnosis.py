@@ -14,10 +14,12 @@ Kind = Literal["short", "diverged", "overfitting", "improving", "noisy", "platea
 
 _FEWEST = 5  # epochs below which nothing can be told
 _ROSE = 0.05  # of the way that a loss came down, or of its minimum: to rise so is overfitting
+_UNDONE = 0.5  # of that way: a loss that rose so has lost what it gained
 _STILL = 0.02  # of that way: what is gained in the last third of the epochs, to be improving
 _SURE = 4.0  # standard errors that make a difference
 _LONG = 8  # epochs behind the minimum from which on their line counts, not their end alone
 _NOISY = 0.05  # of the loss: noise that hides what matters
+_STEPS = 4  # falls in a row, at least, that chance does not make: one in 120 without a trend
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,10 @@ class Diagnosis:
     """What the losses of a run say.
 
     Attributes:
-        kind: `"short"` (fewer than 5 epochs), `"diverged"` (a loss that is not finite, or training
-            that ends above where it began), `"overfitting"`, `"improving"`, `"noisy"` or
+        kind: `"short"` (fewer than 5 epochs, or too few to tell a fall from noise), `"diverged"`
+            (a loss that is not finite and does not come back, or that rises again by more than half
+            of the way that it came down, or training that ends above where it began),
+            `"overfitting"`, `"improving"`, `"noisy"` (also what rises again by less) or
             `"plateau"`.
         epoch: The epoch, counted from 0, after which it overfits or before which it diverged; None
             for the other kinds.
@@ -75,8 +79,10 @@ def diagnose(history: Logs, epochs: Sequence[int]) -> Diagnosis:
 
     It overfits when the validation loss has come up from its minimum again, by more than 5 % of
     the way that it came down (or of the minimum, if that is less) and by more than noise explains,
-    while the training loss falls on. It
-    still improves when the loss gained more than 2 % of that way in the last third of the epochs.
+    in at least two epochs, while the training loss falls on. It still improves when the loss gained
+    more than 2 % of that way in the last third of the epochs, by more than noise explains or by
+    falling in each of them (4 at least) to its best. On a plateau the later half of the epochs is
+    flat; where that cannot be told either, the run is too short.
     Where nothing is validated, the training loss alone is judged.
 
     Args:
@@ -90,13 +96,13 @@ def diagnose(history: Logs, epochs: Sequence[int]) -> Diagnosis:
     """
     losses = {key: _loss(history, epochs, key) for key in ("loss", "val_loss") if key in history}
     for key, loss in losses.items():
-        if lost := _not_finite(history[key], epochs):
-            return Diagnosis("diverged", lost[0], f"diverged: {key} of epoch {lost[0] + 1} is lost")
-        if len(loss.values) >= _FEWEST and key == "loss" and _rose_above_its_start(loss):
-            before = int(loss.epochs[np.argmin(loss.smooth)])
-            return Diagnosis(
-                "diverged", before + 1, f"diverged: loss rises since epoch {before + 2}"
-            )
+        if (lost := _lost_from(history[key], epochs)) is not None:
+            said = f"diverged: {key} of epoch {lost + 1} is not finite"
+            return Diagnosis("diverged", lost, said)
+        if len(loss.values) < _FEWEST or key != "loss":
+            continue
+        if _rose_above_its_start(loss) or _is_undone(loss):
+            return _diverged(loss, key)
     judged = losses.get("val_loss", losses.get("loss"))
     name = "validation loss" if "val_loss" in losses else "training loss"
     if judged is None or len(judged.values) < _FEWEST:
@@ -106,11 +112,21 @@ def diagnose(history: Logs, epochs: Sequence[int]) -> Diagnosis:
         after = _overfits_after(losses["loss"], judged)
         if after is not None:
             return Diagnosis("overfitting", after, f"overfitting since epoch {after + 2}")
+    if _is_undone(judged):
+        return _diverged(judged, "val_loss")
+    if (height := _jump(judged)) > 0:
+        level = text_of(height)
+        return Diagnosis("noisy", None, f"too noisy to say: {name} jumps by {level} at its end")
     if _improves(judged):
         return Diagnosis("improving", None, f"still improving: {name} falls")
     if judged.noise > _NOISY * abs(float(np.median(judged.values))):
         level = text_of(judged.noise)
         return Diagnosis("noisy", None, f"too noisy to say: {name} jumps by {level}")
+    if _rises_again(judged):
+        return Diagnosis("noisy", None, f"unstable: {name} rises again")
+    if not _is_flat(judged):
+        count = len(judged.values)
+        return Diagnosis("short", None, f"too short to say: {name} may fall, {count} epochs")
     return Diagnosis("plateau", None, f"plateau: {name} no longer falls")
 
 
@@ -120,36 +136,82 @@ def _loss(history: Logs, epochs: Sequence[int], key: str) -> _Loss:
     return _Loss(np.array(at, int), np.array(values, float))
 
 
-def _not_finite(values: Sequence[object], epochs: Sequence[int]) -> list[int]:
-    return [
-        epoch
-        for epoch, value in zip(epochs, values, strict=True)
-        if is_number(value) and not is_finite(value)
-    ]
+def _lost_from(values: Sequence[object], epochs: Sequence[int]) -> int | None:
+    """The first epoch that is not finite, unless the loss came back to near its best after it."""
+    points = [(e, v) for e, v in zip(epochs, values, strict=True) if is_number(v)]
+    lost = [row for row, (_, value) in enumerate(points) if not is_finite(value)]
+    if not lost:
+        return None
+    numbers = np.array([value for _, value in points], float)
+    before, after = numbers[: lost[0]], numbers[lost[-1] + 1 :]
+    if len(after) and len(before):
+        best = before.min()
+        is_back = after.min() <= best + _ROSE * max(before[0] - best, abs(best))
+    else:
+        is_back = len(after) > 0
+    return None if is_back else points[lost[0]][0]
+
+
+def _diverged(loss: _Loss, key: str) -> Diagnosis:
+    before = int(loss.epochs[np.argmin(loss.smooth)])
+    return Diagnosis("diverged", before + 1, f"diverged: {key} rises since epoch {before + 2}")
 
 
 def _rose_above_its_start(loss: _Loss) -> bool:
     last = len(loss.values) // 4 + 1
-    return loss.mean(slice(-last, None)) > loss.values[0] + _SURE * loss.noise / np.sqrt(last)
+    late = np.sort(loss.values[-last:])
+    # The lower median: one value of the last ones is no trend.
+    return bool(late[(last - 1) // 2] > loss.values[0] + _SURE * loss.noise / np.sqrt(last))
+
+
+def _is_undone(loss: _Loss) -> bool:
+    """Whether a loss rose again, for certain, by more than half of the way that it came down."""
+    trend = loss.smooth
+    lowest = int(np.argmin(trend))
+    fell = float(trend[0] - trend[lowest])
+    return _rises(loss, lowest, _UNDONE * max(fell, _ROSE * abs(float(trend[lowest]))))
+
+
+def _jump(loss: _Loss) -> float:
+    """How far the last epoch alone is above the one before, where it is no noise; else 0."""
+    *_, before, last = loss.values
+    height = float(last - before)
+    others = np.abs(np.diff(loss.values[:-1]))
+    return height if height > max(_SURE * loss.noise, 2 * others.max()) else 0.0
 
 
 def _overfits_after(training: _Loss, validation: _Loss) -> int | None:
     """The epoch of the lowest validation loss, if it is overfitting from there on."""
     trend = validation.smooth
     lowest = int(np.argmin(trend))
-    last = min(3, len(trend) - 1 - lowest)
-    if last < 1:
-        return None
     low, fell = trend[lowest], trend[0] - trend[lowest]
-    rise = validation.mean(slice(-last, None)) - low
     matters = _ROSE * min(max(fell, 0.02 * abs(low)), abs(low))
     at = int(validation.epochs[np.argmin(validation.values)])  # the best epoch of the figure
     later = training.values[training.epochs > at]
     before = training.values[training.epochs <= at]
     falls = len(later) > 0 and len(before) > 0 and later[-3:].mean() < before[-3:].mean()
-    sure = _SURE * validation.noise * np.sqrt(1 / last + 1 / 3)
-    rises = rise > sure or _climbs(validation.values[lowest + 1 :])
-    return at if falls and rises and rise > matters else None
+    return at if falls and _rises(validation, lowest, matters) else None
+
+
+def _rises_again(loss: _Loss) -> bool:
+    trend = loss.smooth
+    lowest = int(np.argmin(trend))
+    return _rises(loss, lowest, _ROSE * max(float(trend[0] - trend[lowest]), 0.0))
+
+
+def _rises(loss: _Loss, lowest: int, matters: float) -> bool:
+    """Whether a loss ends above its minimum by more than matters and than noise explains.
+
+    Two of the last three epochs do: one value is no trend.
+    """
+    last = min(3, len(loss.values) - 1 - lowest)
+    if last < 2:
+        return False
+    above = loss.values[-last:] - loss.smooth[lowest]
+    rise = float(above.mean())
+    sure = _SURE * loss.noise * np.sqrt(1 / last + 1 / 3)
+    is_sure = rise > sure or _climbs(loss.values[lowest + 1 :])
+    return bool(is_sure and rise > matters and np.sum(above > matters) >= 2)
 
 
 def _climbs(values: np.ndarray) -> bool:
@@ -166,7 +228,30 @@ def _climbs(values: np.ndarray) -> bool:
 def _improves(loss: _Loss) -> bool:
     third = max(2, len(loss.values) // 3)
     late = loss.values[-third:]
+    if _falls_to_its_best(loss):
+        return True
     gained = float(late[: third // 2].mean() - late[-(third // 2) :].mean())
     way = float(loss.smooth[0] - loss.smooth.min())
     sure = _SURE * loss.noise * np.sqrt(2 / (third // 2))
     return gained > max(_STILL * way, sure)
+
+
+def _falls_to_its_best(loss: _Loss) -> bool:
+    """Whether the last epoch is the best and each of the last ones fell, by more than a trace.
+
+    With few values, steps that differ look like noise to third differences; such a row is none.
+    """
+    steps = max(_STEPS, len(loss.values) // 3)
+    late = loss.values[-steps - 1 :]
+    way = float(loss.values[0] - loss.values[-1])
+    falls = bool(np.all(np.diff(late) < 0)) and loss.values[-1] == loss.values.min()
+    return falls and float(late[0] - late[-1]) > _STILL * way
+
+
+def _is_flat(loss: _Loss) -> bool:
+    """Whether the later half is a stretch of which the end does not lie below its beginning."""
+    stretch = loss.values[-max(_STEPS, len(loss.values) // 2) :]
+    early, late = np.array_split(stretch, 2)
+    way = float(loss.values[0] - loss.values.min())
+    lower = late.max() < early.min()
+    return not (lower and float(early.mean() - late.mean()) > _STILL * way)

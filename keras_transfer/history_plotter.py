@@ -24,6 +24,7 @@ from keras_transfer.plots import (
     history_figure,
     lower_is_better,
     monitored_log,
+    phase_marks,
     save_figure,
 )
 from keras_transfer.trained_blocks import TrainedBlocks, describe_change, trained_blocks
@@ -51,7 +52,8 @@ class HistoryPlotter(keras.callbacks.Callback):
     first drawing succeeded, no failure to write ends the training: it is a warning.
 
     A fit that goes on behind the first epoch (`initial_epoch`, `BackupAndRestore`) continues the
-    curve of the one before it: that of this object, or of the table beside `path`.
+    curve of the one before it: that of this object, or of the table beside `path`. Epochs that are
+    in neither are a gap; a fit that begins with the first epoch replaces the table.
 
     Put it behind callbacks that add logs, such as `ReduceLROnPlateau`, to have these in it.
 
@@ -199,10 +201,11 @@ class HistoryPlotter(keras.callbacks.Callback):
         table = None if self.path is None else Path(self.path).with_suffix(".csv")
         if epoch - 1 not in earlier.epochs and table is not None and table.exists():
             try:
-                earlier = _Earlier(*read_csv(table))
+                earlier = max(earlier, _Earlier(*read_csv(table)), key=lambda one: one.last(epoch))
             except (OSError, ValueError) as error:
                 warnings.warn(f"The curve begins at epoch {epoch + 1}: {error}", stacklevel=3)
-        if epoch - 1 in earlier.epochs:
+        # Also with a gap: the table is written anew, and must not lose what it held.
+        if earlier.last(epoch) >= 0:
             self.history, self.epochs, self.marks = earlier.until(epoch)
             self._trained_before = earlier.trained
 
@@ -215,10 +218,18 @@ class HistoryPlotter(keras.callbacks.Callback):
 
     def _collect_mark(self, epoch: int) -> None:
         trained = self._trained or trained_blocks(self.model)
-        label = describe_change(self._trained_before or trained, trained)
+        if self._trained_before is None and len(self.epochs) > 1:  # it goes on from a table
+            label = self._change_by_logs()
+        else:
+            label = describe_change(self._trained_before or trained, trained)
         if label:
             self.marks.append(Mark(epoch, label, self._reason(epoch)))
         self._trained_before, self._trained = trained, None
+
+    def _change_by_logs(self) -> str:
+        """What changed since the epoch before, as far as a `BlockUnfreezer` logged it."""
+        rows = {key: values[-2:] for key, values in self.history.items()}
+        return next((mark.label for mark in phase_marks(rows, self.epochs[-2:])), "")
 
     def _reason(self, epoch: int) -> str:
         """Why blocks were unfrozen in an epoch, if they were by a `BlockUnfreezer`."""
@@ -275,6 +286,10 @@ class _Earlier:
     epochs: list[int]
     marks: Sequence[Mark]
     trained: tuple[TrainedBlocks, ...] | None = None
+
+    def last(self, stop: int) -> int:
+        """The last epoch before one; -1 if there is none."""
+        return max((epoch for epoch in self.epochs if epoch < stop), default=-1)
 
     def until(self, stop: int) -> tuple[dict[str, list[Any]], list[int], list[Mark]]:
         """What belongs to the epochs before one."""

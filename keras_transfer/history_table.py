@@ -40,23 +40,37 @@ def write_csv(history: Logs, epochs: Sequence[int], path: Path, marks: Sequence[
 def read_csv(path: Path) -> tuple[dict[str, list[Any]], list[int], list[Mark]]:
     """Reads a history that `write_csv` or Keras' `CSVLogger` wrote: logs, epochs and marks.
 
+    Where an epoch is there twice, as `CSVLogger(append=True)` leaves it after a restart, its later
+    row counts.
+
     Raises:
-        ValueError: If it is no such table.
+        ValueError: If it is no such table, or two columns have one name.
         OSError: If it cannot be read.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, restkey="", restval=""))
     try:
-        epochs = [int(row.pop("epoch")) for row in rows]
-        if not epochs or any("" in row for row in rows):
-            raise ValueError("no rows, or a row longer than the header")
-    except (KeyError, ValueError) as error:
+        rows_by_epoch = _rows_by_epoch(path)
+    except (KeyError, ValueError, csv.Error) as error:  # also UnicodeDecodeError
         raise ValueError(
             f"{str(path)!r} is no history ({error}). Expected a table with the column 'epoch' and "
             "one for each log, as HistoryPlotter and Keras' CSVLogger write."
         ) from error
+    epochs, rows = list(rows_by_epoch), list(rows_by_epoch.values())
     history = {key: [_value(row[key]) for row in rows] for key in rows[0]}
     return history, epochs, _take_marks(history, epochs)
+
+
+def _rows_by_epoch(path: Path) -> dict[int, dict[str, str]]:
+    """The cells of each epoch, in the order of the epochs."""
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a BOM
+        reader = csv.DictReader(file, restkey="", restval="")
+        names = list(reader.fieldnames or ())
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two columns are called {twice[0]!r}")
+        rows = list(reader)
+    found = {int(row.pop("epoch")): row for row in rows}
+    if not found or any("" in row for row in rows):
+        raise ValueError("no rows, or a row longer than the header")
+    return dict(sorted(found.items()))
 
 
 def _take_marks(history: dict[str, list[Any]], epochs: Sequence[int]) -> list[Mark]:

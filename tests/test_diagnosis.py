@@ -85,14 +85,80 @@ def test_epochs_without_validation_do_not_count():
     )
 
 
-def test_a_loss_that_is_lost_is_named_with_its_epoch():
+def test_a_loss_that_is_not_finite_is_named_with_its_epoch():
     told = diagnose({"loss": LOSS, "val_loss": [*VALIDATION[:3], float("inf")] * 4}, range(16))
     assert (told.kind, told.epoch, str(told)) == (
         "diverged",
         3,
-        "diverged: val_loss of epoch 4 is lost",
+        "diverged: val_loss of epoch 4 is not finite",
     )
 
 
 def test_without_any_loss_there_is_nothing_to_say():
     assert diagnose({"accuracy": [0.5] * 9}, range(9)).kind == "short"
+
+
+def falling(seed: int, epochs: int) -> np.ndarray:
+    """A loss that falls in each epoch, by steps of which one is up to six times the other."""
+    draw = np.random.default_rng(seed)
+    steps = draw.uniform(0.3, 1.7, epochs - 1) * draw.uniform(0.001, 0.05)
+    return 0.7 - np.concatenate([[0], np.cumsum(steps)])
+
+
+@pytest.mark.parametrize("epochs", [5, 6, 7, 8, 10])
+def test_a_short_loss_that_falls_in_each_epoch_improves_however_uneven_its_steps(epochs):
+    losses = [falling(seed, epochs) for seed in range(40)]
+    told = [diagnose({"loss": v, "val_loss": v + 0.01}, range(epochs)).kind for v in losses]
+    assert told == ["improving"] * 40
+
+
+@pytest.mark.parametrize(
+    "validation",
+    [
+        [0.70, 0.68, 0.67, 0.60, 0.55, 0.53],
+        [0.7030, 0.7029, 0.7024, 0.7019, 0.6993, 0.6983, 0.6966, 0.6945],
+    ],
+)
+def test_uneven_steps_are_no_noise(validation):
+    logs = {"loss": np.linspace(0.7, 0.36, len(validation)), "val_loss": validation}
+    told = diagnose(logs, range(len(validation)))
+    assert str(told) == "still improving: validation loss falls"
+
+
+def test_a_plateau_is_claimed_of_a_flat_stretch_alone():
+    flat = [0.9, 0.5, 0.41, 0.4, 0.401, 0.4, 0.401, 0.4]
+    assert diagnose({"loss": flat}, range(8)).kind == "plateau"
+    unsure = [0.700, 0.702, 0.690, 0.691, 0.670, 0.671]
+    told = diagnose({"loss": unsure}, range(6))
+    assert str(told) == "too short to say: training loss may fall, 6 epochs"
+
+
+def test_one_value_that_is_not_finite_is_no_divergence_if_the_loss_comes_back():
+    values = np.linspace(0.9, 0.4, 1000)
+    values[501] = np.nan
+    assert diagnose({"loss": values, "val_loss": values}, range(1000)).kind == "improving"
+    values[501:] += 0.3  # finite again, but far from the best
+    told = diagnose({"loss": np.linspace(0.9, 0.4, 1000), "val_loss": values}, range(1000))
+    assert str(told) == "diverged: val_loss of epoch 502 is not finite"
+    values[-1] = np.inf
+    assert diagnose({"loss": values}, range(1000)).epoch == 501
+
+
+def test_a_jump_in_the_last_epoch_alone_is_no_trend():
+    training = np.linspace(0.7, 0.3, 16)
+    validation = [*np.linspace(0.7, 0.4, 14), 0.399, 3.0]
+    told = diagnose({"loss": training, "val_loss": validation}, range(16))
+    assert str(told) == "too noisy to say: validation loss jumps by 2.6010 at its end"
+    told = diagnose({"loss": training, "val_loss": [*validation, 3.1][1:]}, range(16))
+    assert str(told) == "overfitting since epoch 15"
+    assert diagnose({"loss": validation}, range(16)).kind == "noisy"
+
+
+def test_a_loss_that_rises_again_is_no_plateau():
+    training = [*np.linspace(1, 0.2, 10), *np.linspace(0.25, 0.8, 10)]
+    told = diagnose({"loss": training}, range(20))
+    assert (told.epoch, str(told)) == (10, "diverged: loss rises since epoch 11")
+    logs = {"loss": [0.5] * 20, "val_loss": np.linspace(0.5, 1.08, 20)}
+    assert str(diagnose(logs, range(20))) == "diverged: val_loss rises since epoch 2"
+    training = [*np.linspace(1, 0.2, 10), *np.linspace(0.21, 0.35, 10)]
+    assert str(diagnose({"loss": training}, range(20))) == "unstable: training loss rises again"

@@ -19,7 +19,7 @@ import pytest
 from conftest import dataset
 from test_phases import Given, kept, plain
 
-from keras_transfer import Phase, history_plotter
+from keras_transfer import BlockUnfreezer, Phase, history_plotter
 from keras_transfer.history_plotter import HistoryPlotter
 from keras_transfer.history_table import read_csv
 from keras_transfer.plot_history import plot_history
@@ -247,8 +247,23 @@ def test_a_fit_that_goes_on_continues_the_curve(tmp_path, same):
     assert [row[0] for row in table(tmp_path / "h.csv")] == ["epoch", "0", "1", "2", "3"]
 
 
-def test_a_table_of_another_run_is_not_continued(tmp_path):
-    script(HistoryPlotter(tmp_path / "h.png"), {"loss": 0.9})
+@pytest.mark.parametrize("same", [True, False], ids=["the same object", "from the table"])
+def test_a_run_that_goes_on_behind_a_gap_keeps_the_epochs_before_it(tmp_path, same):
+    plotter = script(
+        HistoryPlotter(tmp_path / "h.png"), *({"loss": 0.9 - e / 20} for e in range(8))
+    )
+    before = table(tmp_path / "h.csv")
+    again = plotter if same else HistoryPlotter(tmp_path / "h.png")
+    again.on_train_begin()
+    for epoch in (10, 11):
+        again.on_epoch_end(epoch, {"loss": 0.5})
+    assert again.epochs == [*range(8), 10, 11]
+    assert table(tmp_path / "h.csv") == [*before, ["10", "0.5"], ["11", "0.5"]]
+    assert list(again.figure().axes[0].lines[0].get_xdata()) == [*range(1, 9), 11, 12]
+
+
+def test_a_table_that_begins_later_is_not_continued(tmp_path):
+    (tmp_path / "h.csv").write_text("epoch,loss\n7,0.5\n8,0.4\n")
     plotter = HistoryPlotter(tmp_path / "h.png")
     plotter.on_train_begin()
     plotter.on_epoch_end(5, {"loss": 0.5})
@@ -477,6 +492,28 @@ def test_the_marks_say_why_a_block_unfreezer_unfroze(tmp_path, make):
     # Keras' own history holds the rates, and so the blocks, but no reason.
     without = [text.get_text() for text in plot_history(history).axes[0].texts]
     assert without == ["block4 unfrozen", "block3 unfrozen ▸"]
+
+
+def test_a_run_that_resumes_where_blocks_are_unfrozen_marks_them(tmp_path):
+    class Crash(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    def run(*others):
+        """As a process of its own does: nothing is shared but the files."""
+        plotter = HistoryPlotter(tmp_path / "h.png")
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
+        callbacks = [backup, BlockUnfreezer({2: "block4"}), plotter, *others]
+        plain().fit(dataset(8, shuffle=False), epochs=4, callbacks=callbacks, verbose=0)
+        return plotter
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Crash())
+    resumed = run()
+    assert resumed.history["phase"] == [0, 0, 1, 1]
+    assert resumed.marks == [Mark(2, "block4 unfrozen", "as scheduled")]
+    assert read_csv(tmp_path / "h.csv")[2] == resumed.marks
 
 
 def test_a_change_between_two_fits_is_marked_where_the_curve_goes_on():

@@ -1,0 +1,31 @@
+"""Which tables of a history can be read, and which are refused."""
+
+import pytest
+
+from keras_transfer.history_table import read_csv
+
+
+def test_of_an_epoch_that_is_there_twice_the_later_row_counts(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,loss\n0,0.9\n1,0.8\n2,0.7\n1,0.6\n2,0.5\n3,0.4\n")
+    assert read_csv(path) == ({"loss": [0.9, 0.6, 0.5, 0.4]}, [0, 1, 2, 3], [])
+
+
+def test_a_column_that_is_there_twice_is_an_error_that_names_it(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,loss,loss\n0,0.9,0.8\n")
+    with pytest.raises(ValueError, match=r"log.csv' is no history \(two columns .* 'loss'\)"):
+        read_csv(path)
+
+
+def test_a_table_that_a_spreadsheet_saved_with_a_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,loss\n0,0.9\n", encoding="utf-8-sig")
+    assert read_csv(path) == ({"loss": [0.9]}, [0], [])
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\xff\x00", b"epoch,loss\n0,\xff\n", b"\0\0\n\0"])
+def test_of_a_file_that_is_no_text_the_error_names_the_file(tmp_path, content):
+    (tmp_path / "h.png").write_bytes(content)
+    with pytest.raises(ValueError, match=r"h.png' is no history .* Expected a table"):
+        read_csv(tmp_path / "h.png")
