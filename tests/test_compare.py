@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import recipes
+from conftest import tiny_network
 from hub_modules import save_reusable
 from PIL import Image
 
@@ -131,6 +132,27 @@ def test_the_seeds_of_a_recipe_share_what_was_extracted_once(photos, module):
         (outcome,) = recipes.features_once(bench)
         assert outcome.seed == seed
         assert len(cache) == 2  # the training and the validation images
+
+
+def test_the_same_seed_sees_the_same_order_whatever_was_run_before(photos):
+    data, cache = image_folder(photos, image_size=24, batch_size=4), FeatureCache(verbose=False)
+    settings = recipes.Settings(hidden=4, rate=1e-2, epochs=2)
+
+    def losses(recipe, preprocessing="tf", seed=1):
+        def make():
+            return FrozenBackbone(tiny_network(), preprocessing=preprocessing, pooling="flatten")
+
+        bench = recipes.Bench(data, make, settings, seed, cache)
+        return next(recipe(bench)).plotter.history["val_loss"]
+
+    for preprocessing in ("tf", "unit"):
+        of_b = losses(recipes.end_to_end, preprocessing)
+        assert losses(recipes.end_to_end, preprocessing) == of_b
+        of_a = losses(recipes.features_once, preprocessing)
+        np.testing.assert_allclose(of_a, of_b, rtol=1e-5)
+    assert losses(recipes.end_to_end, seed=2) != of_b
+    assert len(cache) == 4  # the training and the validation images, with each pixel range
+    assert losses(recipes.cured) == losses(recipes.cured)
 
 
 def test_the_best_model_is_as_it_was_when_it_was_scored():
