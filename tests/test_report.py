@@ -349,6 +349,12 @@ def test_what_does_not_fit_is_refused_and_nothing_written(tmp_path, case):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_no_model_is_refused_and_nothing_written(tmp_path):
+    with pytest.raises(TypeError, match=r"model='x' is of type str\. Expected a Keras model"):
+        report("x", small(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_predictions_that_are_not_finite_are_refused_with_the_first_images(tmp_path):
     pixels = written(PROBABILITIES)
     pixels[[1, 4]] = np.nan
@@ -430,6 +436,12 @@ def test_a_hundred_classes(tmp_path):
     page = found.path.read_text()
     assert all(f'<span class="name">{name}</span></th>' in page for name in names)
     assert "No picture is shown" in page
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_more_than_a_hundred_classes_are_taken(tmp_path):
+    found = report(reader(101), batched(written(np.full((2, 101), 1 / 101)), [0, 100]), tmp_path)
+    assert len(found.numbers.classes) == 101
 
 
 def test_inputs_that_are_no_images_are_reported_on_without_pictures(tmp_path):
