@@ -367,13 +367,13 @@ def test_predictions_that_are_not_finite_are_refused_with_the_first_images(tmp_p
 def test_a_folder_that_cannot_be_is_refused_before_the_model_runs(tmp_path, where):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="is, or lies under, a file"):
-        report("no model", small(), tmp_path / where)
+        report(keras.layers.Dense(1), small(), tmp_path / where)  # has no predict_on_batch
 
 
 def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
     (tmp_path / "confusion.png").mkdir()
     with pytest.raises(IsADirectoryError, match=r"confusion\.png' is a folder"):
-        report("no model", small(), tmp_path)
+        report(keras.layers.Dense(1), small(), tmp_path)
 
 
 def test_a_report_that_fails_leaves_the_one_before_as_it_was(tmp_path, monkeypatch):
