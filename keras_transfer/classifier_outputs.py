@@ -1,5 +1,6 @@
 """Outputs of a classifier as probabilities of its classes, and labels as their positions."""
 
+import functools
 import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -13,7 +14,7 @@ FromLogits = bool | Literal["auto"]
 _PROBABILITIES = ("sigmoid", "softmax", "hard_sigmoid", "sparse_sigmoid", "sparsemax")
 
 # Layers that hand their input on, in another shape at most, when a model predicts; and the mean of
-# several, taken to be of one kind, as in an ensemble.
+# several, taken to be of one kind, as in an ensemble or over the places of an image.
 _SKIPPED = (
     keras.layers.ActivityRegularization,
     keras.layers.AlphaDropout,
@@ -22,6 +23,8 @@ _SKIPPED = (
     keras.layers.Flatten,
     keras.layers.GaussianDropout,
     keras.layers.GaussianNoise,
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
     keras.layers.Identity,
     keras.layers.Reshape,
 )
@@ -50,7 +53,10 @@ def takes_logits(model: keras.Model, from_logits: FromLogits) -> tuple[bool, str
         return bool(from_logits), f"The outputs are {kind}, as from_logits={from_logits} says."
     if (found := kind_of_outputs(model)) is not None:
         return found
-    return False, "The outputs are probabilities: they lie in 0..1 and have the sum 1."
+    return False, (
+        "The outputs are taken for probabilities, since they lie in 0..1 and have the sum 1; "
+        "neither the model's loss nor its last layer tells."
+    )
 
 
 def kind_of_outputs(model: keras.Model) -> tuple[bool, str] | None:
@@ -58,14 +64,17 @@ def kind_of_outputs(model: keras.Model) -> tuple[bool, str] | None:
 
     A sigmoid or softmax at the end decides, then what the loss takes, then a last layer without
     activation. Layers that change nothing when the model predicts, such as Dropout, are skipped.
+    Of a subclassed model the loss decides first, since the order of its layers is not known.
 
     Returns:
         As `takes_logits`; `None` if neither layers nor loss tell.
     """
-    activation = last_activation(getattr(model, "head", model))  # the head of a TransferModel
-    if activation in _PROBABILITIES:
-        return False, f"The outputs are probabilities, since the model ends in {activation}."
+    end = getattr(model, "head", model)  # the head of a TransferModel
+    activation = last_activation(end)
     from_logits = _loss_takes_logits(getattr(model, "loss", None))
+    in_order = isinstance(end, keras.Sequential) or hasattr(end, "operations")
+    if activation in _PROBABILITIES and (in_order or from_logits is None):
+        return False, f"The outputs are probabilities, since the model ends in {activation}."
     if from_logits is not None:
         kind = "logits" if from_logits else "probabilities"
         return from_logits, f"The outputs are {kind}, as the model's loss says."
@@ -75,8 +84,15 @@ def kind_of_outputs(model: keras.Model) -> tuple[bool, str] | None:
 
 
 def _loss_takes_logits(loss: Any) -> bool | None:
+    if isinstance(loss, dict):
+        loss = list(loss.values())
+    if isinstance(loss, list | tuple) and len(loss) == 1:  # of the one output
+        (loss,) = loss
     if isinstance(loss, str):
         loss = keras.losses.get(loss)
+    if isinstance(loss, functools.partial):
+        said = loss.keywords.get("from_logits")
+        return _loss_takes_logits(loss.func) if said is None else bool(said)
     if (said := getattr(loss, "from_logits", None)) is not None:
         return bool(said)
     if not inspect.isfunction(loss):

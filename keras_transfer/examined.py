@@ -60,7 +60,7 @@ def examine(
         before: Called once the data is known to be of use, before the model runs.
 
     Raises:
-        TypeError: If `data` is no dataset.
+        TypeError: If `model` is no Keras model, or `data` no dataset.
         ValueError: If the data, the names or the outputs are not what they must be; see `report`.
 
     Example:
@@ -69,6 +69,11 @@ def examine(
     """
     if isinstance(pictures, bool) or not isinstance(pictures, int) or pictures < 0:
         raise ValueError(f"pictures={pictures!r} is no number of pictures. Pass 0 or more.")
+    if not isinstance(model, keras.Layer):
+        raise TypeError(
+            f"model={model!r:.80} is of type {type(model).__name__}. Expected a Keras model; one "
+            "in a file is read by keras.models.load_model."
+        )
     data, known_paths = _in_order(data)
     if paths is not None:
         _check_unshuffled(data)

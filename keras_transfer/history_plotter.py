@@ -28,7 +28,7 @@ from keras_transfer.plots import (
     save_figure,
 )
 from keras_transfer.trained_blocks import TrainedBlocks, describe_change, trained_blocks
-from keras_transfer.whole_files import check_suffix
+from keras_transfer.whole_files import check_no_folder, check_suffix
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +78,8 @@ class HistoryPlotter(keras.callbacks.Callback):
         ValueError: If `monitor` does not tell what is better and `mode` does not either, or `path`
             has no supported suffix; after the first epoch, if `monitor` is not logged.
         RuntimeError: When the training begins, if `live=True` has neither notebook nor window.
-        OSError: When the training begins, if `path` cannot be a file.
+        OSError: When the training begins, if `path` or the table beside it cannot be a
+            file.
 
     Example:
         >>> plotter = HistoryPlotter("history.png", monitor="val_accuracy")
@@ -126,7 +127,7 @@ class HistoryPlotter(keras.callbacks.Callback):
         self._begin()
         self._view = live_view(self.live)
         if self.path is not None:
-            figure_path(self.path)
+            check_no_folder(figure_path(self.path).with_suffix(".csv"))
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Notes, once an epoch, which blocks train in it.

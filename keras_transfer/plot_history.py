@@ -54,7 +54,7 @@ def plot_history(
     Args:
         histories: What `fit` returned, its `history`, a `HistoryPlotter`, or the path of a table
             that this or Keras' `CSVLogger` wrote; or a mapping from the names of several runs to
-            these.
+            these. Names that are no text, such as numbers, are shown as text.
         path: Where to save the figure, ending with `.png`, `.svg` or `.pdf`. Default None: it is
             not saved.
         monitor: The log that decides which epoch is the best. Default `"val_loss"`, which means
@@ -71,8 +71,8 @@ def plot_history(
 
     Raises:
         TypeError: If `histories` is or holds something else.
-        ValueError: If there is nothing to draw, `monitor` is unknown, a table is none, or the
-            numbers of values and of epochs do not go together.
+        ValueError: If there is nothing to draw, two names read the same, `monitor` is unknown, a
+            table is none, or the numbers of values and of epochs do not go together.
         OSError: If a table cannot be read, or the figure not written.
 
     Example:
@@ -81,7 +81,9 @@ def plot_history(
         >>> plot_history({"feature extraction": history_a, "fine-tuning": history_b}, "both.png")
     """
     if _is_several(histories):
-        runs = {name: _run_of(one, validation_freq, name) for name, one in histories.items()}
+        runs = {
+            name: _run_of(one, validation_freq, name) for name, one in _by_text(histories).items()
+        }
         figure = compare_figure(
             {name: run.history for name, run in runs.items()},
             epochs={name: run.epochs for name, run in runs.items()},
@@ -104,6 +106,17 @@ def _is_several(histories: Any) -> bool:
     return isinstance(histories, Mapping) and not any(
         isinstance(one, Sequence) and not isinstance(one, str) for one in histories.values()
     )
+
+
+def _by_text(histories: Mapping[Any, Any]) -> dict[str, Any]:
+    """Several runs by names that can be drawn: numbers and the like become text."""
+    named = {str(name): one for name, one in histories.items()}
+    if len(named) < len(histories):
+        raise ValueError(
+            f"histories names runs {', '.join(map(repr, histories))}, of which some read the same. "
+            "Give each run a name of its own."
+        )
+    return named
 
 
 def _run_of(one: Any, validation_freq: int | Sequence[int], name: str) -> _Run:

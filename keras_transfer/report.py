@@ -53,7 +53,8 @@ def report(
 
     Args:
         model: A `TransferModel`, or any Keras model with one output: one unit for two classes, or
-            one for each class.
+            one for each class. Any number of classes, 2 or more, is taken; the pictures are made to
+            be read with up to 100.
         data: Batches of images and labels: a split of `image_folder`, any `tf.data.Dataset` or
             `PyDataset`. Labels are whole numbers from 0, or one-hot.
         folder: Where the files go; made if it does not exist. An earlier report there is replaced.
@@ -70,7 +71,7 @@ def report(
         Where it was written, and the numbers.
 
     Raises:
-        TypeError: If `data` is no dataset.
+        TypeError: If `model` is no Keras model, or `data` no dataset.
         ValueError: If there are no labels or no images, a label is no class, an output no
             probability or not finite, `class_names` or `paths` do not fit, or there are `paths`
             for data that is shuffled.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_transfer.intervals import Estimate, bootstrap, f1_interval, wilson
+from keras_transfer.intervals import Estimate, bootstrap, f1_interval, mean_of, wilson
 
 BINS = 15  # of confidence, as in Guo et al., 2017, https://arxiv.org/abs/1706.04599
 _GRID = np.linspace(0, 1, 201)  # where the curves of several classes are averaged
@@ -158,7 +158,7 @@ def report_numbers(
     )
     bins = _bins(confidence, predicted == true)
     curves = classes[1:] if size == 2 else classes
-    precision, recall, f1 = _means(confusion)
+    precision, recall, f1 = _means(confusion, classes)
     gaps = [one.images * abs(one.right.value - one.confidence) for one in bins]
     of_true = np.clip(probabilities[np.arange(len(true)), true], 1e-15, 1)
     return ReportNumbers(
@@ -228,14 +228,28 @@ def _mean_precision(curves: Sequence[Curve]) -> Curve | None:
     return Curve(_GRID, y, float(np.mean([curve.area for curve in curves])))
 
 
-def _means(confusion: np.ndarray) -> tuple[Estimate, ...]:
+def _means(confusion: np.ndarray, classes: Sequence[ClassNumbers]) -> tuple[Estimate, ...]:
     """Precision, recall and F1, each the mean over the classes that occur."""
     values = _macro(confusion[None].astype(float))[0]
     low, high = bootstrap(confusion, _macro)
-    return tuple(
-        Estimate(float(v), float(min(a, v)), float(max(b, v)))
-        for v, a, b in zip(values, low, high, strict=True)
-    )
+    found = {
+        name: Estimate(float(v), float(min(a, v)), float(max(b, v)))
+        for name, v, a, b in zip(("precision", "recall", "f1"), values, low, high, strict=True)
+    }
+    for name, one in found.items():
+        # All draws are the same where each class is wholly right or wholly wrong, such as 20 of 20
+        # images right. Nothing is certain by that: 3 of 3 would look the same. Wilson's intervals
+        # of the classes know how many there are, so they are joined; a dash would hide it.
+        if one.low == one.high:
+            of_each = [_in_mean(getattr(c, name)) for c in classes if c.images]
+            # A mistake takes from the F1 of two classes at once.
+            found[name] = mean_of(of_each, shared=2 if name == "f1" else 1)
+    return tuple(found.values())
+
+
+def _in_mean(estimate: Estimate) -> Estimate:
+    """A class's number as it goes into a mean: 0 where it is unknown, and might be anything."""
+    return estimate if estimate.known else Estimate(0.0, 0.0, 1.0)
 
 
 def _macro(confusion: np.ndarray) -> np.ndarray:

@@ -27,11 +27,7 @@ def figure_path(path: str | Path) -> Path:
         OSError: If the path is a folder, or lies under a file.
     """
     path = check_suffix(path)
-    if path.is_dir():
-        raise IsADirectoryError(
-            f"path={str(path)!r} is a folder. Expected the name of a file; remove the folder or "
-            "choose another name."
-        )
+    check_no_folder(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -40,6 +36,19 @@ def figure_path(path: str | Path) -> Path:
             "file. Expected a folder; choose another path."
         ) from error
     return path
+
+
+def check_no_folder(path: Path) -> None:
+    """Checks that a file can have a path, as far as no folder is there.
+
+    Raises:
+        OSError: If the path is a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"path={str(path)!r} is a folder. Expected the name of a file; remove the folder or "
+            "choose another name."
+        )
 
 
 def check_suffix(path: str | Path) -> Path:

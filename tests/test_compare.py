@@ -8,8 +8,10 @@ import keras
 import numpy as np
 import pytest
 import recipes
+from conftest import tiny_network
 from hub_modules import save_reusable
 from PIL import Image
+from scores import score
 
 from keras_transfer import FeatureCache, FrozenBackbone, image_folder
 
@@ -104,8 +106,8 @@ def test_a_module_is_compared_with_the_right_and_the_wrong_pixel_range(
     wrong = [f"{recipe}, wrong pixel range" for recipe in right]
     assert [row["recipe"] for row in table(output)] == right + wrong
     out = capsys.readouterr().out
-    assert out.count("The wrong pixel range costs ") == 2
-    assert re.search(r"costs -?\d+\.\d points of test accuracy: \d", out)
+    assert out.count("the wrong pixel range") == 2
+    assert re.search(r"test accuracy \d+\.\d% became .*\(95 % interval -\d", out)
     assert "wrong pixel range" not in out.partition("Report of the best")[2]
     assert (output / "report" / "report.html").exists()
 
@@ -131,6 +133,43 @@ def test_the_seeds_of_a_recipe_share_what_was_extracted_once(photos, module):
         (outcome,) = recipes.features_once(bench)
         assert outcome.seed == seed
         assert len(cache) == 2  # the training and the validation images
+
+
+def test_the_same_seed_sees_the_same_order_whatever_was_run_before(photos):
+    data, cache = image_folder(photos, image_size=24, batch_size=4), FeatureCache(verbose=False)
+    settings = recipes.Settings(hidden=4, rate=1e-2, epochs=2)
+
+    def losses(recipe, preprocessing="tf", seed=1):
+        def make():
+            return FrozenBackbone(tiny_network(), preprocessing=preprocessing, pooling="flatten")
+
+        bench = recipes.Bench(data, make, settings, seed, cache)
+        return next(recipe(bench)).plotter.history["val_loss"]
+
+    for preprocessing in ("tf", "unit"):
+        of_b = losses(recipes.end_to_end, preprocessing)
+        assert losses(recipes.end_to_end, preprocessing) == of_b
+        of_a = losses(recipes.features_once, preprocessing)
+        np.testing.assert_allclose(of_a, of_b, rtol=1e-5)
+    assert losses(recipes.end_to_end, seed=2) != of_b
+    assert len(cache) == 4  # the training and the validation images, with each pixel range
+    assert losses(recipes.cured) == losses(recipes.cured)
+
+
+def test_what_the_wrong_pixel_range_costs_is_said_where_chance_does_not_explain_it():
+    few = compare._cost("test", [score(3, 12)], [score(5, 12)])
+    assert few == (
+        "with the wrong pixel range test accuracy 25.0% became 41.7%, and on 12 images no "
+        "difference beyond chance is seen (95 % interval -47.6 to 19.3 points lost)"
+    )
+    assert "no difference beyond chance" in compare._cost("test", [score(9, 12)], [score(9, 12)])
+    lost = compare._cost("valid", [score(90, 100), score(92, 100)], [score(50, 100)] * 2)
+    assert lost == (
+        "the wrong pixel range costs 41.0 points (95 % interval 29.0 to 51.5 points, on 100 "
+        "images): valid accuracy 91.0% became 50.0%"
+    )
+    won = compare._cost("test", [score(50, 100)], [score(91, 100)])
+    assert "gains 41.0 points (95 % interval 29.0 to 51.5 points, " in won
 
 
 def test_the_best_model_is_as_it_was_when_it_was_scored():

@@ -334,6 +334,12 @@ def test_a_folder_that_is_a_file_is_an_error_before_the_first_batch(tmp_path):
         HistoryPlotter(tmp_path / "file" / "h.png").on_train_begin()
 
 
+def test_a_table_that_is_a_folder_is_an_error_before_the_first_batch(tmp_path):
+    (tmp_path / "h.csv").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"h\.csv' is a folder\. Expected the name of"):
+        HistoryPlotter(tmp_path / "h.png").on_train_begin()
+
+
 def test_an_unknown_monitor_is_an_error_after_the_first_epoch():
     plotter = HistoryPlotter(monitor="val_auc")
     with pytest.raises(ValueError, match=r"monitor='val_auc'.*'val_accuracy'"):
@@ -675,6 +681,15 @@ def test_an_empty_history_is_refused_by_its_name():
         plot_history({"first": {"loss": [1.0]}, "second": never_fitted})
     with pytest.raises(ValueError, match="histories is empty"):
         plot_history({})
+
+
+def test_names_of_compared_runs_that_are_no_text_are_shown_as_text():
+    run = {"loss": [2.0, 1.0], "val_loss": [2.0, 1.5]}
+    figure = plot_history({1: run, None: run})
+    names = [text.get_text().split("  ")[0] for text in figure.legends[0].get_texts()]
+    assert names[:2] == ["1", "None"]
+    with pytest.raises(ValueError, match="names runs 1, '1', of which some read the same"):
+        plot_history({1: run, "1": run})
 
 
 def test_plot_history_shows_the_marks_of_a_plotter():

@@ -1,5 +1,6 @@
 """report writes what a classifier makes of labelled images, whole or not at all."""
 
+import functools
 import html
 import io
 import re
@@ -13,6 +14,7 @@ from conftest import SIZE, dataset, images, labels, tiny_backbone
 from PIL import Image
 
 from keras_transfer import FeatureCache, TransferModel, image_folder, report
+from keras_transfer.classifier_outputs import takes_logits
 from keras_transfer.page_parts import Chart
 
 PNGS = ("classes.png", "confusion.png", "curves.png", "calibration.png")
@@ -131,8 +133,65 @@ SAID = {
         "auto",
         "logits, as the model&#x27;s loss says",
     ),
+    "logits by the loss of the one output": (
+        lambda: reader(
+            activation="tanh",
+            loss=[keras.losses.SparseCategoricalCrossentropy(from_logits=True)],
+        ),
+        "auto",
+        "logits, as the model&#x27;s loss says",
+    ),
     "logits by the argument": (lambda: reader(activation=None), True, "as from_logits=True says"),
 }
+
+
+class Subclassed(keras.Model):
+    """Whose last layer is not the last that it calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = keras.layers.Dense(1)
+        self.sigmoid = keras.layers.Activation("sigmoid")
+
+    def call(self, inputs):
+        return self.last(inputs)
+
+
+BINARY = keras.losses.BinaryCrossentropy(from_logits=True)
+LOSSES = {
+    "object": BINARY,
+    "list": [BINARY],
+    "dict": {"one": BINARY},
+    "partial": functools.partial(keras.losses.binary_crossentropy, from_logits=True),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kind", ["plain", "no activation known", "subclassed"])
+def test_logits_within_0_and_1_are_logits_where_the_loss_says_so(kind, loss):
+    inputs = keras.Input((4,), name="images")
+    layer = keras.layers.LayerNormalization(name="one") if kind != "plain" else None
+    outputs = keras.layers.Dense(1, name="dense" if layer else "one")(inputs)
+    model = keras.Model(inputs, layer(outputs) if layer else outputs)
+    if kind == "subclassed":
+        model = Subclassed()
+    model.compile(loss=LOSSES[loss])
+    logits, told = takes_logits(model, "auto")
+    assert logits
+    assert told == "The outputs are logits, as the model's loss says."
+
+
+def test_only_where_nothing_else_tells_the_range_of_outputs_does():
+    sequential = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(1, 1)])
+    sequential.add(keras.layers.GlobalAveragePooling2D())
+    assert takes_logits(sequential, "auto") == (
+        True,
+        "The outputs are logits, since the last layer has no activation.",
+    )
+    sequential.add(keras.layers.LayerNormalization())
+    logits, told = takes_logits(sequential, "auto")
+    assert not logits
+    assert "neither the model's loss nor its last layer tells" in told
 
 
 @pytest.mark.usefixtures("_undrawn")
@@ -142,7 +201,7 @@ def test_the_page_says_how_outputs_were_taken(tmp_path, case):
     found = report(make(), small(), tmp_path, from_logits=from_logits, pictures=0)
     assert sentence in found.path.read_text()
     assert found.numbers.accuracy.value == pytest.approx(4 / 6)
-    if case != "logits by the loss":
+    if not case.startswith("logits by the loss"):
         expected = -np.log(PROBABILITIES[np.arange(6), TRUE]).mean()
         assert found.numbers.log_loss == pytest.approx(expected, rel=1e-5)
 
@@ -290,6 +349,12 @@ def test_what_does_not_fit_is_refused_and_nothing_written(tmp_path, case):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_no_model_is_refused_and_nothing_written(tmp_path):
+    with pytest.raises(TypeError, match=r"model='x' is of type str\. Expected a Keras model"):
+        report("x", small(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_predictions_that_are_not_finite_are_refused_with_the_first_images(tmp_path):
     pixels = written(PROBABILITIES)
     pixels[[1, 4]] = np.nan
@@ -302,13 +367,13 @@ def test_predictions_that_are_not_finite_are_refused_with_the_first_images(tmp_p
 def test_a_folder_that_cannot_be_is_refused_before_the_model_runs(tmp_path, where):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="is, or lies under, a file"):
-        report("no model", small(), tmp_path / where)
+        report(keras.layers.Dense(1), small(), tmp_path / where)  # has no predict_on_batch
 
 
 def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
     (tmp_path / "confusion.png").mkdir()
     with pytest.raises(IsADirectoryError, match=r"confusion\.png' is a folder"):
-        report("no model", small(), tmp_path)
+        report(keras.layers.Dense(1), small(), tmp_path)
 
 
 def test_a_report_that_fails_leaves_the_one_before_as_it_was(tmp_path, monkeypatch):
@@ -371,6 +436,12 @@ def test_a_hundred_classes(tmp_path):
     page = found.path.read_text()
     assert all(f'<span class="name">{name}</span></th>' in page for name in names)
     assert "No picture is shown" in page
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_more_than_a_hundred_classes_are_taken(tmp_path):
+    found = report(reader(101), batched(written(np.full((2, 101), 1 / 101)), [0, 100]), tmp_path)
+    assert len(found.numbers.classes) == 101
 
 
 def test_inputs_that_are_no_images_are_reported_on_without_pictures(tmp_path):

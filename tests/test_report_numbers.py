@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from keras_transfer.intervals import UNKNOWN, bootstrap, f1_interval, wilson
+from keras_transfer.intervals import UNKNOWN, bootstrap, difference, f1_interval, wilson
 from keras_transfer.report_numbers import BINS, report_numbers
 
 
@@ -70,6 +70,41 @@ def test_95_in_100_intervals_of_the_mean_f1_hold_the_truth():
         found = report_numbers(true[rows], probabilities[rows], names(3)).f1
         held += found.low <= whole <= found.high
     assert 90 <= held <= 99
+
+
+@pytest.mark.parametrize("counts", [(10, 10), (18, 2), (20, 0), (7, 7, 6)])
+@pytest.mark.parametrize("name", ["precision", "recall", "f1"])
+def test_a_mean_over_classes_without_a_mistake_is_not_certain(counts, name):
+    true = np.repeat(np.arange(len(counts)), counts)
+    found = report_numbers(true, np.eye(len(counts))[true] * 0.8 + 0.1, names(len(counts)))
+    mean = getattr(found, name)
+    assert (mean.value, mean.high) == (1, 1)
+    if len(np.flatnonzero(counts)) == 1:  # of one class alone the mean is that class's number
+        assert mean.low == getattr(found.classes[0], name).low
+    else:  # no narrower than that of the accuracy, for whose 20 images no class counts more
+        assert mean.low <= found.accuracy.low + 1e-9
+    if counts == (10, 10) and name == "recall":
+        assert mean.low == pytest.approx(1 - 0.27754 / np.sqrt(2), abs=1e-5)
+
+
+def test_a_mean_over_classes_wholly_right_and_wholly_wrong_is_not_certain():
+    true = np.repeat([0, 1], 10)
+    recall = report_numbers(true, np.tile([0.9, 0.1], (20, 1)), names(2)).recall
+    assert recall.value == 0.5
+    assert (recall.low, recall.high) == pytest.approx((0.36123, 0.63877), abs=1e-5)
+    never = report_numbers(true, np.eye(3)[[2] * 20], names(3))
+    assert [never.precision.value, never.recall.value, never.f1.value] == [0, 0, 0]
+    assert 0.1 < never.recall.high < never.precision.high < 1  # no image was taken for either
+
+
+def test_the_interval_of_a_difference_is_that_of_the_paper():
+    # Newcombe, Statistics in Medicine 17, 1998, table II, method 10.
+    for one, other, ends in (
+        ((56, 70), (48, 80), (0.0524, 0.3339)),
+        ((10, 10), (0, 10), (0.6075, 1.0)),
+    ):
+        found = difference(wilson(*one), wilson(*other))
+        assert (found.low, found.high) == pytest.approx(ends, abs=5e-5)
 
 
 def test_the_bootstrap_of_the_matrix_is_that_of_the_images():

@@ -1,6 +1,7 @@
 """What the commands of this folder share: numbers, folders and warnings as people meet them."""
 
 import argparse
+import contextlib
 import math
 import os
 import sys
@@ -100,13 +101,27 @@ def output_folder(args: argparse.Namespace, prefix: str = "", goes_on: str | Non
     taken = output.exists() and not (output.is_dir() and not any(output.iterdir()))
     if taken and not (goes_on and (output / goes_on).is_file()):
         raise ValueError(f"--output {output} is there already. Name a new or an empty folder.")
-    existed = output.exists()
+    made: list[Path] = []
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        _make_folders(output, made)
         (output / ".writable").touch()
         (output / ".writable").unlink()
     except OSError as error:
         raise OSError(f"--output {output} cannot be written: {error}. Name another.") from error
-    if not existed:
-        output.rmdir()  # until there is something to put into it
+    finally:
+        for folder in reversed(made):  # until there is something to put into them
+            with contextlib.suppress(OSError):  # another process may have begun to use it
+                folder.rmdir()
     return output
+
+
+def _make_folders(folder: Path, made: list[Path]) -> None:
+    """Makes a folder and those that it lies in, and notes which were not there, the outer first.
+
+    One by one, as the path says: behind a `..` only making a folder tells whether it was there.
+    """
+    for one in (*reversed(folder.parents), folder):
+        if not one.is_dir():
+            with contextlib.suppress(FileExistsError):  # a file: it fails as soon as it is used
+                one.mkdir()
+                made.append(one)

@@ -27,6 +27,7 @@ from command_line import exit_status, image_directory, number_from, output_folde
 
 if TYPE_CHECKING:
     from recipes import Outcome, Settings
+    from scores import Score
 
     from keras_transfer import FrozenBackbone, ImageFolder
 
@@ -318,14 +319,37 @@ def _print_cost(by_recipe: dict[str, list["Outcome"]]) -> None:
         if right is None or right is wrong:
             continue
         kind = "test" if right[0].test else "valid"
-        before, after = (
-            statistics.fmean(getattr(outcome, kind).accuracy for outcome in outcomes)
-            for outcomes in (right, wrong)
+        scores = [[getattr(outcome, kind) for outcome in of_range] for of_range in (right, wrong)]
+        print(f"{name.removesuffix(_WRONG)}: {_cost(kind, *scores)}")
+
+
+def _cost(kind: str, right: Sequence["Score"], wrong: Sequence["Score"]) -> str:
+    """A sentence on two means over the seeds, which are of the same images."""
+    from keras_transfer.intervals import difference, wilson
+
+    images = right[0].images
+    before, after = (
+        wilson(statistics.fmean(score.correct for score in scores), images)
+        for scores in (right, wrong)
+    )
+    cost = difference(before, after)
+    became = f"{kind} accuracy {before.value:.1%} became {after.value:.1%}"
+    interval = f"95 % interval {100 * cost.low:.1f} to {100 * cost.high:.1f} points"
+    if cost.low <= 0 <= cost.high:
+        return (
+            f"with the wrong pixel range {became}, and on {images} images no difference beyond "
+            f"chance is seen ({interval} lost)"
         )
-        print(
-            f"The wrong pixel range costs {100 * (before - after):.1f} points of {kind} accuracy: "
-            f"{before:.1%} became {after:.1%} ({name.removesuffix(_WRONG)})"
-        )
+    verb = "costs" if cost.value > 0 else "gains"
+    interval = (
+        interval
+        if cost.value > 0
+        else (f"95 % interval {-100 * cost.high:.1f} to {-100 * cost.low:.1f} points")
+    )
+    return (
+        f"the wrong pixel range {verb} {100 * abs(cost.value):.1f} points ({interval}, on {images} "
+        f"images): {became}"
+    )
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -9,7 +9,7 @@ from metrics import Objective
 from outcome import Outcome
 from scipy.stats import t
 
-from keras_transfer.intervals import Estimate, wilson
+from keras_transfer.intervals import difference, wilson
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def _gain(metric: str, sign: int, winner: Outcome, probe: Outcome, images: int |
         low, high = _of_folds(steps)
         how = f"t interval of the differences in {len(steps)} folds, whose training images overlap"
     elif metric == "val_accuracy" and images:
-        low, high = _of_shares(wilson(ours * images, images), wilson(theirs * images, images))
+        both = difference(wilson(ours * images, images), wilson(theirs * images, images))
+        low, high = both.low, both.high
         how = (
             f"Newcombe's interval for shares of {images:,} images each; on the same images, as "
             "here, the true one is narrower"
@@ -81,11 +82,3 @@ def _of_folds(differences: Sequence[float]) -> tuple[float, float]:
     count, mean = len(differences), statistics.fmean(differences)
     spread = float(t.ppf(0.975, count - 1)) * statistics.stdev(differences) / math.sqrt(count)
     return mean - spread, mean + spread
-
-
-def _of_shares(one: Estimate, other: Estimate) -> tuple[float, float]:
-    """Newcombe, Statistics in Medicine 17, 1998, method 10."""
-    gain = one.value - other.value
-    below = math.hypot(one.value - one.low, other.high - other.value)
-    above = math.hypot(one.high - one.value, other.value - other.low)
-    return gain - below, gain + above

@@ -87,9 +87,18 @@ class Bench:
     seed: int
     cache: FeatureCache | None
 
-    def model(self) -> TransferModel:
-        """Makes the head on the frozen backbone, compiled, with the initial weights of the seed."""
+    def begin(self) -> "tuple[Bench, TransferModel]":
+        """Begins a recipe as the seed decides, whatever was run before.
+
+        Returns:
+            This bench with the order of the training images as before their first epoch, which
+            takes in the seed, too; and the head on the frozen backbone, compiled, with the initial
+            weights of the seed.
+        """
         keras.utils.set_random_seed(self.seed)
+        return replace(self, data=self.data.afresh()), self._model()
+
+    def _model(self) -> TransferModel:
         model = TransferModel(
             self.make(),
             self.data.class_names,
@@ -128,7 +137,7 @@ class _Run:
 def features_once(bench: Bench) -> Iterator[Outcome]:
     """Features extracted once, and a plain Keras head trained on them."""
     settings, run = bench.settings, _Run(bench.settings.epochs)
-    model = bench.model()
+    bench, model = bench.begin()
     cache = FeatureCache(verbose=False) if bench.cache is None else bench.cache
     train, valid = (
         cache.dataset(model.backbone, part).map(lambda x, y: (x["after:pooling"], y))
@@ -142,8 +151,9 @@ def features_once(bench: Bench) -> Iterator[Outcome]:
 
 def end_to_end(bench: Bench) -> Iterator[Outcome]:
     """The same head on the frozen backbone, then with the top of it unfrozen."""
-    settings, data, run = bench.settings, bench.data, _Run(bench.settings.epochs)
-    model = bench.model()
+    settings, run = bench.settings, _Run(bench.settings.epochs)
+    bench, model = bench.begin()
+    data = bench.data
     run.fit(model, data.train, data.valid, epochs=settings.epochs)
     yield bench.outcome("b. same head on the frozen backbone", run, model, _count(model))
 
@@ -173,13 +183,13 @@ def cured(bench: Bench) -> Iterator[Outcome]:
 
 
 def _small(bench: Bench, *, cured: bool) -> Iterator[Outcome]:
-    settings, data, run = bench.settings, bench.data, _Run(bench.settings.epochs)
+    settings, run = bench.settings, _Run(bench.settings.epochs)
     run.callbacks.pop()  # the original keeps the last epoch
     if cured:
         stop = {"min_delta": 0.001, "patience": 5, "restore_best_weights": True}
         run.callbacks.append(keras.callbacks.EarlyStopping("val_loss", **stop))
-    model = bench.model()
-    run.fit(model, data.train, data.valid, epochs=settings.epochs)
+    bench, model = bench.begin()
+    run.fit(model, bench.data.train, bench.data.valid, epochs=settings.epochs)
     cure = f"with Dropout({settings.dropout}) and EarlyStopping" if cured else "alone"
     yield bench.outcome(f"Dense({settings.hidden}) {cure}", run, model, _count(model))
 
