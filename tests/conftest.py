@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.data.ops import dataset_ops
 
-from keras_transfer import FrozenBackbone
+from keras_transfer import FrozenBackbone, extraction
 
 SIZE = 24
 
@@ -44,6 +44,26 @@ def _fresh_session():
     """Gives back the memory of a module's graphs, which makes the tests after it slow."""
     yield
     keras.utils.clear_session()
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """How many images, or kept rows, the frozen part was run on, pass by pass."""
+    counts = []
+    by_keras = extraction.by_keras
+
+    def counted(backbone, after):
+        run = by_keras(backbone, after)
+
+        def runner(x):
+            out = run(x)
+            counts.append(len(out))
+            return out
+
+        return runner
+
+    monkeypatch.setattr(extraction, "by_keras", counted)
+    return counts
 
 
 # One of each, all with slots.

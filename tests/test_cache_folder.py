@@ -30,26 +30,6 @@ NPY = "activations.npy"
 
 
 @pytest.fixture
-def computed(monkeypatch):
-    """How many images, or kept rows, the frozen part was run on."""
-    counts = []
-    by_keras = extraction.by_keras
-
-    def counted(backbone, after):
-        run = by_keras(backbone, after)
-
-        def runner(x):
-            out = run(x)
-            counts.append(len(out))
-            return out
-
-        return runner
-
-    monkeypatch.setattr(extraction, "by_keras", counted)
-    return counts
-
-
-@pytest.fixture
 def photos(tmp_path):
     for name, first in (("a", 0), ("b", 100)):
         (tmp_path / "photos" / name).mkdir(parents=True)

@@ -11,7 +11,6 @@ from keras_transfer import (
     FeatureCache,
     Flips,
     TransferModel,
-    extraction,
     image_folder,
 )
 from keras_transfer.kept_rows import ArrayInMemory, Rows, selected
@@ -31,26 +30,6 @@ def photos(tmp_path_factory):
                 root / name / f"{i:02}.png", images(1, 16, seed=100 * first + i)[0]
             )
     return root
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """How many images, or kept rows, the frozen part was run on, pass by pass."""
-    counts: list[int] = []
-    by_keras = extraction.by_keras
-
-    def counted(backbone, after):
-        run = by_keras(backbone, after)
-
-        def runner(x):
-            out = run(x)
-            counts.append(len(out))
-            return out
-
-        return runner
-
-    monkeypatch.setattr(extraction, "by_keras", counted)
-    return counts
 
 
 def read(photos, **options):
