@@ -161,7 +161,7 @@ def whole_job(images: int) -> float:
 
 
 def extractions(images: int, rounds: int) -> dict[str, list[float]]:
-    """Returns images a second of the frozen part, by each way and by `model.predict` at its best."""
+    """Returns images a second of the frozen part: `model.predict` at its best, and each way."""
     pixels, _ = pictures(images, 224)
     backbone = network("efficientnet_lite0")
     inputs = keras.Input((224, 224, 3), dtype="uint8")
