@@ -288,7 +288,7 @@ class FeatureCache:
     def _write(self, job: _Job, entry: Entry, folder: CacheFolder) -> None:
         missed = "" if entry.begun() else folder.nearest_miss(job.origin)
         if missed:
-            job.say(f"what {folder.path} holds differs in the {missed}")
+            job.say(f"computed anew: what {folder.path} keeps is of other {missed}")
         began = time.monotonic()
         with entry.writing() as writer:
             there = writer.rows

@@ -86,6 +86,20 @@ def trials(output: Path, hypermodel: StandIn | None = None, **changes) -> Trials
     return Trials(hypermodel or StandIn(), **arguments)
 
 
+def later() -> float:
+    """A deadline that no test reaches."""
+    return time.monotonic() + 1000
+
+
+def ends_soon(hypermodel: StandIn, search: Trials) -> None:
+    """Lets the time of a search end in its first trial, however long it took to come there."""
+
+    def soon(number: int) -> None:
+        search.oracle.deadline = time.monotonic() + 0.5
+
+    hypermodel.before_fit = soon
+
+
 def run_chief(output: Path, port: int, count: int) -> None:
     """What a process does that is a chief."""
     patience = Patience(silence=2.0, first=60.0, next=10.0)

@@ -139,7 +139,7 @@ def test_any_difference_is_a_miss_and_one_line_says_which(
     rows(cache, data, change.get("backbone", tiny_backbone)())
     out = capsys.readouterr().out
     assert sum(computed) == 32
-    assert f"what {folder} holds differs in the {told}" in out
+    assert f"computed anew: what {folder} keeps is of other {told}" in out
     assert len(out.splitlines()) == 2
 
 

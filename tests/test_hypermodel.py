@@ -241,10 +241,11 @@ def test_dropout_and_label_smoothing_do_what_they_say():
 
 
 def tuner(kind, model, folder, **kwargs):
+    epochs = model.epochs
     made = getattr(keras_tuner, kind)(
         model, objective="val_loss", seed=1, directory=folder, project_name="search", **kwargs
     )
-    made.search(data()[0], validation_data=data()[1], epochs=EPOCHS, verbose=0)
+    made.search(data()[0], validation_data=data()[1], epochs=epochs, verbose=0)
     return made
 
 
@@ -263,8 +264,8 @@ def test_it_works_in_a_plain_search_of_keras_tuner_and_writes_kilobytes(tmp_path
 
 @pytest.mark.slow
 def test_hyperband_goes_on_with_the_weights_of_the_earlier_trial(tmp_path):
-    space = Space(hidden=8, unfreeze=2, frozen_epochs=1, depth=1, pooling="avg")
-    model, begins = hypermodel(space=space, epochs=4), {}
+    space = Space(hidden=8, unfreeze=1, frozen_epochs=0, depth=1, pooling="avg")
+    model, begins = hypermodel(space=space, epochs=2), {}
     fit = model.fit
 
     def noted(hp, built, *args, **kwargs):
@@ -279,7 +280,7 @@ def test_hyperband_goes_on_with_the_weights_of_the_earlier_trial(tmp_path):
         return history
 
     ends, model.fit = {}, noted
-    searched = tuner("Hyperband", model, tmp_path, max_epochs=4, factor=2)
+    searched = tuner("Hyperband", model, tmp_path, max_epochs=2, factor=2)
     went_on = [earlier for earlier in begins if earlier is not None]
     order = list(searched.oracle.trials)
     assert went_on

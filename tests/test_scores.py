@@ -1,14 +1,11 @@
 import keras
 import numpy as np
 import pytest
-from conftest import dataset, images, tiny_backbone
 from metrics import AUC, F1
-from prediction import probabilities
 from roc_area import macro_area
 from scores import columns, measures, paired
 from sklearn.metrics import log_loss, roc_auc_score
 
-from keras_transfer import FeatureCache, Flips, TransferModel, extraction, image_folder
 from keras_transfer.intervals import UNKNOWN, auc_interval
 
 RANDOM = np.random.default_rng(0)
@@ -134,55 +131,3 @@ def test_two_classifiers_are_compared_on_the_images_that_one_alone_gets_right():
     assert "no more than chance may give" in paired(labels, both, np.full((40, 1), 0.2))
     same = paired(labels, first, first, ("A", "B"))
     assert same == "Both, A and B, are right on the same 38 of 40 images."
-
-
-# ---- predictions from kept activations
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("photos")
-    for number, name in enumerate("ab"):
-        (root / name).mkdir()
-        for i in range(10):
-            keras.utils.save_img(root / name / f"{i}.png", images(1, 16, 10 * number + i)[0])
-    return image_folder(root, image_size=16, batch_size=4, verbose=0)
-
-
-def model(unfreeze=None):
-    keras.utils.set_random_seed(2)
-    backbone = tiny_backbone()
-    if unfreeze:
-        backbone.unfreeze(unfreeze)
-    made = TransferModel(backbone, 2, hidden=4, augmentation=Flips("flips"))
-    made.build((None, 16, 16, 3))
-    return made
-
-
-@pytest.mark.parametrize("unfreeze", [None, "block4", "all"])
-def test_under_flips_it_is_the_mean_over_the_views_wherever_the_border_is(data, unfreeze):
-    one = model(unfreeze)
-    pixels = np.concatenate([x for x, _ in data.train.ordered])
-    turned = [pixels, pixels[:, :, ::-1], pixels[:, ::-1], pixels[:, ::-1, ::-1]]
-    of_each = [one.predict(np.ascontiguousarray(view), verbose=0) for view in turned]
-    found = probabilities(one, data.train, flips="flips")
-    np.testing.assert_allclose(found, np.mean(of_each, axis=0), atol=1e-6)
-    np.testing.assert_allclose(probabilities(one, data.train), of_each[0], atol=1e-6)
-    assert np.ptp(of_each, axis=0).max() > 1e-3
-
-
-def test_a_second_call_runs_the_backbone_no_more(data, monkeypatch):
-    one, cache = model("block4"), FeatureCache(verbose=False)
-    first = probabilities(one, data.train, cache, flips="mirror")
-    assert len(cache) == 2
-    monkeypatch.setattr(extraction, "by_keras", None)
-    np.testing.assert_array_equal(probabilities(one, data.train, cache, flips="mirror"), first)
-
-
-def test_views_that_do_not_exist_are_refused(data):
-    with pytest.raises(ValueError, match="Unknown kind 'turns'"):
-        probabilities(model(), data.train, flips="turns")
-    with pytest.raises(ValueError, match=r"view=2\. Expected 0 to 1"):
-        FeatureCache().dataset(tiny_backbone(), dataset(8), flips=Flips(), view=2)
-    with pytest.raises(ValueError, match=r"view=1\. Expected 0 to 0"):
-        FeatureCache().dataset(tiny_backbone(), dataset(8), view=1)

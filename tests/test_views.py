@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from conftest import dataset, images, labels, snapshot, tiny_backbone
 
-from keras_transfer import FeatureCache, TransferModel, array_file
+from keras_transfer import FeatureCache, Flips, TransferModel, array_file
 from keras_transfer.views import DrawnViews, seed_states
 
 
@@ -147,3 +147,19 @@ def test_views_are_kept_between_runs_and_an_interrupted_one_goes_on_with_the_sam
     assert calls == [0, 8, 16, 24, 24, 32]
     rows(tmp_path)
     assert len(calls) == 6
+
+
+@pytest.mark.parametrize("after", ["block3", "pooling"])
+def test_activations_of_one_view_are_those_of_the_turned_images(after):
+    backbone, pixels, cache = tiny_backbone(), images(8), FeatureCache(verbose=False)
+    data = dataset(8, shuffle=False)
+    turned = [pixels, pixels[:, :, ::-1], pixels[:, ::-1], pixels[:, ::-1, ::-1]]
+    for number, view in enumerate(turned):
+        kept = cache.dataset(backbone, data, after=after, flips=Flips("flips"), view=number)
+        expected = backbone.activations(np.ascontiguousarray(view), after=after)
+        found = np.concatenate([x[f"after:{after}"] for x, _ in kept])
+        np.testing.assert_allclose(found, expected[f"after:{after}"], rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"view=4\. Expected 0 to 3"):
+        cache.dataset(backbone, data, flips=Flips("flips"), view=4)
+    with pytest.raises(ValueError, match=r"view=1\. Expected 0 to 0"):
+        cache.dataset(backbone, data, view=1)

@@ -17,7 +17,7 @@ from exit_codes import ALL_FAILED, BAD_INPUT, CHIEF_LOST, DONE, NO_WORKERS
 from local_workers import LocalWorkers
 from processes import start
 from role import role
-from stand_in import StandIn, run_chief, run_worker, trials
+from stand_in import StandIn, ends_soon, later, run_chief, run_worker, trials
 from worker import work
 
 ROOT = Path(__file__).parents[1]
@@ -207,13 +207,14 @@ def test_the_chief_tells_when_all_trials_have_failed(tmp_path, named, capsys):
 
 def test_the_deadline_of_the_chief_ends_the_trials_of_its_workers(tmp_path, named):
     results: list[int] = []
-    thread = in_a_thread(tmp_path, results, StandIn(seconds=0.1), epochs=10_000)
-    began = time.monotonic()
-    chief = trials(tmp_path, epochs=10_000, deadline=began + 4)
+    slow = StandIn(seconds=0.1)
+    chief = trials(tmp_path, epochs=10_000, deadline=later())
+    ends_soon(slow, chief)
+    thread = in_a_thread(tmp_path, results, slow, epochs=10_000)
     assert serve(chief, patience=SOON) == DONE
     thread.join()
     assert results == [DONE]
-    assert time.monotonic() - began < 30  # of 1,000
+    assert time.monotonic() - chief.oracle.deadline < 30  # of 1,000
     assert [outcome.status for outcome in chief.outcomes] == ["stopped"]
 
 

@@ -89,6 +89,16 @@ def serve(
     return code
 
 
+def check_address() -> None:
+    """Checks that the chief that KerasTuner's variables name could serve there, before long work.
+
+    Raises:
+        OSError: If the port is in use, or is none of this machine.
+    """
+    host, _, port = _address().rpartition(":")
+    _check_free(host, port)
+
+
 def _address() -> str:
     return f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
 

@@ -89,6 +89,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_search(parser.add_argument_group("how it is searched").add_argument)
     _add_results(parser.add_argument_group("what comes of it").add_argument)
     args = parser.parse_args(arguments)
+    args.given = [*sys.argv[1:]] if arguments is None else [*arguments]  # workers get the same
     if args.trials is None:
         args.trials = 12 if args.minutes is None else 500
     if args.flips is None:  # a solar cell is as good left to right; a letter is not

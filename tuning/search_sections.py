@@ -21,7 +21,7 @@ from outcome import Outcome
 from sharing import seconds_text
 
 from keras_transfer.examined import Examined
-from keras_transfer.intervals import DASH, percent
+from keras_transfer.intervals import DASH, auc_interval, percent
 from keras_transfer.page_parts import (
     Chart,
     bullets,
@@ -127,6 +127,21 @@ def lead_sentence(found: Found) -> str:
     return said + "."
 
 
+def _worth(found: Found) -> list[tuple[str, str, str]]:
+    """What the winner is worth on the split: a row for each number."""
+    if found.winner is None:
+        return []
+    numbers = found.winner.numbers
+    worth = {"accuracy": numbers.accuracy, "macro F1": numbers.f1}
+    if numbers.roc is not None and len(numbers.classes) == 2:
+        one, other = (number.images for number in numbers.classes)
+        worth["AUC"] = auc_interval(numbers.roc.area, other, one)
+    return [
+        (f"{name}, {found.split}", percent(number.value), f"{interval(number)} %")
+        for name, number in worth.items()
+    ]
+
+
 def _summary(found: Found) -> str:
     trials = trials_of(found.outcomes)
     failed = sum(outcome.failed for outcome in trials)
@@ -140,11 +155,7 @@ def _summary(found: Found) -> str:
         rows.append((f"{gain.metric} of the probe", f"{gain.probe:.4f}", ""))
         ends = DASH if gain.low is None else f"{gain.low:+.4f} to {gain.high:+.4f}"
         rows.append((f"gain in {gain.metric} over the probe", f"{gain.value:+.4f}", ends))
-    if found.winner is not None:
-        accuracy = found.winner.numbers.accuracy
-        rows.append(
-            (f"accuracy, {found.split}", percent(accuracy.value), f"{interval(accuracy)} %")
-        )
+    rows += _worth(found)
     parts = [table("The search in numbers", ("number", "value", "95 % interval"), rows)]
     parts += [paragraph(f"Gain in {gain.metric}: {gain.how}.") for gain in found.gains]
     return "\n".join((*parts, *map(paragraph, _cautions(found))))

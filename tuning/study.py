@@ -277,7 +277,7 @@ def _images(args: argparse.Namespace, directory: Path) -> ImageFolder:
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """Returns what was asked for, as JSON has it."""
-    left_out = ("space", "show_space")
+    left_out = ("space", "show_space", "given")
     asked = {name: value for name, value in vars(args).items() if name not in left_out}
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in asked.items()}
     return {**plain, "space": args.space.to_dict()}

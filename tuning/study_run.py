@@ -10,7 +10,7 @@ from typing import Any
 import asked
 import leaderboard
 from board import Board
-from chief import serve
+from chief import check_address, serve
 from curves import epochs_run
 from exit_codes import ALL_FAILED, DONE, INTERRUPTED
 from local_workers import LocalWorkers, end_with_parent
@@ -43,6 +43,8 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
         OSError: If something cannot be read or written.
     """
     end_with_parent()
+    if role() == "chief":
+        check_address()
     study = Study.of(args, directory, args.output, began)
     output = study.output
     output.mkdir(parents=True, exist_ok=True)
@@ -100,7 +102,9 @@ def _trials(study: Study) -> tuple[Trials, int]:
 
 def _command(args: argparse.Namespace) -> list[str]:
     """What a worker of this search is started with."""
-    return [sys.executable, *sys.argv, "--output", str(args.output), "--workers", "1"]
+    script = str(Path(__file__).with_name("search.py"))
+    own = ("--output", str(args.output), "--workers", "1")
+    return [sys.executable, script, *args.given, *own]
 
 
 def _tell_failures(trials: Trials) -> None:
