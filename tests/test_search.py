@@ -103,28 +103,6 @@ def test_each_tuner_searches(five_classes, tmp_path, tuner):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("nothing_exported")
-def test_the_same_seed_gives_the_same_search_and_0_is_a_seed(five_classes, tmp_path):
-    boards = []
-    for name in ("a", "b"):
-        output = tmp_path / name
-        arguments = [five_classes, "--output", output, "--seed", "0", "--average", "1", *QUICK]
-        arguments += ["--trials", "2", "--unfreeze", "1"]
-        if name == "b":  # in a process of its own
-            subprocess.run([sys.executable, ROOT / "tuning" / "search.py", *arguments], check=True)
-        else:
-            search.main([*map(str, arguments)])
-        with (output / "leaderboard.csv").open() as file:
-            boards.append(
-                [
-                    {k: v for k, v in r.items() if k not in ("seconds", "worker")}
-                    for r in csv.DictReader(file)
-                ]
-            )
-    assert boards[0] == boards[1]
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("nothing_exported")
 def test_the_backbone_runs_once_for_all_trials(five_classes, tmp_path, monkeypatch):
     from keras_transfer import extraction
 
@@ -219,28 +197,42 @@ def test_the_same_command_goes_on_and_another_search_is_refused(five_classes, tm
     assert search.main(arguments) == 0
     assert "Going on" in capsys.readouterr().out
     assert outcome.stat().st_mtime_ns == written
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["trials"] == 2
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["trials"], summary["test"]["looks"]) == (2, 2)
     assert search.main([*arguments, "--seed", "1"]) == 2
     assert "seed was 0 and is 1" in capsys.readouterr().err
 
 
+def leaderboard(output):
+    with (output / "leaderboard.csv").open() as file:
+        return [
+            {name: value for name, value in row.items() if name not in ("seconds", "worker")}
+            for row in csv.DictReader(file)
+        ]
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("nothing_exported")
-def test_folds_a_metric_balance_and_a_final_fit_go_together_and_scripts_get_json(
+def test_folds_a_metric_balance_and_a_final_fit_go_together_the_same_in_every_process(
     five_classes, tmp_path
 ):
     space = tmp_path / "space.yaml"
     space.write_text("unfreeze: [0, 1]\nhidden: 32\n")
-    arguments = [five_classes, "--output", tmp_path / "run", "--folds", "2", "--metric", "f1"]
-    arguments += ["--balance", "--final-fit", "--json", "--flips", "mirror", "--space", space]
-    command = [sys.executable, ROOT / "tuning" / "search.py", *arguments, *QUICK]
+    arguments = [five_classes, "--folds", "2", "--metric", "f1", "--seed", "0", "--space", space]
+    arguments += ["--balance", "--final-fit", "--flips", "mirror", *QUICK, "--output"]
+    alone, here = tmp_path / "alone", tmp_path / "here"
+    command = [sys.executable, ROOT / "tuning" / "search.py", *arguments, alone, "--json"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["objective"] == {"name": "val_f1", "mode": "max"}
     assert len(summary["best"]["folds"]) == len(summary["probe"]["folds"]) == 2
     assert summary["best"]["deviation"] is not None
-    assert (tmp_path / "run" / "report.html").exists()
+    assert (alone / "report.html").exists()
+    assert search.main([*map(str, arguments), str(here)]) == 0
+    assert leaderboard(here) == leaderboard(alone)
+    again = json.loads((here / "summary.json").read_text())
+    assert again["test"] == summary["test"]
 
 
 @pytest.mark.slow
@@ -326,6 +318,7 @@ def test_an_interrupted_search_reports_what_has_ended(five_classes, tmp_path, mo
     assert search.main([str(five_classes), "--output", str(tmp_path / "run"), *QUICK]) == 0
     assert "Interrupted after 1 trial" in capsys.readouterr().err
     assert (tmp_path / "run" / "best.keras").exists()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["interrupted"] is True
 
 
 def test_more_blocks_to_unfreeze_than_there_are_are_refused(five_classes, tmp_path, capsys):
