@@ -212,14 +212,15 @@ def leaderboard(output):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("nothing_exported")
+@pytest.mark.usefixtures("nothing_exported", "rewritten_graphs")  # as in a fresh process
 def test_folds_a_metric_balance_and_a_final_fit_go_together_the_same_in_every_process(
     five_classes, tmp_path
 ):
     space = tmp_path / "space.yaml"
     space.write_text("unfreeze: [0, 1]\nhidden: 32\n")
     arguments = [five_classes, "--folds", "2", "--metric", "f1", "--seed", "0", "--space", space]
-    arguments += ["--balance", "--final-fit", "--flips", "mirror", *QUICK, "--output"]
+    arguments += ["--balance", "--final-fit", "--flips", "mirror", *QUICK, "--epochs", "2"]
+    arguments += ["--average", "1", "--output"]
     alone, here = tmp_path / "alone", tmp_path / "here"
     command = [sys.executable, ROOT / "tuning" / "search.py", *arguments, alone, "--json"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
