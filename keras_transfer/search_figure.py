@@ -40,7 +40,6 @@ _POINT: dict[str, Any] = {
     "markeredgecolor": "white",
     "linestyle": "none",
 }
-_FAR: dict[str, Any] = {**_POINT, "marker": "^"}
 _RUNNING: dict[str, Any] = {"color": PALE, "drawstyle": "steps-post"}
 
 
@@ -113,21 +112,27 @@ def _draw_trials(axes: Axes, trials: Sequence[Trial], best: Trial | None, sign: 
     axes.set_xlabel("trial")
 
 
-def _draw_far(axes: Axes, scored: Sequence[Trial], sign: int) -> bool:
-    """Lets scores that are far worse than the others lie outside, each told by an arrow."""
+def _draw_far(axes: Axes, scored: Sequence[Trial], sign: int) -> list[Entry]:
+    """Lets scores that are far worse than the others lie outside, each told by an arrow.
+
+    Returns:
+        What the legend says of that, if there is any.
+    """
     scores = [trial["score"] for trial in scored]
     if not scores:
-        return False
+        return []
     limit = worst_shown(scores, lower_is_better=sign == 1)
     far = [trial["trial"] for trial in scored if sign * trial["score"] > sign * limit]
-    if far:
-        best = min(sign * score for score in scores) * sign
-        room = 0.06 * (limit - best)
-        axes.set_ylim(min(best - room, limit + 2 * room), max(best - room, limit + 2 * room))
-        place, marker = (0.97, "^") if sign == 1 else (0.03, "v")
-        line = {**_FAR, "marker": marker, "transform": axes.get_xaxis_transform()}
-        axes.plot(far, [place] * len(far), **line, in_layout=False)
-    return bool(far)
+    if not far:
+        return []
+    best = min(sign * score for score in scores) * sign
+    room = 0.06 * (limit - best)
+    axes.set_ylim(min(best - room, limit + 2 * room), max(best - room, limit + 2 * room))
+    place, marker = (0.97, "^") if sign == 1 else (0.03, "v")
+    arrow = {**_POINT, "marker": marker}
+    line = {**arrow, "transform": axes.get_xaxis_transform()}
+    axes.plot(far, [place] * len(far), **line, in_layout=False)
+    return [("far worse, not in the other panels", arrow)]
 
 
 def _draw_hyperparameter(
@@ -179,10 +184,9 @@ def _title(best: Trial | None, score_name: str, trials: int) -> str:
 
 
 def _entries(
-    best: Trial | None, scored: Sequence[Trial], trials: Sequence[Trial], far: bool
+    best: Trial | None, scored: Sequence[Trial], trials: Sequence[Trial], far: list[Entry]
 ) -> list[Entry]:
     ring_line = {"color": VERMILLION, **RING}
     found: list[Entry] = [("trial", _POINT), ("best so far", _RUNNING), ("best trial", ring_line)]
-    beyond: list[Entry] = [("far worse, not in the other panels", _FAR)]
     lost: list[Entry] = [("no finite score", {"color": INK, **CROSS})]
-    return found * (best is not None) + beyond * far + lost * (len(scored) < len(trials))
+    return found * (best is not None) + far + lost * (len(scored) < len(trials))

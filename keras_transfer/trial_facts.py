@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_transfer.curve_facts import is_finite
 
-_FAR = 2.5  # the worst shown are so many times as far from the best as the median is
+_FAR = 5.0  # the worst shown are so many times as far from the best as the median is
 
 Trial = Mapping[str, Any]  # "trial", "score" and "hyperparameters", see search_figure
 
@@ -56,7 +56,7 @@ def worst_shown(scores: Sequence[float], *, lower_is_better: bool) -> float:
 
     Example:
         >>> worst_shown([0.2, 0.3, 0.3, 9.0], lower_is_better=True)
-        0.45
+        0.7
     """
     sign = -1 if lower_is_better else 1
     signed = sorted(sign * score for score in scores)

@@ -149,12 +149,18 @@ def test_a_hyperparameter_that_a_trial_did_not_have_is_under_its_axis():
 
 def test_scores_far_worse_than_the_others_stand_together_at_the_bottom():
     axis = score_axis("val_loss", [0.2, 0.3, 0.3, 9.0, 99.0], lower_is_better=True)
-    assert axis.places == pytest.approx((1, 0.6, 0.6, 0, 0))
-    assert axis.ticks[0] == (0.0, "≥ 0.45")
+    assert axis.places == pytest.approx((1, 0.8, 0.8, 0, 0))
+    assert axis.ticks[0] == (0.0, "≥ 0.7")
     axis = score_axis("val_auc", [0.9, 0.8, 0.8, 0.1], lower_is_better=False)
-    assert axis.ticks[0] == (0.0, "≤ 0.65")
-    axis = score_axis("val_auc", [0.9, 0.8, 0.7], lower_is_better=False)
-    assert "≤" not in "".join(text for _, text in axis.ticks)
+    assert axis.ticks[0] == (0.0, "≤ 0.4")
+
+
+def test_an_ordinary_bad_trial_stands_in_its_place():
+    for scores in ([0.9, 0.8, 0.7], [0.963, 0.926, 0.833]):
+        axis = score_axis("val_auc", scores, lower_is_better=False)
+        assert "≤" not in "".join(text for _, text in axis.ticks)
+        figure = search_figure(small([1, 2, 3], scores), score_name="val_auc")
+        assert "far worse" not in all_text(figure)
 
 
 def test_nothing_to_draw_is_an_error_with_the_next_step():
@@ -167,13 +173,14 @@ def test_nothing_to_draw_is_an_error_with_the_next_step():
 def test_a_search_lets_trials_that_diverged_lie_outside():
     figure = search_figure(small([1, 2, 3, 4], [0.3, 0.2, 0.3, 99.0]))
     first = figure.axes[0]
-    assert first.get_ylim()[1] < 0.5
+    assert first.get_ylim()[1] < 0.8
     (far,) = [one for one in first.lines if one.get_marker() == "^"]
     assert list(far.get_xdata()) == [3]
     assert "far worse, not in the other panels" in all_text(figure)
     assert_readable(figure)
     figure = search_figure(small([1, 2, 3, 4], [0.8, 0.9, 0.8, 0.1]), score_name="val_auc")
-    assert figure.axes[0].get_ylim()[0] > 0.5
+    assert figure.axes[0].get_ylim()[0] > 0.3
+    assert [one.get_xdata()[0] for one in figure.axes[0].lines if one.get_marker() == "v"] == [3]
 
 
 IMPORTANCES = {

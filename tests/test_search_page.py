@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from curves import curves_of
 from metrics import Objective
 from outcome import Outcome
 from PIL import Image
@@ -107,6 +108,14 @@ def test_the_page_has_all_its_sections_in_order(text):
         "Settings and versions",
         "How this was computed",
     ]
+
+
+def test_curves_of_trials_with_folds_say_which_fold(tmp_path):
+    for folds, said in ((0, ""), (3, ", fold 1")):
+        trials = outcomes(3, folds)
+        curves(tmp_path / str(folds), trials)
+        names = set(curves_of(tmp_path / str(folds) / "trials", trials))
+        assert names == {f"trial {one.trial}{said}" for one in trials if one.trial and one.metrics}
 
 
 def test_the_page_is_one_file_without_scripts_and_all_names_are_text(text):

@@ -24,6 +24,11 @@ def read_curves(trials_folder: Path, outcome: Outcome) -> Curves | None:
     return read_csv(path)[:2] if path.is_file() else None
 
 
+def fold_of(outcome: Outcome) -> str:
+    """Says which fold the curves of a trial are of; nothing without folds."""
+    return ", fold 1" if len(outcome.folds) > 1 else ""
+
+
 def epochs_run(trials_folder: Path, outcome: Outcome) -> int:
     """Returns how many epochs a trial ran, over all its folds; 0 if it left no curves."""
     folder = trials_folder / f"{PREFIX}{outcome.id}"
@@ -33,7 +38,8 @@ def epochs_run(trials_folder: Path, outcome: Outcome) -> int:
 def curves_of(trials_folder: Path, outcomes: Sequence[Outcome]) -> dict[str, Curves]:
     """Reads the curves of several trials, by a name of each, without their learning rates.
 
-    What has no curves is left out.
+    Of trials with folds they are those of the first, and the name says so. What has no curves is
+    left out.
     """
     found = {}
     for outcome in outcomes:
@@ -41,5 +47,5 @@ def curves_of(trials_folder: Path, outcomes: Sequence[Outcome]) -> dict[str, Cur
         if curves is not None:
             logs, epochs = curves
             shown = {name: values for name, values in logs.items() if not is_rate(name)}
-            found[f"trial {outcome.trial}"] = shown, epochs
+            found[f"trial {outcome.trial}{fold_of(outcome)}"] = shown, epochs
     return found

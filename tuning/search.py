@@ -157,10 +157,10 @@ def _add_results(add: Callable[..., object]) -> None:
     add("--average", type=number_from(1), default=5, metavar="N", help=average)
     views = "let best.keras give the mean over the views of --flips (default: yes)"
     add("--average-views", action=argparse.BooleanOptionalAction, default=True, help=views)
-    final = "train the best again, on training and validation images together"
+    final = "train the best ones again, on training and validation images together"
     add("--final-fit", action="store_true", help=final)
     add("--tensorboard", type=Path, metavar="FOLDER", help="write the trials for TensorBoard there")
-    add("--json", action="store_true", help="print summary.json and nothing else")
+    add("--json", action="store_true", help="print summary.json alone; all else goes to stderr")
     add("--output", type=Path, metavar="FOLDER", help="default: a new one, runs/<data>-<time>")
 
 

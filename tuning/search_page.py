@@ -41,6 +41,7 @@ def write_search_page(
     winner: Examined | None = None,
     split: str = "test",
     average_of: Sequence[int] = (),
+    trained_again: int | None = None,
     images: int | None = None,
     settings: Mapping[str, Any] | None = None,
     title: str = "Hyperparameter search",
@@ -61,6 +62,8 @@ def write_search_page(
         split: Which split that was. Default `"test"`; anything else is called too good, because
             trials were chosen by it.
         average_of: The trials that the winner is the average of; the best alone if left out.
+        trained_again: On how many images the winner was trained again after the search; None, the
+            default, if it was not.
         images: How many images a validation without folds is of, for intervals.
         settings: What the search was asked for, by name.
         title: Of the page.
@@ -90,6 +93,7 @@ def write_search_page(
         winner=winner,
         split=split,
         average_of=average_of,
+        trained_again=trained_again,
         images=images,
         settings={**(settings or {}), **{f"version of {k}": v for k, v in versions().items()}},
     )

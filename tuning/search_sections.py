@@ -54,6 +54,11 @@ _METHOD = (
     "In parallel coordinates, scores far worse than the median stand together at the lower end.",
     "Intervals are 95 %; those of shares are Wilson's.",
 )
+_AGAIN = (
+    "Trained again: the winner, and the probe that it is compared with, learned from training and "
+    "validation images together, for as many epochs as were best in the search. Leaderboard and "
+    "curves are those of the search."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +73,7 @@ class Found:
         winner: The winner on a split.
         split: Which split that is.
         average_of: The trials that the winner is the average of.
+        trained_again: On how many images the winner was trained again; None if it was not.
         images: How many images a validation without folds is of.
         settings: What the search was asked for, by name.
         pictures: Of the winner.
@@ -81,6 +87,7 @@ class Found:
     winner: Examined | None
     split: str
     average_of: Sequence[int]
+    trained_again: int | None
     images: int | None
     settings: Mapping[str, Any]
     pictures: PagePictures | None = None
@@ -107,9 +114,11 @@ class Found:
     @property
     def winner_text(self) -> str:
         """What the winner is made of."""
+        told = f"trial {self.best.trial}" if self.best else "the winner"
         if len(self.average_of) > 1:
-            return f"the average of trials {', '.join(map(str, self.average_of))}"
-        return f"trial {self.best.trial}" if self.best else "the winner"
+            told = f"the average of trials {', '.join(map(str, self.average_of))}"
+        again = self.trained_again
+        return f"{told}, trained again on {again:,} images," if again else told
 
 
 def lead_sentence(found: Found) -> str:
@@ -285,7 +294,7 @@ def _setting(value: Any) -> str:
 
 
 def _method(found: Found) -> str:
-    return bullets((*found.notes, *_METHOD))
+    return bullets((*found.notes, *_METHOD, *([_AGAIN] if found.trained_again else [])))
 
 
 # Name of a section, its title, and what makes it; one that gives nothing is left out.

@@ -1,9 +1,11 @@
 """The run of a search, from the probe to the report."""
 
 import argparse
+import math
 import shutil
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import asked
 import leaderboard
 from board import Board
 from chief import check_address, serve
-from curves import epochs_run
+from curves import epochs_run, fold_of
 from exit_codes import ALL_FAILED, DONE, INTERRUPTED
 from local_workers import LocalWorkers, end_with_parent
 from outcome import Outcome
@@ -76,6 +78,7 @@ def _trials(study: Study) -> tuple[Trials, int]:
         lambda outcome: board.on_end(outcome),
     )
     trials.oracle  # noqa: B018 - makes whole what an earlier run has left
+    _tell_grid(study, trials)
     started = time.monotonic()
     probe = study.probe()
     sharing = study.sharing(time.monotonic() - started)
@@ -98,6 +101,19 @@ def _trials(study: Study) -> tuple[Trials, int]:
             return trials, serve(trials, address="127.0.0.1:0", workers=workers)
         trials.run(study.data.train, study.data.valid, **study.fit_arguments)
     return trials, DONE
+
+
+def _tell_grid(study: Study, trials: Trials) -> None:
+    """Warns of a grid that is too fine to be gone through, which KerasTuner does from one end."""
+    args = study.args
+    points = math.prod(len(list(one.values)) for one in trials.oracle.get_space().space)
+    if args.tuner == "grid" and args.trials < points:
+        warnings.warn(
+            f"--tuner grid goes through its combinations in order, so that most hyperparameters "
+            f"keep their first value in {args.trials} trials of up to {points:,}. Give fewer "
+            "values in --space, more --trials, or --tuner random.",
+            stacklevel=2,
+        )
 
 
 def _command(args: argparse.Namespace) -> list[str]:
@@ -140,8 +156,7 @@ def finish(study: Study, trials: Trials, *, interrupted: bool = False) -> None:
         search_figure(leaderboard.as_trials(outcomes), score_name=objective.name),
         output / "search.png",
     )
-    history, epochs = trials.history(trials.ranked[0])
-    save_figure(history_figure(history, epochs, monitor=objective.name), output / "history.png")
+    _draw_best(study, trials)
     if args.tensorboard is not None:
         from tensorboard_log import write_tensorboard
 
@@ -155,6 +170,14 @@ def finish(study: Study, trials: Trials, *, interrupted: bool = False) -> None:
     _tell(study, trials, winner, tested, looks)
     if args.cache is None and not interrupted:
         shutil.rmtree(output / ACTIVATIONS, ignore_errors=True)
+
+
+def _draw_best(study: Study, trials: Trials) -> None:
+    best, name = trials.ranked[0], study.objective.name
+    history, epochs = trials.history(best)
+    title = f"trial {best.trial}{fold_of(best)}: {best} in epoch {best.epoch}"
+    figure = history_figure(history, epochs, monitor=name, title=title if best.folds else None)
+    save_figure(figure, study.output / "history.png")
 
 
 def _look_once(study: Study, model: TransferModel) -> tuple[Examined, OnTest | None]:
@@ -184,6 +207,7 @@ def _write(
         winner=seen,
         split="test" if tested else "validation",
         average_of=winner.trials,
+        trained_again=winner.trained_again,
         images=images,
         settings=settings(args),
     )
@@ -193,6 +217,7 @@ def _write(
         "images": data.counts,
         "trials_asked_for": args.trials,
         "average_of": list(winner.trials),
+        "trained_again": winner.trained_again,
         "interrupted": told["interrupted"],
         "seconds": round(time.monotonic() - study.began, 1),
     }

@@ -30,15 +30,20 @@ class Winner:
     Attributes:
         model: The average of what the best trials have trained, or that of the best.
         trials: Their numbers, the best first.
+        trained_again: On how many images, training and validation together, they were trained
+            again after the search; `None` without `--final-fit`.
     """
 
     model: TransferModel
     trials: tuple[int, ...]
+    trained_again: int | None = None
 
     def __str__(self) -> str:
-        if len(self.trials) == 1:
-            return f"trial {self.trials[0]}"
-        return f"average of trials {', '.join(map(str, self.trials))}"
+        told = f"trial {self.trials[0]}"
+        if len(self.trials) > 1:
+            told = f"average of trials {', '.join(map(str, self.trials))}"
+        again = self.trained_again
+        return f"{told}, trained again on {again:,} images" if again else told
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,8 @@ def winner_of(study: Study, trials: Trials) -> Winner:
     model, numbers = _averaged(study, trials, best)
     if study.args.average_views and study.args.flips != "none":
         model = AveragedViews.of(model, Flips(study.args.flips))
-    return Winner(model, numbers)
+    again = len(study.data.train_and_valid.labels) if study.args.final_fit else None
+    return Winner(model, numbers, again)
 
 
 def _averaged(
@@ -101,7 +107,13 @@ def _averaged(
         return study.hypermodel.model_of(members[0]), (numbers[0],)
     try:
         model, places = study.hypermodel.average(members)
-    except ValueError:  # all blocks were fine-tuned, so there is nothing to run once
+    except ValueError as error:  # all blocks were fine-tuned, so there is nothing to run once
+        fold = ", as trained on fold 1," if best[0].folds else ""
+        warnings.warn(
+            f"The best trials are not averaged: {error} best.keras is trial {numbers[0]}{fold} "
+            "alone. Let `unfreeze` leave a block frozen to have the average.",
+            stacklevel=2,
+        )
         return study.hypermodel.model_of(members[0]), (numbers[0],)
     return model, tuple(dict.fromkeys(numbers[place] for place in places))
 
