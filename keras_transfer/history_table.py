@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,21 @@ def write_csv(history: Logs, epochs: Sequence[int], path: Path, marks: Sequence[
         writer.writerows(zip(*columns.values(), strict=True))
 
 
+@dataclass(frozen=True)
+class HistoryTable:
+    """What a table holds.
+
+    Attributes:
+        history: Values by name of the log, one an epoch; None where a cell is empty.
+        epochs: The epochs, counted from 0; none if there is no row.
+        marks: What changed in which epoch.
+    """
+
+    history: dict[str, list[Any]]
+    epochs: list[int]
+    marks: list[Mark]
+
+
 def read_csv(path: Path) -> tuple[dict[str, list[Any]], list[int], list[Mark]]:
     """Reads a history that `write_csv` or Keras' `CSVLogger` wrote: logs, epochs and marks.
 
@@ -44,33 +60,52 @@ def read_csv(path: Path) -> tuple[dict[str, list[Any]], list[int], list[Mark]]:
     row counts.
 
     Raises:
+        ValueError: If it is no such table, or has no rows, or two columns have one name.
+        OSError: If it cannot be read.
+    """
+    table = read_table(path)
+    if not table.epochs:
+        raise _no_history(path, "no rows")
+    return table.history, table.epochs, table.marks
+
+
+def read_table(path: Path) -> HistoryTable:
+    """Reads a history like `read_csv`, also one without rows, or an empty file.
+
+    Raises:
         ValueError: If it is no such table, or two columns have one name.
         OSError: If it cannot be read.
     """
     try:
-        rows_by_epoch = _rows_by_epoch(path)
-    except (KeyError, ValueError, csv.Error) as error:  # also UnicodeDecodeError
-        raise ValueError(
-            f"{str(path)!r} is no history ({error}). Expected a table with the column 'epoch' and "
-            "one for each log, as HistoryPlotter and Keras' CSVLogger write."
-        ) from error
+        names, rows_by_epoch = _rows_by_epoch(path)
+    except (ValueError, csv.Error) as error:  # also UnicodeDecodeError
+        raise _no_history(path, error) from error
     epochs, rows = list(rows_by_epoch), list(rows_by_epoch.values())
-    history = {key: [_value(row[key]) for row in rows] for key in rows[0]}
-    return history, epochs, _take_marks(history, epochs)
+    history = {key: [_value(row[key]) for row in rows] for key in names}
+    return HistoryTable(history, epochs, _take_marks(history, epochs))
 
 
-def _rows_by_epoch(path: Path) -> dict[int, dict[str, str]]:
-    """The cells of each epoch, in the order of the epochs."""
+def _no_history(path: Path, why: object) -> ValueError:
+    return ValueError(
+        f"{str(path)!r} is no history ({why}). Expected a table with the column 'epoch' and one "
+        "for each log, separated by commas, as HistoryPlotter and Keras' CSVLogger write."
+    )
+
+
+def _rows_by_epoch(path: Path) -> tuple[list[str], dict[int, dict[str, str]]]:
+    """The names of the logs, and the cells of each epoch in the order of the epochs."""
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a BOM
         reader = csv.DictReader(file, restkey="", restval="")
         names = list(reader.fieldnames or ())
+        if names and "epoch" not in names:
+            raise ValueError(f"no column 'epoch', but {', '.join(map(repr, names[:5]))}")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two columns are called {twice[0]!r}")
         rows = list(reader)
+    if any("" in row for row in rows):
+        raise ValueError("a row longer than the header")
     found = {int(row.pop("epoch")): row for row in rows}
-    if not found or any("" in row for row in rows):
-        raise ValueError("no rows, or a row longer than the header")
-    return dict(sorted(found.items()))
+    return [name for name in names if name != "epoch"], dict(sorted(found.items()))
 
 
 def _take_marks(history: dict[str, list[Any]], epochs: Sequence[int]) -> list[Mark]:

@@ -268,11 +268,29 @@ def test_a_table_that_begins_later_is_not_continued(tmp_path):
     plotter.on_train_begin()
     plotter.on_epoch_end(5, {"loss": 0.5})
     assert plotter.epochs == [5]
-    (tmp_path / "h.csv").write_text("not,a,history\n1,2,3\n")
+
+
+@pytest.mark.parametrize("foreign", ["file,label\na.png,cat\n", "a file\n", "epoch;loss\n0;1\n"])
+def test_a_table_of_somebody_else_is_an_error_before_the_first_batch_and_stays(tmp_path, foreign):
+    (tmp_path / "train.csv").write_text(foreign)
+    plotter = HistoryPlotter(tmp_path / "train.png")
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"train\.csv' is no history.* Move that file, or give"
+        ):
+            fit(plotter, initial_epoch=3, epochs=4)
+    assert (tmp_path / "train.csv").read_text() == foreign
+    assert not (tmp_path / "train.png").exists()
+
+
+@pytest.mark.parametrize("torn", ["", "\n", "epoch,loss", "epoch,loss\n0,0.9\n1,0.8\n2"])
+def test_a_table_of_our_own_that_is_torn_is_gone_on_with(tmp_path, torn):
+    (tmp_path / "h.csv").write_text(torn)
     plotter = HistoryPlotter(tmp_path / "h.png")
     plotter.on_train_begin()
-    with pytest.warns(UserWarning, match=r"begins at epoch 2: .*h.csv' is no history"):
-        plotter.on_epoch_end(1, {"loss": 0.5})
+    plotter.on_epoch_end(2, {"loss": 0.5})
+    epochs = ["0", "1", "2"] if "0.8" in torn else ["2"]
+    assert [row[0] for row in table(tmp_path / "h.csv")] == ["epoch", *epochs]
 
 
 def test_the_diagnosis_can_be_had(tmp_path):
@@ -708,7 +726,7 @@ def test_plot_history_draws_tables(tmp_path):
     names = [text.get_text().split()[0] for text in both.legends[0].get_texts()]
     assert {"one", "two"} <= set(names)
     path.write_text("epoch,loss\n0,0.5\n1,0.4,0.3\n")
-    with pytest.raises(ValueError, match=r"h.csv' is no history \(no rows, or a row longer"):
+    with pytest.raises(ValueError, match=r"h.csv' is no history \(a row longer"):
         plot_history(path)
 
 

@@ -29,3 +29,21 @@ def test_of_a_file_that_is_no_text_the_error_names_the_file(tmp_path, content):
     (tmp_path / "h.png").write_bytes(content)
     with pytest.raises(ValueError, match=r"h.png' is no history .* Expected a table"):
         read_csv(tmp_path / "h.png")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [("", "no rows"), ("epoch,loss\n", "no rows"), ("file,label\na,b\n", "no column 'epoch', but")],
+)
+def test_a_table_without_rows_or_epochs_is_an_error_that_names_it(tmp_path, content, why):
+    path = tmp_path / "log.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=rf"log.csv' is no history \({why}"):
+        read_csv(path)
+
+
+def test_of_a_table_with_another_separator_the_error_says_which_is_expected(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("epoch;loss\n0;0.9\n")
+    with pytest.raises(ValueError, match=r"but 'epoch;loss'\)\. Expected .* separated by commas"):
+        read_csv(path)
