@@ -162,3 +162,39 @@ def test_a_loss_that_rises_again_is_no_plateau():
     assert str(diagnose(logs, range(20))) == "diverged: val_loss rises since epoch 2"
     training = [*np.linspace(1, 0.2, 10), *np.linspace(0.21, 0.35, 10)]
     assert str(diagnose({"loss": training}, range(20))) == "unstable: training loss rises again"
+
+
+def test_noise_round_a_constant_is_no_trend():
+    draw = np.random.default_rng(0)
+    levels = [(0.01, 0.03), (0.01, 0.01), (0.003, 0.03), (0.05, 0.05)]  # of training, validation
+    told = []
+    for run in range(1000):
+        epochs = (10, 40)[run // 4 % 2]
+        loss, val_loss = (0.693 + draw.normal(0, level, epochs) for level in levels[run % 4])
+        told.append(diagnose({"loss": loss, "val_loss": val_loss}, range(epochs)).kind)
+    wrong = [kind for kind in told if kind in ("diverged", "overfitting", "improving")]
+    assert len(wrong) <= 15
+
+
+@pytest.mark.parametrize(
+    ("validation", "sentence"),
+    [
+        ([0.69, 0.55, 0.5, 0.55, 0.7, 0.95], "overfitting since epoch 4"),
+        ([0.31, 0.28, 0.27, 0.272, 0.28, 0.285, 0.3], "overfitting since epoch 4"),
+        ([0.6, 0.5, 0.45, 0.44, 0.47, 0.52, 0.58, 0.65], "overfitting since epoch 5"),
+        (
+            [0.6, 0.48, 0.45, 0.47, 0.52, 0.58],
+            "too short to say: validation loss may rise, 6 epochs",
+        ),
+    ],
+)
+def test_what_a_few_epochs_show_is_told(validation, sentence):
+    logs = {"loss": LOSS[: len(validation)], "val_loss": validation}
+    assert str(diagnose(logs, range(len(validation)))) == sentence
+
+
+@pytest.mark.parametrize(
+    "loss", [[0.7, 0.6, 0.9, 1.5, 3, 8], [0.69, 0.7, 0.72, 0.75, 0.79], [1, 1e2, 1e4, 1e6, 1e8]]
+)
+def test_a_few_epochs_that_rise_in_each_diverged(loss):
+    assert diagnose({"loss": loss}, range(len(loss))).kind == "diverged"
