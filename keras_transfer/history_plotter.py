@@ -64,7 +64,7 @@ class HistoryPlotter(keras.callbacks.Callback):
             of matplotlib. `"auto"` where one of these is there; True to insist on it. Default
             `"auto"`.
         monitor: The log that decides which epoch is the best. Default `"val_loss"`, which means
-            `"loss"` where nothing is validated.
+            `"loss"` in a run that has no such log.
         mode: Whether its best value is the `"min"` or the `"max"`; `"auto"` goes by its name.
             Default `"auto"`.
 
@@ -247,8 +247,8 @@ class HistoryPlotter(keras.callbacks.Callback):
     def _check_monitor(self) -> None:
         if monitored_log(self.monitor, list(self.history)) is None:
             warnings.warn(
-                f"HistoryPlotter cannot tell the best epoch yet: monitor={self.monitor!r}, and "
-                f"epoch {self.epochs[-1] + 1} was not validated. It can with the first validation "
+                f"HistoryPlotter cannot tell the best epoch yet: monitor={self.monitor!r} was not "
+                f"logged in epoch {self.epochs[-1] + 1}. It can with the first validation "
                 "(validation_freq of fit); without validation_data, monitor one of "
                 f"{sorted(self.history)}.",
                 stacklevel=2,

@@ -58,7 +58,7 @@ def plot_history(
         path: Where to save the figure, ending with `.png`, `.svg` or `.pdf`. Default None: it is
             not saved.
         monitor: The log that decides which epoch is the best. Default `"val_loss"`, which means
-            `"loss"` where nothing was validated.
+            `"loss"` where no run has such a log.
         mode: Whether its best value is the `"min"` or the `"max"`; `"auto"` goes by its name.
             Default `"auto"`.
         validation_freq: As it was given to `fit`, because Keras' history does not tell which

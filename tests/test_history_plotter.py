@@ -378,9 +378,22 @@ def test_without_validation_data_the_default_monitor_is_the_training_loss():
     assert texts == [f"{best} · too short to say: 3 of 5 epochs"]
 
 
+def test_a_validated_metric_of_a_callback_does_not_end_a_training_without_validation_data(tmp_path):
+    class AddsF1(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["val_f1"] = 0.5
+
+    plotter = HistoryPlotter(tmp_path / "h.png")
+    fit(plotter, AddsF1(), validation_data=None)
+    assert plotter.figure().texts[0].get_text().startswith("best epoch 3 of 3: loss ")
+    assert plot_history_module.main([str(tmp_path / "h.csv"), "-o", str(tmp_path / "g.png")]) == 0
+    with pytest.raises(ValueError, match="monitor='val_auc' is not among the logs"):
+        fit(HistoryPlotter(monitor="val_auc"), AddsF1(), validation_data=None)
+
+
 def test_a_monitor_of_a_later_validation_is_waited_for_with_a_warning():
     plotter = HistoryPlotter(monitor="val_accuracy")
-    with pytest.warns(UserWarning, match="epoch 1 was not validated"):
+    with pytest.warns(UserWarning, match="monitor='val_accuracy' was not logged in epoch 1"):
         fit(plotter, epochs=2, validation_freq=2)
     assert plotter.figure().texts[0].get_text().startswith("best epoch 2 of 2: val_accuracy")
 

@@ -435,6 +435,13 @@ def test_values_that_are_not_finite_are_never_the_best():
 def test_without_validation_the_default_monitor_is_the_training_loss():
     assert monitored_log("val_loss", ["loss", "accuracy"]) == "loss"
     assert monitored_log("val_loss", ["loss", "val_loss"]) == "val_loss"
+    assert monitored_log("val_loss", ["loss", "val_f1"]) == "loss"
+
+
+def test_the_default_monitor_is_no_error_where_no_loss_is_logged():
+    assert monitored_log("val_loss", ["val_f1"]) is None
+    figure = history_figure({"val_f1": [0.5]}, [0])
+    assert any(text.startswith("no finite val_loss in 1 epoch ·") for text in all_text(figure))
 
 
 def test_a_monitor_that_the_first_validation_will_bring_is_waited_for():
