@@ -207,6 +207,8 @@ class HistoryPlotter(keras.callbacks.Callback):
         earlier = self._earlier
         if epoch - 1 not in earlier.epochs:
             earlier = max(earlier, self._table, key=lambda one: one.last(epoch))
+            for note in earlier.notes:
+                warnings.warn(f"The curve goes on from {note}", stacklevel=3)
         # Also with a gap: the table is written anew, and must not lose what it held.
         if earlier.last(epoch) >= 0:
             self.history, self.epochs, self.marks = earlier.until(epoch)
@@ -289,6 +291,7 @@ class _Earlier:
     epochs: list[int]
     marks: Sequence[Mark]
     trained: tuple[TrainedBlocks, ...] | None = None
+    notes: Sequence[str] = ()
 
     def last(self, stop: int) -> int:
         """The last epoch before one; -1 if there is none."""
@@ -318,7 +321,7 @@ def _own_table(path: Path) -> _Earlier:
             "HistoryPlotter writes its table beside the picture, and would replace another file: "
             f"{error} Move that file, or give the picture another name."
         ) from error
-    return _Earlier(table.history, table.epochs, table.marks)
+    return _Earlier(table.history, table.epochs, table.marks, notes=table.notes)
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from keras_transfer.plots import (
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_COMMAND = "keras_transfer.plot_history"
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def _run_of(one: Any, validation_freq: int | Sequence[int], name: str) -> _Run:
     """The numbers of one fit, None where its validation did not run."""
     # By what they have, not by class: to draw, nothing as heavy as Keras is imported.
     if isinstance(one, str | os.PathLike):
-        return _Run(*read_csv(Path(one)))
+        return _Run(*_read(Path(one)))
     if hasattr(one, "history") and hasattr(one, "epochs"):
         return _Run(one.history, one.epochs, getattr(one, "marks", ()))
     if isinstance(getattr(one, "history", None), Mapping):
@@ -137,6 +140,19 @@ def _run_of(one: Any, validation_freq: int | Sequence[int], name: str) -> _Run:
         )
     history = {key: _aligned(key, v, epochs, validation_freq) for key, v in history.items()}
     return _Run(history, epochs, phase_marks(history, epochs))
+
+
+def _read(path: Path) -> tuple[Logs, Sequence[int], Sequence[Mark]]:
+    """A table, with a warning of the columns that will be missing in the picture."""
+    history, epochs, marks = read_csv(path)
+    for key, values in history.items():
+        if text := next((value for value in values if isinstance(value, str)), None):
+            warnings.warn(
+                f"{str(path)!r}: the column {key!r} is not drawn, since it holds text, such as "
+                f"{text!r:.40}. Expected numbers, and empty cells where nothing was logged.",
+                stacklevel=2,
+            )
+    return history, epochs, marks
 
 
 def _aligned(
@@ -165,7 +181,7 @@ def _is_validated(epoch: int, validation_freq: int | Sequence[int]) -> bool:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m keras_transfer.plot_history",
+        prog=f"python -m {_COMMAND}",
         description="Draw the tables that HistoryPlotter and Keras' CSVLogger write: one as a "
         "picture with a diagnosis, several in the same panels.",
     )
@@ -207,15 +223,22 @@ def _split(one: str) -> tuple[str, str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command, and returns its exit status: 0, or 2 for what the user can put right."""
     args = _arguments(argv)
-    try:
-        tables = named_tables(args.tables)
-        histories = tables if len(tables) > 1 else next(iter(tables.values()))
-        plot_history(histories, args.output, monitor=args.monitor, mode=args.mode)
-    except (OSError, ValueError, ImportError) as error:
-        print(f"keras_transfer.plot_history: error: {error}", file=sys.stderr)
-        return 2
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            tables = named_tables(args.tables)
+            histories = tables if len(tables) > 1 else next(iter(tables.values()))
+            plot_history(histories, args.output, monitor=args.monitor, mode=args.mode)
+        except (OSError, ValueError, ImportError) as error:
+            print(f"{_COMMAND}: error: {error}", file=sys.stderr)
+            return 2
     print(args.output)
     return 0
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """One line, without the place in the code."""
+    print(f"{_COMMAND}: warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -288,8 +289,10 @@ def test_a_table_of_our_own_that_is_torn_is_gone_on_with(tmp_path, torn):
     (tmp_path / "h.csv").write_text(torn)
     plotter = HistoryPlotter(tmp_path / "h.png")
     plotter.on_train_begin()
-    plotter.on_epoch_end(2, {"loss": 0.5})
-    epochs = ["0", "1", "2"] if "0.8" in torn else ["2"]
+    rows = "0.8" in torn
+    with pytest.warns(UserWarning, match="goes on .* line 4") if rows else nullcontext():
+        plotter.on_epoch_end(2, {"loss": 0.5})
+    epochs = ["0", "1", "2"] if rows else ["2"]
     assert [row[0] for row in table(tmp_path / "h.csv")] == ["epoch", *epochs]
 
 
@@ -743,6 +746,13 @@ def test_plot_history_draws_tables(tmp_path):
         plot_history(path)
 
 
+def test_a_column_of_text_is_not_drawn_with_a_warning_that_names_it(tmp_path):
+    (tmp_path / "h.csv").write_text("epoch,loss,val_loss\n0,0.5,0.4\n1,hello,0.3\n")
+    with pytest.warns(UserWarning, match=r"h.csv': the column 'loss' is not drawn.*'hello'"):
+        figure = plot_history(tmp_path / "h.csv")
+    assert drawn_values(figure, "val_loss") == [([1, 2], [0.4, 0.3])]
+
+
 def test_keras_own_table_can_be_drawn(tmp_path):
     fit(keras.callbacks.CSVLogger(tmp_path / "log.csv"), epochs=2)
     figure = plot_history(tmp_path / "log.csv")
@@ -799,5 +809,10 @@ def test_the_command_says_what_the_user_can_put_right(tables, monkeypatch, capsy
     ):
         assert plot_history_module.main(arguments) == 2
         assert said in capsys.readouterr().err
-    assert plot_history_module.main(["first.csv", "-o", "deep/er/h.svg"]) == 0
+    with (tables / "first.csv").open("a") as file:
+        file.write("0,0.7\n")
+    with warnings.catch_warnings(action="always"):
+        assert plot_history_module.main(["first.csv", "-o", "deep/er/h.svg"]) == 0
+    said = "keras_transfer.plot_history: warning: 'first.csv': epoch 0 is there again in line 4; "
+    assert capsys.readouterr().err.startswith(said)
     assert (tables / "deep" / "er" / "h.svg").exists()
