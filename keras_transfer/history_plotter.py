@@ -268,7 +268,9 @@ class HistoryPlotter(keras.callbacks.Callback):
 
     def _write(self, drawing: bool) -> None:
         if self.path is not None:
-            write_csv(self.history, self.epochs, Path(self.path).with_suffix(".csv"), self.marks)
+            # Makes the folder, also again: a removed one must not cost the epochs that follow.
+            table = figure_path(self.path).with_suffix(".csv")
+            write_csv(self.history, self.epochs, table, self.marks)
         if drawing and not (self.path is None and self._view is None):
             began = time.monotonic()
             # Set before drawing, so that a failure is not repeated after each short epoch.

@@ -6,6 +6,7 @@ import importlib
 import math
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import warnings
@@ -465,6 +466,15 @@ def test_a_later_failure_to_draw_is_a_warning_and_the_old_picture_stays(tmp_path
     assert (tmp_path / "h.png").read_bytes() == old
     assert sorted(path.name for path in tmp_path.iterdir()) == ["h.csv", "h.png"]
     assert len(table(tmp_path / "h.csv")) == 3
+
+
+def test_a_folder_that_is_removed_is_made_again_with_the_next_epoch(tmp_path):
+    plotter = script(HistoryPlotter(tmp_path / "out" / "h.png"), {"loss": 0.5}, end=False)
+    shutil.rmtree(tmp_path / "out")
+    plotter.on_epoch_end(1, {"loss": 0.4})
+    plotter.on_train_end()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["h.csv", "h.png"]
+    assert len(table(tmp_path / "out" / "h.csv")) == 3
 
 
 def test_failing_drawings_are_not_tried_again_after_each_short_epoch(clock, tmp_path, monkeypatch):
