@@ -551,6 +551,13 @@ def test_a_learning_rate_of_zero_does_not_break_the_logarithmic_panel():
     assert zero.axes[1].get_yscale() == "linear"
 
 
+def test_where_nothing_is_finite_there_is_no_scale():
+    logs = {"loss": [math.nan] * 3, "val_loss": [math.inf] * 3, "accuracy": [0.5, 0.6, 0.7]}
+    for figure in (history_figure(logs, range(3)), compare_figure({"a": logs, "b": logs})):
+        assert [len(axes.get_yticks()) > 0 for axes in figure.axes] == [False, True]
+    assert_readable(figure)
+
+
 def test_what_is_no_number_is_not_drawn():
     history = {
         "loss": [0.5, 0.4],
