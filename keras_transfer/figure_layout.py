@@ -80,7 +80,7 @@ def lacks_letters(text: str) -> bool:
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     known = get_font(findfont(FontProperties(family=FONT))).get_charmap()
-    return any(ord(letter) not in known for letter in text)
+    return any(letter.isprintable() and ord(letter) not in known for letter in text)
 
 
 def fit_text(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_transfer.figure_layout import lacks_letters
 from keras_transfer.history_table import read_csv
 from keras_transfer.plots import (
     Logs,
@@ -55,9 +56,9 @@ def plot_history(
     command `python -m keras_transfer.plot_history`.
 
     Args:
-        histories: What `fit` returned, its `history`, a `HistoryPlotter`, or the path of a table
-            that this or Keras' `CSVLogger` wrote; or a mapping from the names of several runs to
-            these. Names that are no text, such as numbers, are shown as text.
+        histories: What `fit` returned, its `history` (lists or arrays), a `HistoryPlotter`, or the
+            path of a table that this or Keras' `CSVLogger` wrote; or a mapping from the names of
+            several runs to these. Names that are no text, such as numbers, are shown as text.
         path: Where to save the figure, ending with `.png`, `.svg` or `.pdf`. Default None: it is
             not saved.
         monitor: The log that decides which epoch is the best. Default `"val_loss"`, which means
@@ -74,8 +75,8 @@ def plot_history(
 
     Raises:
         TypeError: If `histories` is or holds something else.
-        ValueError: If there is nothing to draw, two names read the same, `monitor` is unknown, a
-            table is none, or the numbers of values and of epochs do not go together.
+        ValueError: If there is nothing to draw, a name is blank, two names read the same, `monitor`
+            is unknown, a table is none, or the numbers of values and of epochs do not go together.
         OSError: If a table cannot be read, or the figure not written.
 
     Example:
@@ -87,6 +88,7 @@ def plot_history(
         runs = {
             name: _run_of(one, validation_freq, name) for name, one in _by_text(histories).items()
         }
+        names = {*runs, *(key for run in runs.values() for key in run.history)}
         figure = compare_figure(
             {name: run.history for name, run in runs.items()},
             epochs={name: run.epochs for name, run in runs.items()},
@@ -96,24 +98,40 @@ def plot_history(
         )
     else:
         run = _run_of(histories, validation_freq, "histories")
+        names = set(run.history)
         figure = history_figure(
             run.history, run.epochs, monitor=monitor, mode=mode, marks=run.marks, title=title
         )
     if path is not None:
         save_figure(figure, path)
+    if lacking := sorted(filter(lacks_letters, names)):
+        warnings.warn(
+            f"Letters of {', '.join(map(repr, lacking))} are not in the font of the figures, which "
+            "show boxes for them. Names in other letters can be read.",
+            stacklevel=2,
+        )
     return figure
 
 
 def _is_several(histories: Any) -> bool:
     """Whether these are runs by name, and not one run's values by name of the log."""
-    return isinstance(histories, Mapping) and not any(
-        isinstance(one, Sequence) and not isinstance(one, str) for one in histories.values()
-    )
+    return isinstance(histories, Mapping) and not any(map(_are_values, histories.values()))
+
+
+def _are_values(one: Any) -> bool:
+    """Whether these are the values of a log: a sequence, or an array of one dimension."""
+    if getattr(one, "ndim", None) == 1 and hasattr(one, "tolist"):  # by what it has, as below
+        return True
+    return isinstance(one, Sequence) and not isinstance(one, str)
 
 
 def _by_text(histories: Mapping[Any, Any]) -> dict[str, Any]:
     """Several runs by names that can be drawn: numbers and the like become text."""
     named = {str(name): one for name, one in histories.items()}
+    if blank := [name for name in named if not name.strip()]:
+        raise ValueError(
+            f"histories names a run {blank[0]!r}, which the legend could not show. Give it a name."
+        )
     if len(named) < len(histories):
         raise ValueError(
             f"histories names runs {', '.join(map(repr, histories))}, of which some read the same. "
@@ -131,14 +149,15 @@ def _run_of(one: Any, validation_freq: int | Sequence[int], name: str) -> _Run:
         return _Run(one.history, one.epochs, getattr(one, "marks", ()))
     if isinstance(getattr(one, "history", None), Mapping):
         history, epochs = one.history, getattr(one, "epoch", [])  # none before the first fit
-    elif isinstance(one, Mapping) and all(isinstance(v, Sequence) for v in one.values()):
+    elif isinstance(one, Mapping) and all(map(_are_values, one.values())):
         history, epochs = one, list(range(max(map(len, one.values()), default=0)))
     else:
         raise TypeError(
             f"{name} is of type {type(one).__name__}. Expected what fit returned, its history "
             "dict, a HistoryPlotter, or the path of a table; several of them as a dict by name."
         )
-    history = {key: _aligned(key, v, epochs, validation_freq) for key, v in history.items()}
+    values = {key: v.tolist() if hasattr(v, "tolist") else v for key, v in history.items()}
+    history = {key: _aligned(key, v, epochs, validation_freq) for key, v in values.items()}
     return _Run(history, epochs, phase_marks(history, epochs))
 
 

@@ -711,6 +711,27 @@ def test_plot_history_does_not_guess_which_epochs_were_validated():
         plot_history({"loss": [3, 2, 1], "val_loss": [1]})
 
 
+def test_plot_history_draws_a_history_of_arrays():
+    arrays = {"loss": np.array([3, 2, 1.0]), "val_loss": np.float32([3, 2, 1])}
+    assert drawn_values(plot_history(arrays), "val_loss") == [([1, 2, 3], [3.0, 2.0, 1.0])]
+    both = plot_history({"one": arrays, "two": {"loss": [0.5]}})
+    assert [3.0, 2.0, 1.0] in [list(line.get_ydata()) for line in both.axes[0].lines]
+    with pytest.raises(TypeError, match="Expected what fit returned"):
+        plot_history({"loss": np.ones((3, 2))})
+
+
+def test_a_run_without_a_name_is_refused():
+    with pytest.raises(ValueError, match=r"names a run ' ', .* Give it a name"):
+        plot_history({"one": {"loss": [0.5]}, " ": {"loss": [0.4]}})
+
+
+def test_letters_that_the_font_lacks_are_told_once(tmp_path):
+    runs = {"\u65e5\u672c\u8a9e": {"loss": [0.5]}, "two\nlines": {"loss": [0.4]}}
+    with pytest.warns(UserWarning, match="^Letters of '\u65e5\u672c\u8a9e' are not") as told:
+        plot_history(runs, tmp_path / "h.svg")
+    assert len(told) == 1
+
+
 @pytest.mark.parametrize("wrong", [3, {"a": {"loss": [1]}, "b": [1]}, {"a": 3}])
 def test_plot_history_says_what_it_expected(wrong):
     with pytest.raises(TypeError, match="Expected what fit returned"):
