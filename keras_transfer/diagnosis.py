@@ -18,14 +18,12 @@ _UNDONE = 0.5  # of that way: a loss that rose so has lost what it gained
 _STILL = 0.02  # of that way: what is gained in the last third of the epochs, to be improving
 _SURE = 3.0  # standard errors that make a difference, where many epochs tell how great they are
 # With so many epochs it takes twice as many, since noise told by few values may be far off: for two
-# means, and for a rise from the lowest, which is low by chance. For this reason it also takes more
-# for the slope of a line that begins there. Of white noise 1 % of curves then rise or fall.
-_UNKNOWN, _LOWEST, _SLOPE = 6.0, 20.0, 6.0
+# means, and for a rise from the lowest, which is low by chance.
+_UNKNOWN, _LOWEST = 6.0, 10.0
+_ALIKE = 1.65  # standard errors by which neighbours are more alike than those of noise: one in 20
 _LONG = 8  # epochs behind the minimum from which on their line counts, not their end alone
 _NOISY = 0.05  # of the loss: noise that hides what matters
-_STEPS = (
-    4  # falls or rises in a row, at least, that chance does not make: one in 120 without a trend
-)
+_STEPS = 4  # changes in a row, at least, that chance does not make: one in 120 without a trend
 
 
 @dataclass(frozen=True)
@@ -177,7 +175,8 @@ def _rose_above_its_start(loss: _Loss) -> bool:
     last = len(loss.values) // 4 + 1
     late = np.sort(loss.values[-last:])
     # The lower median: one value of the last ones is no trend.
-    return bool(late[(last - 1) // 2] > loss.values[0] + loss.sure(1 + 1 / last))
+    is_far = late[(last - 1) // 2] > loss.values[0] + loss.sure(1 + 1 / last)
+    return bool(is_far and _has_trend(loss.values))
 
 
 def _is_undone(loss: _Loss) -> bool:
@@ -225,8 +224,10 @@ def _rises(loss: _Loss, lowest: int, matters: float) -> bool:
         return False
     above = loss.values[-last:] - loss.smooth[lowest]
     rise = float(above.mean())
-    after = loss.values[lowest + 1 :]
-    is_sure = rise > loss.sure(1 / last + 1 / 3, _LOWEST) or _climbs(after) or _rises_in_each(loss)
+    is_far = rise > loss.sure(1 / last + 1 / 3, _LOWEST) or _climbs(loss.values[lowest + 1 :])
+    # From where it was first as low as it ends: what is behind that could be flat, but for noise.
+    stretch = loss.values[np.argmax(loss.values <= loss.values[-last:].mean()) :]
+    is_sure = (is_far and _has_trend(stretch)) or _rises_in_each(loss)
     return bool(is_sure and rise > matters and np.sum(above > matters) >= 2)
 
 
@@ -239,6 +240,21 @@ def _rises_in_each(loss: _Loss) -> bool:
     return len(steps) >= max(_STEPS, len(loss.values) // 3) and bool(np.all(steps > 0))
 
 
+def _has_trend(values: np.ndarray) -> bool:
+    """Whether neighbours are more alike than noise round a constant makes them.
+
+    By von Neumann's ratio of the squared steps to the squared distances from the mean, which is 2
+    for noise: https://doi.org/10.1214/aoms/1177731677
+    """
+    count = len(values)
+    if count < 3:
+        return False
+    off = values - values.mean()
+    steps = np.diff(values)
+    error = np.sqrt(4 * (count - 2) / (count**2 - 1))
+    return bool(steps @ steps < (2 - _ALIKE * error) * (off @ off))
+
+
 def _climbs(values: np.ndarray) -> bool:
     """Whether a straight line through some values rises for certain."""
     if len(values) < _LONG:
@@ -247,7 +263,7 @@ def _climbs(values: np.ndarray) -> bool:
     slope = float(x @ values / (x @ x))
     off = values - values.mean() - slope * x
     error = np.sqrt(off @ off / (len(values) - 2) / (x @ x))
-    return bool(slope > _SLOPE * error)
+    return bool(slope > 3 * error)
 
 
 def _improves(loss: _Loss) -> bool:
