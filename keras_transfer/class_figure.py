@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_transfer.figure_layout import blank_figure, fit_text, text_width
+from keras_transfer.figure_layout import blank_figure, fit_names, fit_text, text_width
 from keras_transfer.figure_style import BLUE, INK, PALE, VERMILLION, figure_style
 from keras_transfer.intervals import Estimate, percent
 from keras_transfer.report_numbers import ClassNumbers, ReportNumbers
@@ -43,7 +43,9 @@ def class_figure(numbers: ReportNumbers) -> Figure:
     with figure_style():
         figure = blank_figure(1, 1)
         font = min(9.0, row * 0.72)
-        names = [fit_text(figure, one.name, _NAME, font, least=font)[0] for one in classes]
+        whole = [one.name for one in numbers.classes]
+        cut = dict(zip(whole, fit_names(figure, whole, _NAME, font), strict=True))
+        names = [cut[one.name] for one in classes]
         left = _GAP + max(text_width(figure, name, font) for name in names) + 8
         tall = row * max(3, len(classes))
         width = left + 3 * _PANEL + 2 * _SPACE + 2 * _GAP

@@ -128,7 +128,7 @@ def batches(data: Any) -> Iterator[tuple[Any, Any, Any]]:
 
     Raises:
         TypeError: If the data is no dataset.
-        ValueError: If it never ends or has no labels.
+        ValueError: If it never ends, has no labels or no batches.
     """
     if isinstance(data, tf.data.Dataset):
         if data.cardinality() == tf.data.INFINITE_CARDINALITY:
@@ -156,6 +156,11 @@ def _check_labelled(batch: Any) -> None:
             "The data has no labels: it gives batches of "
             f"{'images' if not isinstance(batch, tuple | list) else f'{len(batch)} parts'} alone. "
             "A report compares predictions with labels: pass batches of (images, labels)."
+        )
+    if getattr(batch[1], "shape", None) == ():
+        raise ValueError(
+            "The data gives single images, each with its label. Expected batches: pass "
+            "data.batch(32)."
         )
 
 

@@ -60,7 +60,7 @@ def compare_figure(
             nothing was logged. Runs may differ in length and in what they log.
         epochs: For each run by name, its epochs, counted from 0. Default: all start at 0.
         monitor: The log that decides on the best epochs. Default `"val_loss"`, which means
-            `"loss"` where no run was validated.
+            `"loss"` where no run logged it.
         mode: See `history_figure`. Default `"auto"`.
         title: Default: which run is the best, and when.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_transfer.figure_layout import blank_figure, fit_text, text_width
+from keras_transfer.figure_layout import blank_figure, fit_names, fit_text, text_width
 from keras_transfer.figure_style import BLUE, GREY, INK, figure_style
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str]) -> Figur
     font = min(9.0, cell * 0.72)
     with figure_style():
         figure = blank_figure(1, 1)
-        names = [fit_text(figure, name, _NAME, font, least=font)[0] for name in class_names]
+        names = fit_names(figure, class_names, _NAME, font)
         widths = [text_width(figure, name, font) for name in names]
         upright = max(widths) > cell - 6
         left = _GAP + 16 + max(widths) + 8

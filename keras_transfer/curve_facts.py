@@ -138,20 +138,20 @@ def lower_is_better(name: str, mode: Mode = "auto") -> bool:
 def monitored_log(monitor: str, logged: Sequence[str]) -> str | None:
     """Name of the log that decides which epoch is the best.
 
-    The default of all figures, `"val_loss"`, means `"loss"` where nothing was validated. None
-    stands for a log that can only come with the first validation, which has not run yet
-    (`validation_freq` of `fit`).
+    The default of all figures, `"val_loss"`, means `"loss"` where it is not logged, whatever else
+    is. None stands for a log that can only come with the first validation, which has not run yet
+    (`validation_freq` of `fit`), and for the default where neither is logged.
 
     Raises:
-        ValueError: If `monitor` is not logged.
+        ValueError: If `monitor` is not logged, and not the default, which nobody need have chosen.
     """
     if monitor in logged:
         return monitor
-    if not any(key.startswith("val_") for key in logged):
-        if monitor == "val_loss" and "loss" in logged:
-            return "loss"
-        if monitor.startswith("val_") and monitor.removeprefix("val_") in logged:
-            return None
+    if monitor == "val_loss":
+        return "loss" if "loss" in logged else None
+    validated = any(key.startswith("val_") for key in logged)
+    if not validated and monitor.startswith("val_") and monitor.removeprefix("val_") in logged:
+        return None
     raise ValueError(
         f"monitor={monitor!r} is not among the logs. Logged are {sorted(logged)}. Pass one of them "
         "as monitor, or let the model compute that metric (compile(metrics=...), validation_data)."

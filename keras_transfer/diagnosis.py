@@ -16,10 +16,14 @@ _FEWEST = 5  # epochs below which nothing can be told
 _ROSE = 0.05  # of the way that a loss came down, or of its minimum: to rise so is overfitting
 _UNDONE = 0.5  # of that way: a loss that rose so has lost what it gained
 _STILL = 0.02  # of that way: what is gained in the last third of the epochs, to be improving
-_SURE = 4.0  # standard errors that make a difference
+_SURE = 3.0  # standard errors that make a difference, where many epochs tell how great they are
+# With so many epochs it takes twice as many, since noise told by few values may be far off: for two
+# means, and for a rise from the lowest, which is low by chance.
+_UNKNOWN, _LOWEST = 6.0, 10.0
+_ALIKE = 1.65  # standard errors by which neighbours are more alike than those of noise: one in 20
 _LONG = 8  # epochs behind the minimum from which on their line counts, not their end alone
 _NOISY = 0.05  # of the loss: noise that hides what matters
-_STEPS = 4  # falls in a row, at least, that chance does not make: one in 120 without a trend
+_STEPS = 4  # changes in a row, at least, that chance does not make: one in 120 without a trend
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,10 @@ class Diagnosis:
     """What the losses of a run say.
 
     Attributes:
-        kind: `"short"` (fewer than 5 epochs, or too few to tell a fall from noise), `"diverged"`
-            (a loss that is not finite and does not come back, or that rises again by more than half
-            of the way that it came down, or training that ends above where it began),
-            `"overfitting"`, `"improving"`, `"noisy"` (also what rises again by less) or
+        kind: `"short"` (fewer than 5 epochs, or too few to tell a fall or a rise from noise),
+            `"diverged"` (a loss that is not finite and does not come back, or that rises again by
+            more than half of the way that it came down, or training that ends above where it
+            began), `"overfitting"`, `"improving"`, `"noisy"` (also what rises again by less) or
             `"plateau"`.
         epoch: The epoch, counted from 0, after which it overfits or before which it diverged; None
             for the other kinds.
@@ -56,10 +60,19 @@ class _Loss:
     def noise(self) -> float:
         """Standard deviation about the trend, told by third differences, which a trend has not.
 
-        By their median, and of the later half: the first epochs are steep.
+        By their median, and of the later half: the first epochs are steep. But few of them may
+        happen to be small, so that all of them count where these are greater.
         """
         differences = np.abs(np.diff(self.values, n=3))
-        return float(np.median(differences[len(differences) // 2 :]) * 1.4826 / np.sqrt(20))
+        halves = differences[len(differences) // 2 :], differences
+        return float(max(map(np.median, halves)) * 1.4826 / np.sqrt(20))
+
+    def sure(self, variance: float, unknown: float = _UNKNOWN) -> float:
+        """A difference that is no noise, if its variance is so many times that of the noise.
+
+        The fewer the values, the less is known of their noise.
+        """
+        return float(_SURE * (1 + unknown / len(self.values)) * self.noise * np.sqrt(variance))
 
     @property
     def smooth(self) -> np.ndarray:
@@ -82,7 +95,8 @@ def diagnose(history: Logs, epochs: Sequence[int]) -> Diagnosis:
     in at least two epochs, while the training loss falls on. It still improves when the loss gained
     more than 2 % of that way in the last third of the epochs, by more than noise explains or by
     falling in each of them (4 at least) to its best. On a plateau the later half of the epochs is
-    flat; where that cannot be told either, the run is too short.
+    flat; where that cannot be told either, the run is too short. The fewer epochs there are, the
+    more noise explains.
     Where nothing is validated, the training loss alone is judged.
 
     Args:
@@ -124,9 +138,9 @@ def diagnose(history: Logs, epochs: Sequence[int]) -> Diagnosis:
         return Diagnosis("noisy", None, f"too noisy to say: {name} jumps by {level}")
     if _rises_again(judged):
         return Diagnosis("noisy", None, f"unstable: {name} rises again")
-    if not _is_flat(judged):
+    if may := _may(judged):
         count = len(judged.values)
-        return Diagnosis("short", None, f"too short to say: {name} may fall, {count} epochs")
+        return Diagnosis("short", None, f"too short to say: {name} may {may}, {count} epochs")
     return Diagnosis("plateau", None, f"plateau: {name} no longer falls")
 
 
@@ -161,7 +175,8 @@ def _rose_above_its_start(loss: _Loss) -> bool:
     last = len(loss.values) // 4 + 1
     late = np.sort(loss.values[-last:])
     # The lower median: one value of the last ones is no trend.
-    return bool(late[(last - 1) // 2] > loss.values[0] + _SURE * loss.noise / np.sqrt(last))
+    is_far = late[(last - 1) // 2] > loss.values[0] + loss.sure(1 + 1 / last)
+    return bool(is_far and _has_trend(loss.values))
 
 
 def _is_undone(loss: _Loss) -> bool:
@@ -177,7 +192,7 @@ def _jump(loss: _Loss) -> float:
     *_, before, last = loss.values
     height = float(last - before)
     others = np.abs(np.diff(loss.values[:-1]))
-    return height if height > max(_SURE * loss.noise, 2 * others.max()) else 0.0
+    return height if height > max(loss.sure(1), 2 * others.max()) else 0.0
 
 
 def _overfits_after(training: _Loss, validation: _Loss) -> int | None:
@@ -209,9 +224,35 @@ def _rises(loss: _Loss, lowest: int, matters: float) -> bool:
         return False
     above = loss.values[-last:] - loss.smooth[lowest]
     rise = float(above.mean())
-    sure = _SURE * loss.noise * np.sqrt(1 / last + 1 / 3)
-    is_sure = rise > sure or _climbs(loss.values[lowest + 1 :])
+    is_far = rise > loss.sure(1 / last + 1 / 3, _LOWEST) or _climbs(loss.values[lowest + 1 :])
+    # From where it was first as low as it ends: what is behind that could be flat, but for noise.
+    stretch = loss.values[np.argmax(loss.values <= loss.values[-last:].mean()) :]
+    is_sure = (is_far and _has_trend(stretch)) or _rises_in_each(loss)
     return bool(is_sure and rise > matters and np.sum(above > matters) >= 2)
+
+
+def _rises_in_each(loss: _Loss) -> bool:
+    """Whether each epoch behind the best is worse than the one before, and they are not few.
+
+    As in `_falls_to_its_best`: with few values, steps that differ look like noise.
+    """
+    steps = np.diff(loss.values[np.argmin(loss.values) :])
+    return len(steps) >= max(_STEPS, len(loss.values) // 3) and bool(np.all(steps > 0))
+
+
+def _has_trend(values: np.ndarray) -> bool:
+    """Whether neighbours are more alike than noise round a constant makes them.
+
+    By von Neumann's ratio of the squared steps to the squared distances from the mean, which is 2
+    for noise: https://doi.org/10.1214/aoms/1177731677
+    """
+    count = len(values)
+    if count < 3:
+        return False
+    off = values - values.mean()
+    steps = np.diff(values)
+    error = np.sqrt(4 * (count - 2) / (count**2 - 1))
+    return bool(steps @ steps < (2 - _ALIKE * error) * (off @ off))
 
 
 def _climbs(values: np.ndarray) -> bool:
@@ -232,8 +273,7 @@ def _improves(loss: _Loss) -> bool:
         return True
     gained = float(late[: third // 2].mean() - late[-(third // 2) :].mean())
     way = float(loss.smooth[0] - loss.smooth.min())
-    sure = _SURE * loss.noise * np.sqrt(2 / (third // 2))
-    return gained > max(_STILL * way, sure)
+    return gained > max(_STILL * way, loss.sure(2 / (third // 2)))
 
 
 def _falls_to_its_best(loss: _Loss) -> bool:
@@ -248,10 +288,11 @@ def _falls_to_its_best(loss: _Loss) -> bool:
     return falls and float(late[0] - late[-1]) > _STILL * way
 
 
-def _is_flat(loss: _Loss) -> bool:
-    """Whether the later half is a stretch of which the end does not lie below its beginning."""
+def _may(loss: _Loss) -> str:
+    """What the later half seems to do, all of its end lying on one side of its beginning."""
     stretch = loss.values[-max(_STEPS, len(loss.values) // 2) :]
     early, late = np.array_split(stretch, 2)
     way = float(loss.values[0] - loss.values.min())
-    lower = late.max() < early.min()
-    return not (lower and float(early.mean() - late.mean()) > _STILL * way)
+    if abs(float(early.mean() - late.mean())) <= _STILL * way:
+        return ""
+    return "fall" if late.max() < early.min() else "rise" if late.min() > early.max() else ""

@@ -80,7 +80,7 @@ def lacks_letters(text: str) -> bool:
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     known = get_font(findfont(FontProperties(family=FONT))).get_charmap()
-    return any(ord(letter) not in known for letter in text)
+    return any(letter.isprintable() and ord(letter) not in known for letter in text)
 
 
 def fit_text(
@@ -108,12 +108,68 @@ def fit_text(
     return cut(numbers[min(bisect.bisect_left(numbers, True, key=fits), len(numbers) - 1)]), size
 
 
+def fit_names(figure: Figure, names: Sequence[str], room: float, size: float) -> list[str]:
+    """Names cut to `room` points, of which those that differ still do.
+
+    Names that would read the same are cut where all of them are the same, at their beginning and
+    end; where that is not enough, their places among the names, counted from 0, come first.
+    """
+    fitted = [fit_text(figure, name, room, size, least=size)[0] for name in names]
+    for places in _alike(fitted):
+        apart = _cut_around(figure, [names[at] for at in places], room, size)
+        for at, text in zip(places, apart, strict=True):
+            fitted[at] = text
+    for places in _alike(fitted):
+        for at in places:
+            left = room - text_width(figure, f"{at} ", size)
+            fitted[at] = f"{at} {fit_text(figure, names[at], left, size, least=size)[0]}"
+    return fitted
+
+
+def _alike(texts: Sequence[str]) -> list[list[int]]:
+    """The places of equal texts."""
+    places: dict[str, list[int]] = {}
+    for at, text in enumerate(texts):
+        places.setdefault(text, []).append(at)
+    return [found for found in places.values() if len(found) > 1]
+
+
+def _cut_around(figure: Figure, names: Sequence[str], room: float, size: float) -> list[str]:
+    """Names without as much of what all begin and end with as must go to leave the rest whole."""
+    # Numbers stay whole: of "class 10 of 20" and "class 11 of 20", 0 and 1 would mislead.
+    start = _shared_start(names).rstrip("0123456789")
+    rests = [name[len(start) :] for name in names]
+    end = _shared_start([rest[::-1] for rest in rests])[::-1].lstrip("0123456789")
+    own = [rest[: len(rest) - len(end)] for rest in rests]
+
+    def cut(kept: int) -> list[str]:
+        before = start if len(start) <= kept + 1 else f"{start[:kept]}…"
+        after = end if len(end) <= kept + 1 else f"…{end[len(end) - kept :]}"
+        return [f"{before}{text}{after}" for text in own]
+
+    def fits(kept: int) -> bool:
+        return all(text_width(figure, text, size) <= room for text in cut(kept))
+
+    numbers = range(max(len(start), len(end)), -1, -1)
+    most = bisect.bisect_left(numbers, True, key=fits)
+    if most < len(numbers):
+        return cut(numbers[most])
+    return [fit_text(figure, text, room, size, least=size)[0] for text in cut(0)]
+
+
+def _shared_start(texts: Sequence[str]) -> str:
+    """What all texts begin with."""
+    first, last = min(texts), max(texts)  # by letters: if these two share it, all do
+    size = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), None)
+    return first[:size]
+
+
 def header(figure: Figure, title: str, entries: Sequence[Entry]) -> None:
     """Puts the title and, under it, one legend for all panels above the panels."""
     width, height = (float(inches) * 72 for inches in figure.get_size_inches())
     room = width - 2 * _MARGIN
     title, size = fit_text(figure, title, room, 13, "bold")
-    names = [fit_text(figure, name, room - 50, 9, least=9)[0] for name, _ in entries]
+    names = fit_names(figure, [name for name, _ in entries], room - 50, 9)
     slot = max(text_width(figure, name, 9) for name in names) + 48
     columns = max(1, min(len(names), int(room // slot)))
     rows = math.ceil(len(names) / columns)

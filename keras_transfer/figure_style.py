@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 # Okabe and Ito's palette, told apart with every common colour vision deficiency.
@@ -53,8 +55,15 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
-def figure_style() -> contextlib.AbstractContextManager[None]:
-    """Our look, whatever the user's own style sheet says, and only while we draw."""
+@contextlib.contextmanager
+def figure_style() -> Iterator[None]:
+    """Our look, whatever the user's own style sheet says, and only while we draw.
+
+    Letters that the font lacks show as boxes. Matplotlib would say so of each, whenever a text is
+    measured and drawn; whoever knows where the names come from says it once (`lacks_letters`).
+    """
     import matplotlib.style
 
-    return matplotlib.style.context(_SETTINGS, after_reset=True)
+    with matplotlib.style.context(_SETTINGS, after_reset=True), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ ")
+        yield

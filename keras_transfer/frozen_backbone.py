@@ -421,7 +421,8 @@ class FrozenBackbone(keras.layers.Layer):
         if keeps_shape and (differs or (shape[-1] is None and expected[-1] is not None)):
             raise ValueError(
                 f"Backbone '{self.name}' takes batches of images of shape {expected}. Received: "
-                f"{shape}. One image becomes a batch by `image[None]`, a grey one RGB by "
+                f"{shape}. One image becomes a batch by `image[None]`, a dataset of single images "
+                "one of batches by `.batch(32)`, a grey image RGB by "
                 "`keras.ops.repeat(images, 3, axis=-1)`, one of another size fits by "
                 "`keras.ops.image.resize(images, (height, width))`."
             )

@@ -52,7 +52,7 @@ def history_figure(
         history: Values by name of the log, one an epoch; None where nothing was logged.
         epochs: The epochs, counted from 0 as Keras does; the axis counts from 1.
         monitor: The log that decides on the best epoch. Default `"val_loss"`, which means `"loss"`
-            where nothing was validated.
+            where that is not logged.
         mode: Whether the best value is the `"min"` or the `"max"`; `"auto"` goes by the log's
             name. Default `"auto"`.
         marks: Changes to draw between epochs. Default none.

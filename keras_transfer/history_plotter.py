@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_transfer.callback_order import callback_list
-from keras_transfer.history_table import read_csv, write_csv
+from keras_transfer.history_table import read_table, write_csv
 from keras_transfer.live_view import Live, live_view
 from keras_transfer.plots import (
     Diagnosis,
@@ -64,7 +64,7 @@ class HistoryPlotter(keras.callbacks.Callback):
             of matplotlib. `"auto"` where one of these is there; True to insist on it. Default
             `"auto"`.
         monitor: The log that decides which epoch is the best. Default `"val_loss"`, which means
-            `"loss"` where nothing is validated.
+            `"loss"` in a run that has no such log.
         mode: Whether its best value is the `"min"` or the `"max"`; `"auto"` goes by its name.
             Default `"auto"`.
 
@@ -76,7 +76,8 @@ class HistoryPlotter(keras.callbacks.Callback):
 
     Raises:
         ValueError: If `monitor` does not tell what is better and `mode` does not either, or `path`
-            has no supported suffix; after the first epoch, if `monitor` is not logged.
+            has no supported suffix; when the training begins, if the file where the table goes is
+            no history, and would be lost; after the first epoch, if `monitor` is not logged.
         RuntimeError: When the training begins, if `live=True` has neither notebook nor window.
         OSError: When the training begins, if `path` or the table beside it cannot be a
             file.
@@ -116,18 +117,23 @@ class HistoryPlotter(keras.callbacks.Callback):
         self.history: dict[str, list[Any]] = {}
         self.epochs: list[int] = []
         self.marks: list[Mark] = []
+        self._table = _Earlier({}, [], [])
         self._trained: tuple[TrainedBlocks, ...] | None = None
         self._trained_before: tuple[TrainedBlocks, ...] | None = None
         self._drawn_epochs = 0
         self._next_drawing = 0.0
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Starts anew and refuses a path that cannot be written, before the first batch."""
+        """Starts anew and refuses a path that cannot be written, before the first batch.
+
+        Nor is another file replaced that lies where the table goes: the user named the picture
+        alone.
+        """
         self._earlier = _Earlier(self.history, self.epochs, self.marks, self._trained_before)
         self._begin()
         self._view = live_view(self.live)
         if self.path is not None:
-            check_no_folder(figure_path(self.path).with_suffix(".csv"))
+            self._table = _own_table(figure_path(self.path).with_suffix(".csv"))
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Notes, once an epoch, which blocks train in it.
@@ -199,12 +205,10 @@ class HistoryPlotter(keras.callbacks.Callback):
     def _go_on_from(self, epoch: int) -> None:
         """Takes over what an earlier fit left of the epochs before this one."""
         earlier = self._earlier
-        table = None if self.path is None else Path(self.path).with_suffix(".csv")
-        if epoch - 1 not in earlier.epochs and table is not None and table.exists():
-            try:
-                earlier = max(earlier, _Earlier(*read_csv(table)), key=lambda one: one.last(epoch))
-            except (OSError, ValueError) as error:
-                warnings.warn(f"The curve begins at epoch {epoch + 1}: {error}", stacklevel=3)
+        if epoch - 1 not in earlier.epochs:
+            earlier = max(earlier, self._table, key=lambda one: one.last(epoch))
+            for note in earlier.notes:
+                warnings.warn(f"The curve goes on from {note}", stacklevel=3)
         # Also with a gap: the table is written anew, and must not lose what it held.
         if earlier.last(epoch) >= 0:
             self.history, self.epochs, self.marks = earlier.until(epoch)
@@ -245,8 +249,8 @@ class HistoryPlotter(keras.callbacks.Callback):
     def _check_monitor(self) -> None:
         if monitored_log(self.monitor, list(self.history)) is None:
             warnings.warn(
-                f"HistoryPlotter cannot tell the best epoch yet: monitor={self.monitor!r}, and "
-                f"epoch {self.epochs[-1] + 1} was not validated. It can with the first validation "
+                f"HistoryPlotter cannot tell the best epoch yet: monitor={self.monitor!r} was not "
+                f"logged in epoch {self.epochs[-1] + 1}. It can with the first validation "
                 "(validation_freq of fit); without validation_data, monitor one of "
                 f"{sorted(self.history)}.",
                 stacklevel=2,
@@ -264,7 +268,9 @@ class HistoryPlotter(keras.callbacks.Callback):
 
     def _write(self, drawing: bool) -> None:
         if self.path is not None:
-            write_csv(self.history, self.epochs, Path(self.path).with_suffix(".csv"), self.marks)
+            # Makes the folder, also again: a removed one must not cost the epochs that follow.
+            table = figure_path(self.path).with_suffix(".csv")
+            write_csv(self.history, self.epochs, table, self.marks)
         if drawing and not (self.path is None and self._view is None):
             began = time.monotonic()
             # Set before drawing, so that a failure is not repeated after each short epoch.
@@ -287,6 +293,7 @@ class _Earlier:
     epochs: list[int]
     marks: Sequence[Mark]
     trained: tuple[TrainedBlocks, ...] | None = None
+    notes: Sequence[str] = ()
 
     def last(self, stop: int) -> int:
         """The last epoch before one; -1 if there is none."""
@@ -297,6 +304,26 @@ class _Earlier:
         rows = [row for row, epoch in enumerate(self.epochs) if epoch < stop]
         history = {key: [values[row] for row in rows] for key, values in self.history.items()}
         return history, [self.epochs[r] for r in rows], [m for m in self.marks if m.epoch < stop]
+
+
+def _own_table(path: Path) -> _Earlier:
+    """What an earlier fit wrote at a path, if it did; a file that is no history is not ours.
+
+    Raises:
+        ValueError: If such a file is there.
+        OSError: If the path is a folder, or the file cannot be read.
+    """
+    check_no_folder(path)
+    if not path.exists():
+        return _Earlier({}, [], [])
+    try:
+        table = read_table(path)
+    except ValueError as error:
+        raise ValueError(
+            "HistoryPlotter writes its table beside the picture, and would replace another file: "
+            f"{error} Move that file, or give the picture another name."
+        ) from error
+    return _Earlier(table.history, table.epochs, table.marks, notes=table.notes)
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from keras_transfer.whole_files import written_whole
 
 # Columns of what changed in an epoch, and of why. A log of this name comes before them.
 _CHANGE, _REASON = "change", "reason"
+_Row = dict[str, str | None]
 
 
 def write_csv(history: Logs, epochs: Sequence[int], path: Path, marks: Sequence[Mark] = ()) -> None:
@@ -37,40 +40,111 @@ def write_csv(history: Logs, epochs: Sequence[int], path: Path, marks: Sequence[
         writer.writerows(zip(*columns.values(), strict=True))
 
 
+@dataclass(frozen=True)
+class HistoryTable:
+    """What a table holds.
+
+    Attributes:
+        history: Values by name of the log, one an epoch; None where a cell is empty.
+        epochs: The epochs, counted from 0; none if there is no row.
+        marks: What changed in which epoch.
+        notes: Sentences on rows that were left out.
+    """
+
+    history: dict[str, list[Any]]
+    epochs: list[int]
+    marks: list[Mark]
+    notes: tuple[str, ...]
+
+
 def read_csv(path: Path) -> tuple[dict[str, list[Any]], list[int], list[Mark]]:
     """Reads a history that `write_csv` or Keras' `CSVLogger` wrote: logs, epochs and marks.
 
-    Where an epoch is there twice, as `CSVLogger(append=True)` leaves it after a restart, its later
-    row counts.
+    Where an epoch is there again, as `CSVLogger(append=True)` leaves it after a restart, the later
+    run counts from that epoch on; a last row with too few columns was torn and does not. Both are
+    warnings.
+
+    Raises:
+        ValueError: If it is no such table, or has no rows, or two columns have one name.
+        OSError: If it cannot be read.
+    """
+    table = read_table(path)
+    for note in table.notes:
+        warnings.warn(note, stacklevel=2)
+    if not table.epochs:
+        raise _no_history(path, "no rows")
+    return table.history, table.epochs, table.marks
+
+
+def read_table(path: Path) -> HistoryTable:
+    """Reads a history like `read_csv`, without warnings, also one without rows, or an empty file.
 
     Raises:
         ValueError: If it is no such table, or two columns have one name.
         OSError: If it cannot be read.
     """
     try:
-        rows_by_epoch = _rows_by_epoch(path)
-    except (KeyError, ValueError, csv.Error) as error:  # also UnicodeDecodeError
-        raise ValueError(
-            f"{str(path)!r} is no history ({error}). Expected a table with the column 'epoch' and "
-            "one for each log, as HistoryPlotter and Keras' CSVLogger write."
-        ) from error
-    epochs, rows = list(rows_by_epoch), list(rows_by_epoch.values())
-    history = {key: [_value(row[key]) for row in rows] for key in rows[0]}
-    return history, epochs, _take_marks(history, epochs)
+        names, rows = _rows(path)
+        torn = _take_torn(rows)
+        found, again = _by_epoch(rows)
+    except (ValueError, csv.Error) as error:  # also UnicodeDecodeError
+        raise _no_history(path, error) from error
+    epochs = list(found)
+    history = {key: [_value(row[key]) for row in found.values()] for key in names if key != "epoch"}
+    notes = tuple(f"{str(path)!r}: {note}." for note in (*torn, *again))
+    return HistoryTable(history, epochs, _take_marks(history, epochs), notes)
 
 
-def _rows_by_epoch(path: Path) -> dict[int, dict[str, str]]:
-    """The cells of each epoch, in the order of the epochs."""
+def _no_history(path: Path, why: object) -> ValueError:
+    return ValueError(
+        f"{str(path)!r} is no history ({why}). Expected a table with the column 'epoch' and one "
+        "for each log, separated by commas, as HistoryPlotter and Keras' CSVLogger write."
+    )
+
+
+def _rows(path: Path) -> tuple[list[str], list[tuple[int, _Row]]]:
+    """The names of the columns, and each row with the number of its line; None for no cell."""
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a BOM
-        reader = csv.DictReader(file, restkey="", restval="")
+        reader = csv.DictReader(file, restkey="")
         names = list(reader.fieldnames or ())
+        if names and "epoch" not in names:
+            raise ValueError(f"no column 'epoch', but {', '.join(map(repr, names[:5]))}")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two columns are called {twice[0]!r}")
-        rows = list(reader)
-    found = {int(row.pop("epoch")): row for row in rows}
-    if not found or any("" in row for row in rows):
-        raise ValueError("no rows, or a row longer than the header")
-    return dict(sorted(found.items()))
+        rows: list[tuple[int, _Row]] = [(reader.line_num, row) for row in reader]
+    if any("" in row for _, row in rows):
+        raise ValueError("a row longer than the header")
+    return names, rows
+
+
+def _take_torn(rows: list[tuple[int, _Row]]) -> list[str]:
+    """Takes away a last row of which the end is missing, and says so."""
+    if not rows or None not in rows[-1][1].values():
+        return []
+    line, row = rows.pop()
+    cells = sum(cell is not None for cell in row.values())
+    return [f"line {line}, the last, has {cells} of {len(row)} columns and is left out as torn"]
+
+
+def _by_epoch(rows: Sequence[tuple[int, _Row]]) -> tuple[dict[int, _Row], list[str]]:
+    """The rows in the order of their epochs, and what was left out.
+
+    A row whose epoch is there already begins another run, or goes on with this one: what the
+    earlier run had from that epoch on is no part of the same curve.
+    """
+    found: dict[int, _Row] = {}
+    first, lost = "", 0
+    for line, row in rows:
+        epoch = int(row["epoch"] or "")
+        if epoch in found:
+            first = first or f"epoch {epoch} is there again in line {line}"
+            over = [one for one in found if one >= epoch]
+            lost += len(over)
+            for one in over:
+                del found[one]
+        found[epoch] = row
+    notes = [f"{first}; of the run before, {lost} rows from there on are left out"] if lost else []
+    return dict(sorted(found.items())), notes
 
 
 def _take_marks(history: dict[str, list[Any]], epochs: Sequence[int]) -> list[Mark]:
@@ -87,11 +161,13 @@ def _are_texts(values: Sequence[Any]) -> bool:
     return all(value is None or isinstance(value, str) for value in values)
 
 
-def _value(cell: str) -> Any:
+def _value(cell: str | None) -> Any:
     """A cell as it was: nothing, a number, or a text."""
-    if cell in ("", "NA"):  # what CSVLogger writes for nothing
+    if cell in (None, "", "NA"):  # what CSVLogger writes for nothing
         return None
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
+    for number in (int, float):  # so that what was a whole number is written as one again
+        try:
+            return number(cell)
+        except ValueError:
+            continue
+    return cell

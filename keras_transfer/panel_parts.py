@@ -81,6 +81,8 @@ def epoch_axes(panels: Sequence[Axes], epochs: Iterable[int]) -> None:
     for ax in panels:
         ax.set_xlim(shown[0] + 0.5, shown[-1] + 1.5)
         whole_numbers(ax)
+        if not math.isfinite(ax.dataLim.height):  # nothing is finite, and any scale an invention
+            ax.set_yticks([])
     for ax in panels[-columns_of(len(panels)) :]:
         ax.set_xlabel("epoch")
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_transfer.figure_layout import lacks_letters
 from keras_transfer.history_table import read_csv
 from keras_transfer.plots import (
     Logs,
@@ -28,6 +30,8 @@ from keras_transfer.plots import (
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_COMMAND = "keras_transfer.plot_history"
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,13 @@ def plot_history(
     command `python -m keras_transfer.plot_history`.
 
     Args:
-        histories: What `fit` returned, its `history`, a `HistoryPlotter`, or the path of a table
-            that this or Keras' `CSVLogger` wrote; or a mapping from the names of several runs to
-            these. Names that are no text, such as numbers, are shown as text.
+        histories: What `fit` returned, its `history` (lists or arrays), a `HistoryPlotter`, or the
+            path of a table that this or Keras' `CSVLogger` wrote; or a mapping from the names of
+            several runs to these. Names that are no text, such as numbers, are shown as text.
         path: Where to save the figure, ending with `.png`, `.svg` or `.pdf`. Default None: it is
             not saved.
         monitor: The log that decides which epoch is the best. Default `"val_loss"`, which means
-            `"loss"` where nothing was validated.
+            `"loss"` where no run has such a log.
         mode: Whether its best value is the `"min"` or the `"max"`; `"auto"` goes by its name.
             Default `"auto"`.
         validation_freq: As it was given to `fit`, because Keras' history does not tell which
@@ -71,8 +75,8 @@ def plot_history(
 
     Raises:
         TypeError: If `histories` is or holds something else.
-        ValueError: If there is nothing to draw, two names read the same, `monitor` is unknown, a
-            table is none, or the numbers of values and of epochs do not go together.
+        ValueError: If there is nothing to draw, a name is blank, two names read the same, `monitor`
+            is unknown, a table is none, or the numbers of values and of epochs do not go together.
         OSError: If a table cannot be read, or the figure not written.
 
     Example:
@@ -84,6 +88,7 @@ def plot_history(
         runs = {
             name: _run_of(one, validation_freq, name) for name, one in _by_text(histories).items()
         }
+        names = {*runs, *(key for run in runs.values() for key in run.history)}
         figure = compare_figure(
             {name: run.history for name, run in runs.items()},
             epochs={name: run.epochs for name, run in runs.items()},
@@ -93,24 +98,40 @@ def plot_history(
         )
     else:
         run = _run_of(histories, validation_freq, "histories")
+        names = set(run.history)
         figure = history_figure(
             run.history, run.epochs, monitor=monitor, mode=mode, marks=run.marks, title=title
         )
     if path is not None:
         save_figure(figure, path)
+    if lacking := sorted(filter(lacks_letters, names)):
+        warnings.warn(
+            f"Letters of {', '.join(map(repr, lacking))} are not in the font of the figures, which "
+            "show boxes for them. Names in other letters can be read.",
+            stacklevel=2,
+        )
     return figure
 
 
 def _is_several(histories: Any) -> bool:
     """Whether these are runs by name, and not one run's values by name of the log."""
-    return isinstance(histories, Mapping) and not any(
-        isinstance(one, Sequence) and not isinstance(one, str) for one in histories.values()
-    )
+    return isinstance(histories, Mapping) and not any(map(_are_values, histories.values()))
+
+
+def _are_values(one: Any) -> bool:
+    """Whether these are the values of a log: a sequence, or an array of one dimension."""
+    if getattr(one, "ndim", None) == 1 and hasattr(one, "tolist"):  # by what it has, as below
+        return True
+    return isinstance(one, Sequence) and not isinstance(one, str)
 
 
 def _by_text(histories: Mapping[Any, Any]) -> dict[str, Any]:
     """Several runs by names that can be drawn: numbers and the like become text."""
     named = {str(name): one for name, one in histories.items()}
+    if blank := [name for name in named if not name.strip()]:
+        raise ValueError(
+            f"histories names a run {blank[0]!r}, which the legend could not show. Give it a name."
+        )
     if len(named) < len(histories):
         raise ValueError(
             f"histories names runs {', '.join(map(repr, histories))}, of which some read the same. "
@@ -123,20 +144,34 @@ def _run_of(one: Any, validation_freq: int | Sequence[int], name: str) -> _Run:
     """The numbers of one fit, None where its validation did not run."""
     # By what they have, not by class: to draw, nothing as heavy as Keras is imported.
     if isinstance(one, str | os.PathLike):
-        return _Run(*read_csv(Path(one)))
+        return _Run(*_read(Path(one)))
     if hasattr(one, "history") and hasattr(one, "epochs"):
         return _Run(one.history, one.epochs, getattr(one, "marks", ()))
     if isinstance(getattr(one, "history", None), Mapping):
         history, epochs = one.history, getattr(one, "epoch", [])  # none before the first fit
-    elif isinstance(one, Mapping) and all(isinstance(v, Sequence) for v in one.values()):
+    elif isinstance(one, Mapping) and all(map(_are_values, one.values())):
         history, epochs = one, list(range(max(map(len, one.values()), default=0)))
     else:
         raise TypeError(
             f"{name} is of type {type(one).__name__}. Expected what fit returned, its history "
             "dict, a HistoryPlotter, or the path of a table; several of them as a dict by name."
         )
-    history = {key: _aligned(key, v, epochs, validation_freq) for key, v in history.items()}
+    values = {key: v.tolist() if hasattr(v, "tolist") else v for key, v in history.items()}
+    history = {key: _aligned(key, v, epochs, validation_freq) for key, v in values.items()}
     return _Run(history, epochs, phase_marks(history, epochs))
+
+
+def _read(path: Path) -> tuple[Logs, Sequence[int], Sequence[Mark]]:
+    """A table, with a warning of the columns that will be missing in the picture."""
+    history, epochs, marks = read_csv(path)
+    for key, values in history.items():
+        if text := next((value for value in values if isinstance(value, str)), None):
+            warnings.warn(
+                f"{str(path)!r}: the column {key!r} is not drawn, since it holds text, such as "
+                f"{text!r:.40}. Expected numbers, and empty cells where nothing was logged.",
+                stacklevel=2,
+            )
+    return history, epochs, marks
 
 
 def _aligned(
@@ -165,7 +200,7 @@ def _is_validated(epoch: int, validation_freq: int | Sequence[int]) -> bool:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m keras_transfer.plot_history",
+        prog=f"python -m {_COMMAND}",
         description="Draw the tables that HistoryPlotter and Keras' CSVLogger write: one as a "
         "picture with a diagnosis, several in the same panels.",
     )
@@ -207,15 +242,22 @@ def _split(one: str) -> tuple[str, str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command, and returns its exit status: 0, or 2 for what the user can put right."""
     args = _arguments(argv)
-    try:
-        tables = named_tables(args.tables)
-        histories = tables if len(tables) > 1 else next(iter(tables.values()))
-        plot_history(histories, args.output, monitor=args.monitor, mode=args.mode)
-    except (OSError, ValueError, ImportError) as error:
-        print(f"keras_transfer.plot_history: error: {error}", file=sys.stderr)
-        return 2
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            tables = named_tables(args.tables)
+            histories = tables if len(tables) > 1 else next(iter(tables.values()))
+            plot_history(histories, args.output, monitor=args.monitor, mode=args.mode)
+        except (OSError, ValueError, ImportError) as error:
+            print(f"{_COMMAND}: error: {error}", file=sys.stderr)
+            return 2
     print(args.output)
     return 0
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """One line, without the place in the code."""
+    print(f"{_COMMAND}: warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

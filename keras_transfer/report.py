@@ -12,7 +12,7 @@ from keras_transfer.classifier_outputs import FromLogits
 from keras_transfer.examined import examine
 from keras_transfer.report_files import NAMES, report_files
 from keras_transfer.report_numbers import ReportNumbers
-from keras_transfer.whole_files import check_folder, write_together
+from keras_transfer.whole_files import check_folder, no_empty_folder, write_together
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,25 +83,26 @@ def report(
         >>> written.numbers.accuracy
         Estimate(value=0.91, low=0.87, high=0.94)
     """
-    examined = examine(
-        model,
-        data,
-        class_names=class_names,
-        paths=paths,
-        from_logits=from_logits,
-        pictures=pictures,
-        verbose=verbose,
-        before=lambda: check_folder(folder, NAMES),
-    )
-    files = report_files(
-        model,
-        examined.found,
-        examined.numbers,
-        examined.name,
-        title or f"Report on {model.name}",
-    )
     root = Path(folder).expanduser()
-    page, *others = write_together(root, files)
+    with no_empty_folder(root):
+        examined = examine(
+            model,
+            data,
+            class_names=class_names,
+            paths=paths,
+            from_logits=from_logits,
+            pictures=pictures,
+            verbose=verbose,
+            before=lambda: check_folder(folder, NAMES),
+        )
+        files = report_files(
+            model,
+            examined.found,
+            examined.numbers,
+            examined.name,
+            title or f"Report on {model.name}",
+        )
+        page, *others = write_together(root, files)
     for old in set(NAMES) - set(files):  # of an earlier report, where this one has no such picture
         (root / old).unlink(missing_ok=True)
     return Report(page, tuple(others), examined.numbers)

@@ -1,7 +1,6 @@
 """The files of a report: figures drawn, pictures with Grad-CAM over them, the page."""
 
 import io
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -147,31 +146,27 @@ def _charts(
     numbers: ReportNumbers, mistakes: Sequence[figures.Shown], uncertain: Sequence[figures.Shown]
 ) -> dict[str, Chart]:
     """The figures, drawn, each with what it shows in words."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # told on the page
-        charts = [
-            png_chart("classes", figures.class_figure(numbers), _CLASSES_WORDS),
-            png_chart(
-                "confusion",
-                figures.confusion_figure(numbers.confusion, numbers.class_names),
-                _confusion_words(numbers),
-            ),
-            png_chart(
-                "calibration", figures.calibration_figure(numbers), _calibration_words(numbers)
-            ),
-        ]
-        if numbers.roc is not None and numbers.precision_recall is not None:
-            words = (
-                f"ROC curve with an area of {numbers.roc.area:.3f}, and precision against recall "
-                f"with an average precision of {numbers.precision_recall.area:.3f}."
-            )
-            charts.append(png_chart("curves", figures.score_figure(numbers), words))
-        for name, shown, words in (
-            ("mistakes", mistakes, "the worst mistakes"),
-            ("uncertain", uncertain, "the least certain right answers"),
-        ):
-            if shown:
-                charts.append(png_chart(name, figures.pictures_figure(shown, words), words))
+    charts = [
+        png_chart("classes", figures.class_figure(numbers), _CLASSES_WORDS),
+        png_chart(
+            "confusion",
+            figures.confusion_figure(numbers.confusion, numbers.class_names),
+            _confusion_words(numbers),
+        ),
+        png_chart("calibration", figures.calibration_figure(numbers), _calibration_words(numbers)),
+    ]
+    if numbers.roc is not None and numbers.precision_recall is not None:
+        words = (
+            f"ROC curve with an area of {numbers.roc.area:.3f}, and precision against recall "
+            f"with an average precision of {numbers.precision_recall.area:.3f}."
+        )
+        charts.append(png_chart("curves", figures.score_figure(numbers), words))
+    for name, shown, words in (
+        ("mistakes", mistakes, "the worst mistakes"),
+        ("uncertain", uncertain, "the least certain right answers"),
+    ):
+        if shown:
+            charts.append(png_chart(name, figures.pictures_figure(shown, words), words))
     return {one.name.removesuffix(".png"): one for one in charts}
 
 

@@ -116,6 +116,25 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def no_empty_folder(path: Path) -> Iterator[None]:
+    """Removes a folder again, if the block made it, failed and left it empty; parents likewise.
+
+    Example:
+        >>> with no_empty_folder(Path("runs/report")):
+        ...     check_folder("runs/report", ["report.html"])
+        ...     raise ValueError("nothing to report")
+    """
+    made = [one for one in (path, *path.parents) if not one.exists()]
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # none was made, or it holds what somebody else wrote
+            for one in made:
+                one.rmdir()
+        raise
+
+
 def save_figure(figure: Figure, path: str | Path) -> Path:
     """Saves a figure whole or not at all, and makes its folder if needed.
 

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from keras_transfer.history_table import read_csv
 from keras_transfer.plots import diagnose
 
 # The original overfitting run: 30 epochs of a Dense head on frozen features.
@@ -162,3 +165,63 @@ def test_a_loss_that_rises_again_is_no_plateau():
     assert str(diagnose(logs, range(20))) == "diverged: val_loss rises since epoch 2"
     training = [*np.linspace(1, 0.2, 10), *np.linspace(0.21, 0.35, 10)]
     assert str(diagnose({"loss": training}, range(20))) == "unstable: training loss rises again"
+
+
+def test_noise_round_a_constant_is_no_trend():
+    draw = np.random.default_rng(0)
+    levels = [(0.01, 0.03), (0.01, 0.01), (0.003, 0.03), (0.05, 0.05)]  # of training, validation
+    told = []
+    for run in range(1000):
+        epochs = (10, 40)[run // 4 % 2]
+        loss, val_loss = (0.693 + draw.normal(0, level, epochs) for level in levels[run % 4])
+        told.append(diagnose({"loss": loss, "val_loss": val_loss}, range(epochs)).kind)
+    wrong = [kind for kind in told if kind in ("diverged", "overfitting", "improving")]
+    assert len(wrong) <= 20
+
+
+# The ends of validation losses that overfit with noise, each with the epoch of its minimum.
+NOISY = {
+    13: "0.4237 0.4037 0.3877 0.383 0.3768 0.3742 0.3637 0.3786 0.3753 0.3745 0.3848 0.388 0.3851 "
+    "0.4028",
+    11: "0.4124 0.3979 0.395 0.3848 0.3732 0.3863 0.377 0.3765 0.3881 0.3846 0.3864 0.3921 0.3981 "
+    "0.4023",
+    14: "0.4487 0.4386 0.4187 0.415 0.4115 0.4147 0.4094 0.4002 0.4112 0.4176 0.4181 0.4263 0.4308 "
+    "0.4298",
+}
+
+
+@pytest.mark.parametrize("lowest", NOISY)
+def test_overfitting_is_told_in_spite_of_noise(lowest):
+    validation = [0.52, 0.5, 0.48, 0.465, 0.45, 0.43, *map(float, NOISY[lowest].split())]
+    told = diagnose({"loss": np.geomspace(0.6, 0.3, 20), "val_loss": validation}, range(20))
+    assert (told.kind, told.epoch + 1) == ("overfitting", lowest)
+
+
+def test_the_run_of_the_first_picture_of_the_readme_overfits():
+    history, epochs, _ = read_csv(Path(__file__).parent / "benchmarks" / "history.csv")
+    assert str(diagnose(history, epochs)) == "overfitting since epoch 12"
+
+
+@pytest.mark.parametrize(
+    ("validation", "sentence"),
+    [
+        ([0.69, 0.55, 0.5, 0.55, 0.7, 0.95], "overfitting since epoch 4"),
+        ([0.31, 0.28, 0.27, 0.272, 0.28, 0.285, 0.3], "overfitting since epoch 4"),
+        ([0.6, 0.5, 0.45, 0.44, 0.47, 0.52, 0.58, 0.65], "overfitting since epoch 5"),
+        ([0.6, 0.48, 0.45, 0.47, 0.52, 0.58], "overfitting since epoch 4"),
+        (
+            [0.7, 0.52, 0.46, 0.465, 0.5, 0.49],
+            "too short to say: validation loss may rise, 6 epochs",
+        ),
+    ],
+)
+def test_what_a_few_epochs_show_is_told(validation, sentence):
+    logs = {"loss": LOSS[: len(validation)], "val_loss": validation}
+    assert str(diagnose(logs, range(len(validation)))) == sentence
+
+
+@pytest.mark.parametrize(
+    "loss", [[0.7, 0.6, 0.9, 1.5, 3, 8], [0.69, 0.7, 0.72, 0.75, 0.79], [1, 1e2, 1e4, 1e6, 1e8]]
+)
+def test_a_few_epochs_that_rise_in_each_diverged(loss):
+    assert diagnose({"loss": loss}, range(len(loss))).kind == "diverged"

@@ -6,9 +6,11 @@ import importlib
 import math
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -268,11 +270,31 @@ def test_a_table_that_begins_later_is_not_continued(tmp_path):
     plotter.on_train_begin()
     plotter.on_epoch_end(5, {"loss": 0.5})
     assert plotter.epochs == [5]
-    (tmp_path / "h.csv").write_text("not,a,history\n1,2,3\n")
+
+
+@pytest.mark.parametrize("foreign", ["file,label\na.png,cat\n", "a file\n", "epoch;loss\n0;1\n"])
+def test_a_table_of_somebody_else_is_an_error_before_the_first_batch_and_stays(tmp_path, foreign):
+    (tmp_path / "train.csv").write_text(foreign)
+    plotter = HistoryPlotter(tmp_path / "train.png")
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"train\.csv' is no history.* Move that file, or give"
+        ):
+            fit(plotter, initial_epoch=3, epochs=4)
+    assert (tmp_path / "train.csv").read_text() == foreign
+    assert not (tmp_path / "train.png").exists()
+
+
+@pytest.mark.parametrize("torn", ["", "\n", "epoch,loss", "epoch,loss\n0,0.9\n1,0.8\n2"])
+def test_a_table_of_our_own_that_is_torn_is_gone_on_with(tmp_path, torn):
+    (tmp_path / "h.csv").write_text(torn)
     plotter = HistoryPlotter(tmp_path / "h.png")
     plotter.on_train_begin()
-    with pytest.warns(UserWarning, match=r"begins at epoch 2: .*h.csv' is no history"):
-        plotter.on_epoch_end(1, {"loss": 0.5})
+    rows = "0.8" in torn
+    with pytest.warns(UserWarning, match="goes on .* line 4") if rows else nullcontext():
+        plotter.on_epoch_end(2, {"loss": 0.5})
+    epochs = ["0", "1", "2"] if rows else ["2"]
+    assert [row[0] for row in table(tmp_path / "h.csv")] == ["epoch", *epochs]
 
 
 def test_the_diagnosis_can_be_had(tmp_path):
@@ -360,9 +382,22 @@ def test_without_validation_data_the_default_monitor_is_the_training_loss():
     assert texts == [f"{best} · too short to say: 3 of 5 epochs"]
 
 
+def test_a_validated_metric_of_a_callback_does_not_end_a_training_without_validation_data(tmp_path):
+    class AddsF1(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["val_f1"] = 0.5
+
+    plotter = HistoryPlotter(tmp_path / "h.png")
+    fit(plotter, AddsF1(), validation_data=None)
+    assert plotter.figure().texts[0].get_text().startswith("best epoch 3 of 3: loss ")
+    assert plot_history_module.main([str(tmp_path / "h.csv"), "-o", str(tmp_path / "g.png")]) == 0
+    with pytest.raises(ValueError, match="monitor='val_auc' is not among the logs"):
+        fit(HistoryPlotter(monitor="val_auc"), AddsF1(), validation_data=None)
+
+
 def test_a_monitor_of_a_later_validation_is_waited_for_with_a_warning():
     plotter = HistoryPlotter(monitor="val_accuracy")
-    with pytest.warns(UserWarning, match="epoch 1 was not validated"):
+    with pytest.warns(UserWarning, match="monitor='val_accuracy' was not logged in epoch 1"):
         fit(plotter, epochs=2, validation_freq=2)
     assert plotter.figure().texts[0].get_text().startswith("best epoch 2 of 2: val_accuracy")
 
@@ -431,6 +466,15 @@ def test_a_later_failure_to_draw_is_a_warning_and_the_old_picture_stays(tmp_path
     assert (tmp_path / "h.png").read_bytes() == old
     assert sorted(path.name for path in tmp_path.iterdir()) == ["h.csv", "h.png"]
     assert len(table(tmp_path / "h.csv")) == 3
+
+
+def test_a_folder_that_is_removed_is_made_again_with_the_next_epoch(tmp_path):
+    plotter = script(HistoryPlotter(tmp_path / "out" / "h.png"), {"loss": 0.5}, end=False)
+    shutil.rmtree(tmp_path / "out")
+    plotter.on_epoch_end(1, {"loss": 0.4})
+    plotter.on_train_end()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["h.csv", "h.png"]
+    assert len(table(tmp_path / "out" / "h.csv")) == 3
 
 
 def test_failing_drawings_are_not_tried_again_after_each_short_epoch(clock, tmp_path, monkeypatch):
@@ -667,6 +711,27 @@ def test_plot_history_does_not_guess_which_epochs_were_validated():
         plot_history({"loss": [3, 2, 1], "val_loss": [1]})
 
 
+def test_plot_history_draws_a_history_of_arrays():
+    arrays = {"loss": np.array([3, 2, 1.0]), "val_loss": np.float32([3, 2, 1])}
+    assert drawn_values(plot_history(arrays), "val_loss") == [([1, 2, 3], [3.0, 2.0, 1.0])]
+    both = plot_history({"one": arrays, "two": {"loss": [0.5]}})
+    assert [3.0, 2.0, 1.0] in [list(line.get_ydata()) for line in both.axes[0].lines]
+    with pytest.raises(TypeError, match="Expected what fit returned"):
+        plot_history({"loss": np.ones((3, 2))})
+
+
+def test_a_run_without_a_name_is_refused():
+    with pytest.raises(ValueError, match=r"names a run ' ', .* Give it a name"):
+        plot_history({"one": {"loss": [0.5]}, " ": {"loss": [0.4]}})
+
+
+def test_letters_that_the_font_lacks_are_told_once(tmp_path):
+    runs = {"\u65e5\u672c\u8a9e": {"loss": [0.5]}, "two\nlines": {"loss": [0.4]}}
+    with pytest.warns(UserWarning, match="^Letters of '\u65e5\u672c\u8a9e' are not") as told:
+        plot_history(runs, tmp_path / "h.svg")
+    assert len(told) == 1
+
+
 @pytest.mark.parametrize("wrong", [3, {"a": {"loss": [1]}, "b": [1]}, {"a": 3}])
 def test_plot_history_says_what_it_expected(wrong):
     with pytest.raises(TypeError, match="Expected what fit returned"):
@@ -708,8 +773,15 @@ def test_plot_history_draws_tables(tmp_path):
     names = [text.get_text().split()[0] for text in both.legends[0].get_texts()]
     assert {"one", "two"} <= set(names)
     path.write_text("epoch,loss\n0,0.5\n1,0.4,0.3\n")
-    with pytest.raises(ValueError, match=r"h.csv' is no history \(no rows, or a row longer"):
+    with pytest.raises(ValueError, match=r"h.csv' is no history \(a row longer"):
         plot_history(path)
+
+
+def test_a_column_of_text_is_not_drawn_with_a_warning_that_names_it(tmp_path):
+    (tmp_path / "h.csv").write_text("epoch,loss,val_loss\n0,0.5,0.4\n1,hello,0.3\n")
+    with pytest.warns(UserWarning, match=r"h.csv': the column 'loss' is not drawn.*'hello'"):
+        figure = plot_history(tmp_path / "h.csv")
+    assert drawn_values(figure, "val_loss") == [([1, 2], [0.4, 0.3])]
 
 
 def test_keras_own_table_can_be_drawn(tmp_path):
@@ -768,5 +840,10 @@ def test_the_command_says_what_the_user_can_put_right(tables, monkeypatch, capsy
     ):
         assert plot_history_module.main(arguments) == 2
         assert said in capsys.readouterr().err
-    assert plot_history_module.main(["first.csv", "-o", "deep/er/h.svg"]) == 0
+    with (tables / "first.csv").open("a") as file:
+        file.write("0,0.7\n")
+    with warnings.catch_warnings(action="always"):
+        assert plot_history_module.main(["first.csv", "-o", "deep/er/h.svg"]) == 0
+    said = "keras_transfer.plot_history: warning: 'first.csv': epoch 0 is there again in line 4; "
+    assert capsys.readouterr().err.startswith(said)
     assert (tables / "deep" / "er" / "h.svg").exists()

@@ -435,6 +435,13 @@ def test_values_that_are_not_finite_are_never_the_best():
 def test_without_validation_the_default_monitor_is_the_training_loss():
     assert monitored_log("val_loss", ["loss", "accuracy"]) == "loss"
     assert monitored_log("val_loss", ["loss", "val_loss"]) == "val_loss"
+    assert monitored_log("val_loss", ["loss", "val_f1"]) == "loss"
+
+
+def test_the_default_monitor_is_no_error_where_no_loss_is_logged():
+    assert monitored_log("val_loss", ["val_f1"]) is None
+    figure = history_figure({"val_f1": [0.5]}, [0])
+    assert any(text.startswith("no finite val_loss in 1 epoch ·") for text in all_text(figure))
 
 
 def test_a_monitor_that_the_first_validation_will_bring_is_waited_for():
@@ -542,6 +549,13 @@ def test_a_learning_rate_of_zero_does_not_break_the_logarithmic_panel():
     assert figure.axes[1].get_ylim()[0] > 1e-5
     zero = history_figure({"loss": [1.0], "learning_rate": [0.0]}, [0])
     assert zero.axes[1].get_yscale() == "linear"
+
+
+def test_where_nothing_is_finite_there_is_no_scale():
+    logs = {"loss": [math.nan] * 3, "val_loss": [math.inf] * 3, "accuracy": [0.5, 0.6, 0.7]}
+    for figure in (history_figure(logs, range(3)), compare_figure({"a": logs, "b": logs})):
+        assert [len(axes.get_yticks()) > 0 for axes in figure.axes] == [False, True]
+    assert_readable(figure)
 
 
 def test_what_is_no_number_is_not_drawn():

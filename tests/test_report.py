@@ -262,6 +262,7 @@ def test_any_dataset_will_do(tmp_path, make, capsys):
 BAD_DATA = {
     "no labels": (lambda: small().map(lambda x, y: x), ValueError, "The data has no labels"),
     "a tuple of images": (lambda: small().map(lambda x, y: (x,)), ValueError, "has no labels"),
+    "no batches": (lambda: small().unbatch(), ValueError, r"single images.*pass data\.batch\(32\)"),
     "no split": (lambda: None, TypeError, "data is None.*test_split="),
     "arrays": (
         lambda: (written(PROBABILITIES), TRUE),
@@ -307,7 +308,7 @@ BAD_DATA = {
 def test_data_that_cannot_be_reported_on_is_refused_and_nothing_written(tmp_path, case):
     make, kind, match = BAD_DATA[case]
     with pytest.raises(kind, match=match):
-        report(reader(), make(), tmp_path)
+        report(reader(), make(), tmp_path / "new" / "report")
     assert not list(tmp_path.iterdir())
 
 
@@ -345,7 +346,7 @@ BAD_MODELS = {
 def test_what_does_not_fit_is_refused_and_nothing_written(tmp_path, case):
     make, arguments, match = BAD_MODELS[case]
     with pytest.raises(ValueError, match=match):
-        report(make(), small(), tmp_path, **arguments)
+        report(make(), small(), tmp_path / "report", **arguments)
     assert not list(tmp_path.iterdir())
 
 

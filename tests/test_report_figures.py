@@ -18,6 +18,7 @@ from keras_transfer.report_figures import (
 )
 from keras_transfer.report_numbers import report_numbers
 
+X = "x" * 30
 LONG = "a class whose name is longer than any picture can show in one line, number {}"
 
 
@@ -79,6 +80,27 @@ def test_a_hundred_classes_have_each_its_name_beside_its_row():
     labels = figure.axes[0].get_yticklabels()
     assert [label.get_text() for label in labels] == [f"species {i}" for i in range(100)]
     assert min(label.get_size() for label in labels) >= 7
+
+
+@pytest.mark.parametrize(
+    ("names", "last"),
+    [
+        ([f"class number {i} of the whole" for i in range(10, 20)], "class num…19…the whole"),
+        ([f"{i} of a kind that has a rather long name" for i in range(30)], "29 of a kind"),
+        ([f"a rather long name in front of species {i}" for i in range(100)], "a rather"),
+        (["a", *(f"{X}{i}{'y' * 30}{i}{X}" for i in range(20))], "…19yyyyyyy…"),
+        (["a", *(f"{X}{i}{'y' * 40}{k}{'y' * 40}{i}{X}" for i in "bc" for k in "01")], "4 xxx"),
+    ],
+)
+def test_long_names_are_cut_so_that_they_still_differ(names, last):
+    of = np.eye(len(names), dtype=int)
+    true = np.arange(len(names))
+    figures = [confusion_figure(of, names), class_figure(report_numbers(true, of * 1.0, names))]
+    for figure in figures:
+        labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        assert len(set(labels)) == len(names)
+        assert_readable(figure)
+    assert figures[0].axes[0].get_yticklabels()[-1].get_text().startswith(last)
 
 
 def test_a_row_without_images_is_blank_and_no_number():
