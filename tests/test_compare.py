@@ -4,6 +4,7 @@ import shutil
 from types import SimpleNamespace
 
 import compare
+import compared
 import keras
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from scores import score
 
 from keras_transfer import FeatureCache, FrozenBackbone, image_folder
+from keras_transfer.intervals import wilson
 
 QUICK = ("--epochs", "2", "--image-size", "32", "--seeds", "1")
 
@@ -157,19 +159,27 @@ def test_the_same_seed_sees_the_same_order_whatever_was_run_before(photos):
 
 
 def test_what_the_wrong_pixel_range_costs_is_said_where_chance_does_not_explain_it():
-    few = compare._cost("test", [score(3, 12)], [score(5, 12)])
+    few = compared.cost("test", [score(3, 12)], [score(5, 12)])
     assert few == (
         "with the wrong pixel range test accuracy 25.0% became 41.7%, and on 12 images no "
         "difference beyond chance is seen (95 % interval -47.6 to 19.3 points lost)"
     )
-    assert "no difference beyond chance" in compare._cost("test", [score(9, 12)], [score(9, 12)])
-    lost = compare._cost("valid", [score(90, 100), score(92, 100)], [score(50, 100)] * 2)
+    assert "no difference beyond chance" in compared.cost("test", [score(9, 12)], [score(9, 12)])
+    lost = compared.cost("valid", [score(90, 100), score(92, 100)], [score(50, 100)] * 2)
     assert lost == (
         "the wrong pixel range costs 41.0 points (95 % interval 29.0 to 51.5 points, on 100 "
         "images): valid accuracy 91.0% became 50.0%"
     )
-    won = compare._cost("test", [score(50, 100)], [score(91, 100)])
+    won = compared.cost("test", [score(50, 100)], [score(91, 100)])
     assert "gains 41.0 points (95 % interval 29.0 to 51.5 points, " in won
+
+
+def test_the_interval_is_that_of_the_exact_mean_over_the_seeds():
+    scores = [score(13, 18), score(12, 18)]
+    mean = wilson(12.5, 18)
+    assert compared._interval(scores) == f"{mean.low:.1%} to {mean.high:.1%}"
+    assert compared._interval([score(10, 12), score(11, 12)]) != compared._interval([score(10, 12)])
+    assert compared._interval([]) == ""
 
 
 def test_the_best_model_is_as_it_was_when_it_was_scored():
