@@ -127,6 +127,16 @@ def test_an_interrupted_comparison_reports_what_it_has(photos, module, tmp_path,
     assert not (tmp_path / "again").exists()
 
 
+def test_a_crash_loses_one_training_at_most(photos, module, tmp_path, monkeypatch):
+    def crashed(bench):
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(recipes, "cured", crashed)
+    with pytest.raises(MemoryError, match="no memory"):
+        compare.main(small(photos, module, tmp_path / "run"))
+    assert [row["recipe"] for row in table(tmp_path / "run")] == ["Dense(6) alone"]
+
+
 def test_the_seeds_of_a_recipe_share_what_was_extracted_once(photos, module):
     data, cache = image_folder(photos, image_size=32), FeatureCache(verbose=False)
     settings = recipes.Settings(epochs=1)

@@ -79,6 +79,8 @@ def _compare(args: argparse.Namespace, preset: Preset) -> int:
     try:
         for outcome in _run_all(args, preset, data, make, wrong):
             ran.add(outcome)
+            output.mkdir(parents=True, exist_ok=True)
+            write_table(ran.by_recipe, output / "compare.csv")  # a crash loses one training
     except KeyboardInterrupt:
         if ran.best is None:
             raise
@@ -107,6 +109,14 @@ class _Ran:
         if is_right and (self.best is None or _rank(outcome) > _rank(self.best)):
             self.best, self._weights = outcome, outcome.model.get_weights()
         self.outcomes.append(replace(outcome, model=None))
+
+    @property
+    def by_recipe(self) -> dict[str, list["Outcome"]]:
+        """The outcomes of each recipe, one a seed."""
+        by_recipe: dict[str, list[Outcome]] = {}
+        for outcome in self.outcomes:
+            by_recipe.setdefault(outcome.recipe, []).append(outcome)
+        return by_recipe
 
     def best_model(self) -> Any:
         """Returns the best model, with the weights that were scored."""
@@ -251,16 +261,12 @@ def _told(outcome: "Outcome") -> str:
 def _report(output: Path, ran: _Ran, data: "ImageFolder", title: str) -> None:
     from keras_transfer import plot_history, report
 
-    output.mkdir(parents=True, exist_ok=True)
-    by_recipe: dict[str, list[Outcome]] = {}
-    for outcome in ran.outcomes:
-        by_recipe.setdefault(outcome.recipe, []).append(outcome)
+    by_recipe = ran.by_recipe
     curves = {
         f"{name}: {accuracy(of_recipe)}": _curves(of_recipe[0])
         for name, of_recipe in by_recipe.items()
     }
     plot_history(curves, output / "compare.png", title=title)
-    write_table(by_recipe, output / "compare.csv")
     print_table(by_recipe)
     print_cost(by_recipe)
     print(f"Curves (seed 0): {output / 'compare.png'}")
