@@ -76,6 +76,7 @@ def test_feature_extraction_is_compared_with_fine_tuning(photos, tmp_path, capsy
     out = capsys.readouterr().out
     assert "In the place of vgg16, efficientnet_lite0: " in out
     assert "95 % interval" in out
+    assert re.search(r"^c\. after.* \(starts from b's weights of epoch \d\): weights of", out, re.M)
 
 
 def test_the_wrong_pixel_range_is_that_of_the_originals(monkeypatch):
@@ -192,6 +193,48 @@ def test_the_interval_is_that_of_the_exact_mean_over_the_seeds():
     assert compared._interval([]) == ""
 
 
+@pytest.fixture
+def bench(photos):
+    data = image_folder(photos, image_size=24, batch_size=8)
+
+    def make():
+        return FrozenBackbone(tiny_network(), preprocessing="tf", pooling="flatten")
+
+    return recipes.Bench(data, make, recipes.Settings(hidden=4, rate=0.3, epochs=7), 0, None)
+
+
+def weights_by_epoch(monkeypatch):
+    """What the models of the recipes had for weights at the end of each epoch."""
+    seen = {}
+
+    class Noted(recipes.HistoryPlotter):
+        def on_epoch_end(self, epoch, logs=None):
+            super().on_epoch_end(epoch, logs)
+            seen[epoch] = self.model.get_weights()
+
+    monkeypatch.setattr(recipes, "HistoryPlotter", Noted)
+    return seen
+
+
+@pytest.mark.parametrize("recipe", ["end_to_end", "overfitting", "cured"])
+def test_the_weights_that_are_scored_are_those_of_the_epoch_that_is_told(
+    recipe, bench, monkeypatch
+):
+    seen = weights_by_epoch(monkeypatch)
+    for outcome in getattr(recipes, recipe)(bench):
+        for one, other in zip(outcome.model.get_weights(), seen[outcome.scored], strict=True):
+            np.testing.assert_array_equal(one, other)
+        losses = outcome.plotter.history["val_loss"]
+        assert outcome.val_loss == losses[outcome.plotter.epochs.index(outcome.scored)]
+        if recipe == "overfitting":
+            assert outcome.weights == "weights of epoch 7, the last of 7"
+        elif recipe == "end_to_end":
+            assert outcome.val_loss == min(losses)
+    if recipe == "end_to_end":
+        assert outcome.about.startswith("starts from b's weights of epoch ")
+        assert outcome.weights.endswith(", the best of 7 by val_loss")
+
+
 def test_the_best_model_is_as_it_was_when_it_was_scored():
     class Model:
         def __init__(self, value):
@@ -204,9 +247,9 @@ def test_the_best_model_is_as_it_was_when_it_was_scored():
             (self.value,) = weights
 
     def outcome(recipe, accuracy, loss, model):
-        plotter = SimpleNamespace(history={"val_loss": [9.0, loss]})
+        plotter = SimpleNamespace(history={"val_loss": [0.01, loss]}, epochs=[0, 1])
         valid = SimpleNamespace(accuracy=accuracy)
-        return recipes.Outcome(recipe, 0, valid, None, 1.0, 1, plotter, model)
+        return recipes.Outcome(recipe, 0, valid, None, 1.0, 1, plotter, 1, "", "", model)
 
     ran, first, second = compare._Ran(), Model(1), Model(2)
     ran.add(outcome("b", 0.9, 0.3, first))
@@ -217,6 +260,8 @@ def test_the_best_model_is_as_it_was_when_it_was_scored():
     assert [one.model for one in ran.outcomes] == [None] * 3
     ran.add(outcome("d", 0.9, 0.2, second))  # as often right, with a lower loss
     assert ran.best_model() is second
+    ran.add(outcome("e", 0.9, float("nan"), first))
+    assert ran.best.recipe == "d"
 
 
 def test_what_the_user_can_put_right_is_said_in_a_line(photos, module, tmp_path, capsys):

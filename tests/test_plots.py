@@ -225,6 +225,11 @@ COMPARISONS = {
         },
         epochs={"a": range(5), "b": range(5, 14)},
     ),
+    "notes of each run and below": lambda: compare_figure(
+        {f"run {i}": run(5 + i) for i in range(5)},
+        notes={f"run {i}": "what is to be known\nin two lines" for i in range(0, 5, 2)},
+        footnotes=["A sentence that is said of all of these runs. " * 9, "Another."],
+    ),
     "a name wider than the figure": lambda: compare_figure({"x" * 300: run(4), "y": run(4)}),
 }
 SEARCHES = {
@@ -606,6 +611,20 @@ def test_a_comparison_names_the_best_run_and_each_best_epoch():
     assert "a  ○ 0.4000 at epoch 2" in texts
     assert "c" in texts
     assert "best epoch by val_loss" in texts
+
+
+def test_of_a_compared_run_the_epoch_that_was_kept_is_ringed_in_the_place_of_the_best():
+    histories = {"a": {"val_loss": [0.5, 0.4, 0.6]}, "b": {"val_loss": [0.3, 0.35]}}
+    figure = compare_figure(histories, kept={"a": 2}, notes={"a": "the last\nof all"})
+    assert rings(figure.axes[0]) == {(3, 0.6), (1, 0.3)}
+    texts = all_text(figure)
+    assert "a\n○ 0.6000 at epoch 3, the last\nof all" in texts
+    assert {"epoch whose weights were kept", "best epoch by val_loss"} <= set(texts)
+    assert "best epoch by val_loss" not in all_text(
+        compare_figure(histories, kept={"a": 2, "b": 0})
+    )
+    with pytest.raises(ValueError, match=r"kept\['b'\] is 2.*Expected one from 0 to 1"):
+        compare_figure(histories, kept={"b": 2})
 
 
 def test_a_title_may_be_given():

@@ -14,15 +14,16 @@ with what it has so far.
 
 import argparse
 import functools
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from command_line import exit_status, image_directory, number_from, output_folder
-from compared import WRONG, accuracy, print_cost, print_table, write_table
+from compared import WRONG, print_cost, print_table, print_weights, write_table
+from compared_picture import compared_picture
 
 if TYPE_CHECKING:
     from recipes import Outcome, Settings
@@ -126,7 +127,8 @@ class _Ran:
 
 def _rank(outcome: "Outcome") -> tuple[float, float]:
     """What is better on the validation images; of equals, what had the lower loss."""
-    return outcome.valid.accuracy, -min(outcome.plotter.history["val_loss"])
+    loss = outcome.val_loss
+    return outcome.valid.accuracy, -loss if math.isfinite(loss) else -math.inf
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -255,32 +257,24 @@ def _settings(args: argparse.Namespace, preset: Preset, backbone: "FrozenBackbon
 
 def _told(outcome: "Outcome") -> str:
     test = f", test {outcome.test.accuracy:.1%}" if outcome.test else ""
-    return f"validation {outcome.valid.accuracy:.1%}{test}, {outcome.seconds:.0f} s"
+    told = f"validation {outcome.valid.accuracy:.1%}{test}, {outcome.seconds:.0f} s"
+    return f"{told}; {outcome.weights}"
 
 
 def _report(output: Path, ran: _Ran, data: "ImageFolder", title: str) -> None:
-    from keras_transfer import plot_history, report
+    from keras_transfer import report
+    from keras_transfer.plots import save_figure
 
     by_recipe = ran.by_recipe
-    curves = {
-        f"{name}: {accuracy(of_recipe)}": _curves(of_recipe[0])
-        for name, of_recipe in by_recipe.items()
-    }
-    plot_history(curves, output / "compare.png", title=title)
+    save_figure(compared_picture(by_recipe, title), output / "compare.png")
     print_table(by_recipe)
+    print_weights(by_recipe)
     print_cost(by_recipe)
     print(f"Curves (seed 0): {output / 'compare.png'}")
     split = data.valid if data.test is None else data.test
     name = f"{ran.best.recipe}, seed {ran.best.seed}"
     page = report(ran.best_model(), split, output / "report", title=f"Best on validation: {name}")
     print(f"Report of the best on validation ({name}): {page.path}")
-
-
-def _curves(outcome: "Outcome") -> SimpleNamespace:
-    """Its history, but for the learning rates, which say nothing here."""
-    plotter = outcome.plotter
-    history = {k: v for k, v in plotter.history.items() if not k.startswith("learning_rate")}
-    return SimpleNamespace(history=history, epochs=plotter.epochs)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,14 @@ def print_table(by_recipe: dict[str, list["Outcome"]]) -> None:
     print("first seed, which computes what the others find kept.")
 
 
+def print_weights(by_recipe: dict[str, list["Outcome"]]) -> None:
+    """Says which epoch's weights were scored, for each recipe and seed."""
+    for name, outcomes in by_recipe.items():
+        about = f" ({outcomes[0].about})" if outcomes[0].about else ""
+        scored = "; ".join(dict.fromkeys(one.weights for one in outcomes))
+        print(f"{name}{about}: {scored}")
+
+
 def print_cost(by_recipe: dict[str, list["Outcome"]]) -> None:
     """Says what the wrong pixel range costs, where it was tried."""
     for name, wrong in by_recipe.items():
@@ -111,8 +119,9 @@ def write_table(by_recipe: dict[str, list["Outcome"]], path: Path) -> None:
     with written_whole(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         columns = ("recipe", "seed", "valid_accuracy", "test_accuracy", "seconds", "trainable")
-        writer.writerow(columns)
+        writer.writerow((*columns, "epochs", "scored_epoch"))
         for outcome in (o for of_recipe in by_recipe.values() for o in of_recipe):
             test = outcome.test.accuracy if outcome.test else ""
             facts = (outcome.valid.accuracy, test, round(outcome.seconds, 1), outcome.trainable)
-            writer.writerow((outcome.recipe, outcome.seed, *facts))
+            epochs = (len(outcome.plotter.epochs), outcome.scored + 1)
+            writer.writerow((outcome.recipe, outcome.seed, *facts, *epochs))
