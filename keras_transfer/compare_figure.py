@@ -21,8 +21,8 @@ from keras_transfer.curve_facts import (
     text_of,
 )
 from keras_transfer.figure_layout import Entry, arrange, header, panel_grid, title_panel
-from keras_transfer.figure_style import CROSS, INK, PALE, RING, RUN_LINES, figure_style
-from keras_transfer.panel_parts import draw_curve, draw_rate, epoch_axes, log_rates, ring
+from keras_transfer.figure_style import CROSS, DASHES, INK, PALE, RING, RUN_LINES, figure_style
+from keras_transfer.panel_parts import draw_curve, draw_rate, epoch_axes, log_above, log_rates, ring
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _THIN: dict[str, Any] = {"linewidth": 1.0, "markersize": 2.5}
 _THICK: dict[str, Any] = {"linewidth": 2.4}
 _RATE = "learning_rate"
+_FLATTENS = 8.0  # times as high as another run: that one would look flat
 _FEW = 8  # of more points, dots would hide what shows through the gaps of a dashed line
 
 
@@ -112,13 +113,18 @@ def compare_figure(
         for ax, name in zip(panels, names, strict=True):
             for run in runs:
                 _draw_run(ax, name, run)
+        heights = {
+            name: f"logarithmic above {text_of(height)}"
+            for ax, name in zip(panels, names, strict=True)
+            if name.endswith("loss") and (height := _make_room(ax, name, runs))
+        }
         epoch_axes(panels, {epoch for name in histories for epoch in epochs[name]})
         if _RATE in keys:
             log_rates(panels[-1], [run.curves[_RATE] for run in runs if _RATE in run.curves])
         header(figure, title or _title(runs, mode), _entries(runs), footnotes)
         arrange(figure)
         for ax, name in zip(panels, names, strict=True):
-            title_panel(ax, "learning rate" if name == _RATE else name)
+            title_panel(ax, "learning rate" if name == _RATE else name, heights.get(name, ""))
     return figure
 
 
@@ -133,7 +139,8 @@ def _runs(
     curves = {name: _curves(name, logs, epochs[name]) for name, logs in histories.items()}
     key = monitored_log(monitor, [key for own in curves.values() for key in own])
     runs = []
-    for (name, logs), line in zip(histories.items(), RUN_LINES, strict=False):
+    for (name, logs), style in zip(histories.items(), RUN_LINES, strict=False):
+        line = {**style, "zorder": 2 + DASHES.index(style["linestyle"]) / 100}
         best = own = None
         if key and key in logs:
             best = best_epoch(logs, epochs[name], key, mode)
@@ -173,6 +180,25 @@ def _draw_run(axes: Axes, name: str, run: _Run) -> None:
             draw_curve(axes, run.curves[key], **run.line, **width, **dots)
     if run.ringed is not None and run.ringed.key.removeprefix("val_") == name:
         ring(axes, run.ringed.epoch + 1, run.ringed.value, run.line["color"])
+
+
+def _make_room(axes: Axes, name: str, runs: Sequence[_Run]) -> float | None:
+    """Where a run is so high that the others would be one flat line, puts it on a log scale.
+
+    Returns:
+        Where that scale begins: above all runs that are not so high; None where there are none.
+    """
+    drawn = [
+        [y for key in (name, f"val_{name}") if key in run.curves for y in run.curves[key].y]
+        for run in runs
+    ]
+    finite = [[y for y in values if not math.isnan(y)] for values in drawn]
+    peaks = [max(map(abs, values)) for values in finite if any(values)]
+    low = [peak for peak in peaks if peak <= _FLATTENS * min(peaks)]
+    if len(low) == len(peaks):
+        return None
+    log_above(axes, max(low), [y for values in finite for y in values])
+    return max(low)
 
 
 def _title(runs: Sequence[_Run], mode: Mode) -> str:
