@@ -24,6 +24,7 @@ Entry = tuple[str, Mapping[str, Any]]  # of a legend: a name, and the look of it
 _MARGIN = 9.0  # points between the figure's edge and its title, and between title and legend
 # Points, height of the title, of one row of the legend, and of one line of the footnotes.
 _TITLE, _ROW, _NOTE = 16.0, 14.0, 12.0
+_CLOSE = 0.8  # of a row: what each further line of a name adds
 
 
 def blank_figure(width: float, height: float, **settings: Any) -> Figure:
@@ -116,18 +117,23 @@ def header(
 ) -> None:
     """Puts the title and one legend for all panels above the panels, footnotes below them.
 
-    A name in the legend may have several lines; footnotes are broken into lines that fit.
+    A name in the legend may have several lines. The first is cut where it does not fit; the others,
+    and footnotes, are broken between words.
     """
     width, height = (float(inches) * 72 for inches in figure.get_size_inches())
     room = width - 2 * _MARGIN
     title, size = fit_text(figure, title, room, 13, "bold")
-    lines = [
-        [fit_text(figure, line, room - 50, 9, least=9)[0] for line in name.split("\n")]
-        for name, _ in entries
-    ]
+    lines = []
+    for name, _ in entries:
+        first, *more = name.split("\n")
+        first = fit_text(figure, first, room - 50, 9, least=9)[0]
+        lines.append(
+            [first, *(part for one in more for part in wrapped(figure, one, room - 50, 9))]
+        )
     slot = max(text_width(figure, line, 9) for of_name in lines for line in of_name) + 48
     columns = max(1, min(len(lines), int(room // slot)))
-    rows = max(int(part.sum()) for part in np.array_split([len(one) for one in lines], columns))
+    high = [1 + _CLOSE * (len(of_name) - 1) for of_name in lines]
+    rows = max(float(part.sum()) for part in np.array_split(high, columns))
     notes = [line for note in footnotes for line in wrapped(figure, note, room, SMALL)]
     above = _MARGIN + _TITLE + _MARGIN
     below = _NOTE * len(notes) + _MARGIN if notes else 0.0

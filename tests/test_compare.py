@@ -9,10 +9,12 @@ import keras
 import numpy as np
 import pytest
 import recipes
+from compared_picture import compared_picture
 from conftest import tiny_network
 from hub_modules import save_reusable
 from PIL import Image
 from scores import score
+from test_plots import all_text, assert_readable
 
 from keras_transfer import FeatureCache, FrozenBackbone, image_folder
 from keras_transfer.intervals import wilson
@@ -76,7 +78,9 @@ def test_feature_extraction_is_compared_with_fine_tuning(photos, tmp_path, capsy
     out = capsys.readouterr().out
     assert "In the place of vgg16, efficientnet_lite0: " in out
     assert "95 % interval" in out
-    assert re.search(r"^c\. after.* \(starts from b's weights of epoch \d\): weights of", out, re.M)
+    assert re.search(
+        r"^c\. after.* \(begins at epoch 3 with b's weights of epoch \d\): weights of", out, re.M
+    )
 
 
 def test_the_wrong_pixel_range_is_that_of_the_originals(monkeypatch):
@@ -231,8 +235,82 @@ def test_the_weights_that_are_scored_are_those_of_the_epoch_that_is_told(
         elif recipe == "end_to_end":
             assert outcome.val_loss == min(losses)
     if recipe == "end_to_end":
-        assert outcome.about.startswith("starts from b's weights of epoch ")
+        assert outcome.about.startswith("begins at epoch 8 with b's weights of epoch ")
         assert outcome.weights.endswith(", the best of 7 by val_loss")
+
+
+FALLS = [0.9, 0.7, 0.6, 0.5, 0.45, 0.4, 0.36, 0.33, 0.31, 0.29, 0.27, 0.25]
+RISES = [0.9, 0.75, 0.65, 0.6, 0.62, 0.66, 0.7, 0.75, 0.8, 0.86, 0.92, 0.99]
+
+
+def told(recipe, scored, valid, *, hits=90, seed=0, choice="", about=""):
+    """An outcome with some validation losses."""
+    logs = {"loss": FALLS[: len(valid)], "val_loss": valid, "accuracy": FALLS[: len(valid)]}
+    plotter = SimpleNamespace(history=logs, epochs=list(range(len(valid))))
+    scores = (score(45, 50), score(hits, 100))
+    return recipes.Outcome(recipe, seed, *scores, 1.0, 1, plotter, scored, choice, about, None)
+
+
+def test_overfitting_is_told_and_whether_the_weights_that_are_scored_have_it():
+    late, kept = told("alone", 11, RISES), told("cured", 3, RISES[:9])
+    assert late.told == "overfitting since epoch 5"
+    assert kept.told == "overfitting since epoch 5, after these weights"
+    said = compared.overfitting({"alone": [late, late], "cured": [kept]})
+    assert said == (
+        "Overfitting was seen in 3 of 3 trainings; the weights that were scored are of an "
+        "overfitted epoch in alone (2 of 2)."
+    )
+    assert compared.overfitting({"cured": [kept]}).endswith("are of epochs before it.")
+    falls = told("alone", 11, FALLS)
+    wrong = {f"alone{compared.WRONG}": [late]}
+    assert compared.overfitting({"alone": [falls], **wrong}) == (
+        "No overfitting was seen in this run, in none of 1 trainings."
+    )
+
+
+def test_whether_chance_explains_how_far_recipes_are_apart_is_said():
+    near = {"a": [told("a", 3, RISES)], "b": [told("b", 3, RISES, hits=93)]}
+    assert compared.gap(near) == (
+        "The highest and the lowest test accuracy of the recipes are 3.0 points apart (95 % "
+        "interval -5.1 to 11.2, on 100 images): no difference beyond chance."
+    )
+    far = {**near, "b": [told("b", 3, RISES, hits=30)]}
+    assert compared.gap(far).endswith("on 100 images): more than chance explains.")
+    assert compared.gap({"a": near["a"], f"a{compared.WRONG}": far["b"]}) == ""
+
+
+def pictured():
+    """The recipes of cats and dogs, with both pixel ranges, of two seeds."""
+    more = {
+        "about": "begins at epoch 13 with b's weights of epoch 4",
+        "choice": "the best of 12 by val_loss",
+    }
+    names = ("a. head on features extracted once", "c. after b, block7 and top unfrozen")
+    return {
+        f"{name}{suffix}": [
+            told(name, 3, [v * times for v in RISES], seed=seed, hits=90 + seed, **more)
+            for seed in (0, 1)
+        ]
+        for suffix, times in (("", 1.0), (compared.WRONG, 100.0))
+        for name in names
+    }
+
+
+def test_the_picture_says_what_its_numbers_mean_and_which_weights_were_scored():
+    figure = compared_picture(pictured(), "two: efficientnet_lite0 at 64 px")
+    assert_readable(figure)
+    texts = all_text(figure)
+    assert (
+        "a. head on features extracted once: test 90.5% ± 0.5% (83.2% to 94.8%)\n"
+        "○ 0.6000 at epoch 4, the best of 12 by val_loss; overfitting since epoch 5, after these "
+        "weights\nbegins at epoch 13 with b's weights of epoch 4"
+    ) in texts
+    assert not any("…" in text for text in texts)
+    below = " ".join(texts)
+    assert "± is half of the range over 2 seeds" in below
+    assert "no difference beyond chance" in below
+    one = {name: some[:1] for name, some in pictured().items()}
+    assert "±" not in " ".join(all_text(compared_picture(one, "two")))
 
 
 def test_the_best_model_is_as_it_was_when_it_was_scored():

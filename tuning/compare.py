@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from command_line import exit_status, image_directory, number_from, output_folder
-from compared import WRONG, print_cost, print_table, print_weights, write_table
+from compared import WRONG, gap, overfitting, print_cost, print_table, print_weights, write_table
 from compared_picture import compared_picture
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ def _settings(args: argparse.Namespace, preset: Preset, backbone: "FrozenBackbon
 def _told(outcome: "Outcome") -> str:
     test = f", test {outcome.test.accuracy:.1%}" if outcome.test else ""
     told = f"validation {outcome.valid.accuracy:.1%}{test}, {outcome.seconds:.0f} s"
-    return f"{told}; {outcome.weights}"
+    return f"{told}; {outcome.weights}; {outcome.told}"
 
 
 def _report(output: Path, ran: _Ran, data: "ImageFolder", title: str) -> None:
@@ -269,6 +269,7 @@ def _report(output: Path, ran: _Ran, data: "ImageFolder", title: str) -> None:
     save_figure(compared_picture(by_recipe, title), output / "compare.png")
     print_table(by_recipe)
     print_weights(by_recipe)
+    print(" ".join(filter(None, (gap(by_recipe), overfitting(by_recipe)))))
     print_cost(by_recipe)
     print(f"Curves (seed 0): {output / 'compare.png'}")
     split = data.valid if data.test is None else data.test

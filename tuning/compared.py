@@ -3,7 +3,7 @@
 import csv
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,17 +11,15 @@ if TYPE_CHECKING:
     from recipes import Outcome
     from scores import Score
 
+    from keras_transfer.intervals import Estimate
+
 WRONG = ", wrong pixel range"  # behind the name of a recipe
 
 
 def accuracy(outcomes: Sequence["Outcome"]) -> str:
-    """The accuracy on the test images; on the validation images where there are no others."""
-    test = [outcome.test.accuracy for outcome in outcomes if outcome.test]
-    return (
-        f"test {_spread(test)}"
-        if test
-        else f"valid {_spread([o.valid.accuracy for o in outcomes])}"
-    )
+    """The accuracy and its interval, of the test images or, where there are none, of validation."""
+    scores = _scores(outcomes)
+    return f"{_kind(outcomes)} {_spread([s.accuracy for s in scores])} ({_interval(scores)})"
 
 
 def print_table(by_recipe: dict[str, list["Outcome"]]) -> None:
@@ -48,10 +46,10 @@ def print_table(by_recipe: dict[str, list["Outcome"]]) -> None:
 
 
 def print_weights(by_recipe: dict[str, list["Outcome"]]) -> None:
-    """Says which epoch's weights were scored, for each recipe and seed."""
+    """Says which epoch's weights were scored, and what the losses tell, for each training."""
     for name, outcomes in by_recipe.items():
         about = f" ({outcomes[0].about})" if outcomes[0].about else ""
-        scored = "; ".join(dict.fromkeys(one.weights for one in outcomes))
+        scored = "; ".join(f"{one.weights} ({one.told})" for one in outcomes)
         print(f"{name}{about}: {scored}")
 
 
@@ -68,13 +66,10 @@ def print_cost(by_recipe: dict[str, list["Outcome"]]) -> None:
 
 def cost(kind: str, right: Sequence["Score"], wrong: Sequence["Score"]) -> str:
     """A sentence on two means over the seeds, which are of the same images."""
-    from keras_transfer.intervals import difference, wilson
+    from keras_transfer.intervals import difference
 
     images = right[0].images
-    before, after = (
-        wilson(statistics.fmean(score.correct for score in scores), images)
-        for scores in (right, wrong)
-    )
+    before, after = _mean(right), _mean(wrong)
     cost = difference(before, after)
     became = f"{kind} accuracy {before.value:.1%} became {after.value:.1%}"
     interval = f"95 % interval {100 * cost.low:.1f} to {100 * cost.high:.1f} points"
@@ -95,6 +90,65 @@ def cost(kind: str, right: Sequence["Score"], wrong: Sequence["Score"]) -> str:
     )
 
 
+def overfitting(by_recipe: Mapping[str, Sequence["Outcome"]]) -> str:
+    """Says where overfitting was seen, and whether the weights that were scored have it."""
+    recipes = _right(by_recipe)
+    outcomes = [one for some in recipes.values() for one in some]
+    seen = sum(one.diagnosis.kind == "overfitting" for one in outcomes)
+    if not seen:
+        return f"No overfitting was seen in this run, in none of {len(outcomes)} trainings."
+    late = [
+        f"{name} ({count} of {len(some)})"
+        for name, some in recipes.items()
+        if (count := sum(one.is_overfitted for one in some))
+    ]
+    of_scored = f"of an overfitted epoch in {', '.join(late)}" if late else "of epochs before it"
+    return (
+        f"Overfitting was seen in {seen} of {len(outcomes)} trainings; the weights that were "
+        f"scored are {of_scored}."
+    )
+
+
+def gap(by_recipe: Mapping[str, Sequence["Outcome"]]) -> str:
+    """Says whether chance explains how far the recipes are apart, if there are several."""
+    from keras_transfer.intervals import difference
+
+    recipes = _right(by_recipe)
+    scores = {name: _scores(some) for name, some in recipes.items()}
+    means = sorted((_mean(some) for some in scores.values()), key=lambda mean: mean.value)
+    if len(means) < 2:
+        return ""
+    kind, images = _kind(*recipes.values()), next(iter(scores.values()))[0].images
+    apart = difference(means[-1], means[0])
+    verdict = "more than chance explains" if apart.low > 0 else "no difference beyond chance"
+    return (
+        f"The highest and the lowest {kind} accuracy of the recipes are {100 * apart.value:.1f} "
+        f"points apart (95 % interval {100 * apart.low:.1f} to {100 * apart.high:.1f}, on {images} "
+        f"images): {verdict}."
+    )
+
+
+def _right(by_recipe: Mapping[str, Sequence["Outcome"]]) -> dict[str, Sequence["Outcome"]]:
+    """The recipes with the right pixel range."""
+    return {name: some for name, some in by_recipe.items() if not name.endswith(WRONG)}
+
+
+def _kind(*several: Sequence["Outcome"]) -> str:
+    return "test" if all(one.test for some in several for one in some) else "valid"
+
+
+def _scores(outcomes: Sequence["Outcome"]) -> list["Score"]:
+    """On the test images; on the validation images where there are no others."""
+    return [one.test or one.valid for one in outcomes]
+
+
+def _mean(scores: Sequence["Score"]) -> "Estimate":
+    """The mean over the seeds; of exact hits: if rounded, its interval might not hold it."""
+    from keras_transfer.intervals import wilson
+
+    return wilson(statistics.fmean(score.correct for score in scores), scores[0].images)
+
+
 def _spread(values: Sequence[float]) -> str:
     if not values:
         return ""
@@ -103,12 +157,9 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _interval(scores: Sequence["Score"]) -> str:
-    """The interval of the mean, of exact hits: rounded to whole images it would not hold it."""
-    from keras_transfer.intervals import wilson
-
     if not scores:
         return ""
-    mean = wilson(statistics.fmean(score.correct for score in scores), scores[0].images)
+    mean = _mean(scores)
     return f"{mean.low:.1%} to {mean.high:.1%}"
 
 
@@ -119,9 +170,9 @@ def write_table(by_recipe: dict[str, list["Outcome"]], path: Path) -> None:
     with written_whole(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         columns = ("recipe", "seed", "valid_accuracy", "test_accuracy", "seconds", "trainable")
-        writer.writerow((*columns, "epochs", "scored_epoch"))
+        writer.writerow((*columns, "epochs", "scored_epoch", "diagnosis"))
         for outcome in (o for of_recipe in by_recipe.values() for o in of_recipe):
             test = outcome.test.accuracy if outcome.test else ""
             facts = (outcome.valid.accuracy, test, round(outcome.seconds, 1), outcome.trainable)
-            epochs = (len(outcome.plotter.epochs), outcome.scored + 1)
+            epochs = (len(outcome.plotter.epochs), outcome.scored + 1, outcome.told)
             writer.writerow((outcome.recipe, outcome.seed, *facts, *epochs))

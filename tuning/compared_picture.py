@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from compared import accuracy
+from compared import accuracy, gap, overfitting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +29,23 @@ def compared_picture(by_recipe: Mapping[str, Sequence["Outcome"]], title: str) -
         kept={name: one.scored for name, one in firsts.items()},
         notes={name: _note(one) for name, one in firsts.items()},
         title=title,
+        footnotes=[_reading(next(iter(by_recipe.values()))), *filter(None, _found(by_recipe))],
+    )
+
+
+def _found(by_recipe: Mapping[str, Sequence["Outcome"]]) -> tuple[str, str]:
+    return gap(by_recipe), overfitting(by_recipe)
+
+
+def _reading(outcomes: Sequence["Outcome"]) -> str:
+    """What the numbers of the legend mean."""
+    first = outcomes[0]
+    images = f"{first.test.images} test" if first.test else f"{first.valid.images} validation"
+    if len(outcomes) == 1:
+        return f"In brackets the 95 % interval (Wilson) of the accuracy, on {images} images."
+    return (
+        f"± is half of the range over {len(outcomes)} seeds, in brackets the 95 % interval "
+        f"(Wilson) of their mean, on {images} images; curves and epochs are of the first seed."
     )
 
 
@@ -39,4 +56,4 @@ def _without_rates(outcome: "Outcome") -> dict[str, list[float]]:
 
 
 def _note(outcome: "Outcome") -> str:
-    return "\n".join(filter(None, (outcome.choice, outcome.about)))
+    return "\n".join(filter(None, (f"{outcome.choice}; {outcome.told}", outcome.about)))

@@ -18,6 +18,7 @@ from keras_transfer import (
     Phase,
     TransferModel,
 )
+from keras_transfer.plots import Diagnosis, diagnose
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,23 @@ class Outcome:
     def weights(self) -> str:
         """Which weights were scored, in words."""
         return f"weights of epoch {self.scored + 1}, {self.choice}"
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """What its losses tell."""
+        return diagnose(self.plotter.history, self.plotter.epochs)
+
+    @property
+    def is_overfitted(self) -> bool:
+        """Whether the weights that were scored are of an epoch in which it overfits."""
+        since = self.diagnosis.epoch if self.diagnosis.kind == "overfitting" else None
+        return since is not None and self.scored > since
+
+    @property
+    def told(self) -> str:
+        """What its losses tell, in words, and whether that is so of the weights scored."""
+        later = self.diagnosis.kind == "overfitting" and not self.is_overfitted
+        return self.diagnosis.sentence + (", after these weights" if later else "")
 
 
 @dataclass(frozen=True)
@@ -196,7 +214,11 @@ def end_to_end(bench: Bench) -> Iterator[Outcome]:
     bench, model = bench.begin()
     data = bench.data
     run.fit(model, data.train, data.valid, epochs=settings.epochs)
-    yield bench.outcome("b. same head on the frozen backbone", run, model, _count(model))
+    how = "in each epoch anew" if bench.cache is None else "once, and kept"
+    same = (
+        f"the frozen part is computed {how}; either way it gives what a. extracts: the same curve"
+    )
+    yield bench.outcome("b. same head on the frozen backbone", run, model, _count(model), same)
 
     top = model.backbone.select(settings.top)
     phase = Phase(
@@ -205,7 +227,7 @@ def end_to_end(bench: Bench) -> Iterator[Outcome]:
         learning_rate=settings.fine_tuning_rate,
         optimizer=keras.optimizers.RMSprop(settings.fine_tuning_rate),
     )
-    start = f"starts from b's weights of epoch {run.kept + 1}"
+    start = f"begins at epoch {settings.epochs + 1} with b's weights of epoch {run.kept + 1}"
     run = _Run(settings.epochs)
     run.callbacks.append(BlockUnfreezer([phase]))
     run.fit(
