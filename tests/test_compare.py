@@ -239,6 +239,14 @@ def test_the_weights_that_are_scored_are_those_of_the_epoch_that_is_told(
         assert outcome.weights.endswith(", the best of 7 by val_loss")
 
 
+def test_a_run_that_was_ended_early_says_so():
+    stop = keras.callbacks.EarlyStopping("val_loss", restore_best_weights=True)
+    run = recipes._Run(9, stop)
+    run.plotter.epochs, stop.best_epoch, stop.stopped_epoch = list(range(6)), 2, 5
+    assert run.kept == 2
+    assert run.choice == "restored when EarlyStopping ended it at epoch 6"
+
+
 FALLS = [0.9, 0.7, 0.6, 0.5, 0.45, 0.4, 0.36, 0.33, 0.31, 0.29, 0.27, 0.25]
 RISES = [0.9, 0.75, 0.65, 0.6, 0.62, 0.66, 0.7, 0.75, 0.8, 0.86, 0.92, 0.99]
 

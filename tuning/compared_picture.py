@@ -42,8 +42,12 @@ def _reading(outcomes: Sequence["Outcome"]) -> str:
     first = outcomes[0]
     images = f"{first.test.images} test" if first.test else f"{first.valid.images} validation"
     if len(outcomes) == 1:
-        return f"In brackets the 95 % interval (Wilson) of the accuracy, on {images} images."
+        return (
+            "Accuracies are of the weights of the ringed epochs, in brackets their 95 % interval "
+            f"(Wilson), on {images} images."
+        )
     return (
+        "Accuracies are of the weights of the ringed epochs, and means over the seeds: "
         f"± is half of the range over {len(outcomes)} seeds, in brackets the 95 % interval "
         f"(Wilson) of their mean, on {images} images; curves and epochs are of the first seed."
     )
