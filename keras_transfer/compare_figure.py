@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,8 @@ from keras_transfer.curve_facts import (
     text_of,
 )
 from keras_transfer.figure_layout import Entry, arrange, header, panel_grid, title_panel
-from keras_transfer.figure_style import CROSS, INK, PALE, RING, RUN_LINES, figure_style
-from keras_transfer.panel_parts import draw_curve, draw_rate, epoch_axes, log_rates, ring
+from keras_transfer.figure_style import CROSS, DASHES, INK, PALE, RING, RUN_LINES, figure_style
+from keras_transfer.panel_parts import draw_curve, draw_rate, epoch_axes, log_above, log_rates, ring
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _THIN: dict[str, Any] = {"linewidth": 1.0, "markersize": 2.5}
 _THICK: dict[str, Any] = {"linewidth": 2.4}
 _RATE = "learning_rate"
+_FLATTENS = 8.0  # times as high as another run: that one would look flat
 _FEW = 8  # of more points, dots would hide what shows through the gaps of a dashed line
 
 
@@ -41,6 +43,12 @@ class _Run:
     line: Mapping[str, Any]
     curves: Mapping[str, Curve]
     best: Best | None
+    kept: Best | None  # what is ringed in its place
+    note: str = ""
+
+    @property
+    def ringed(self) -> Best | None:
+        return self.kept or self.best
 
 
 def compare_figure(
@@ -50,6 +58,9 @@ def compare_figure(
     monitor: str = "val_loss",
     mode: Mode = "auto",
     title: str | None = None,
+    kept: Mapping[str, int] | None = None,
+    notes: Mapping[str, str] | None = None,
+    footnotes: Sequence[str] = (),
 ) -> Figure:
     """Draws several runs in the same panels, each in its own colour.
 
@@ -63,13 +74,18 @@ def compare_figure(
             `"loss"` where no run logged it.
         mode: See `history_figure`. Default `"auto"`.
         title: Default: which run is the best, and when.
+        kept: For runs by name, the epoch whose weights were kept, counted from 0; it is ringed in
+            the place of the best. Default: none.
+        notes: For runs by name, what the legend says under the name of the epoch that is ringed; a
+            note may have several lines. Default: nothing.
+        footnotes: Sentences below the panels, broken into lines that fit. Default: none.
 
     Returns:
         A figure that no pyplot knows of.
 
     Raises:
         ValueError: If there is no run or more than can be told apart, a run has nothing to draw,
-            or no run logged `monitor`.
+            no run logged `monitor`, or it was not logged in an epoch that was `kept`.
 
     Example:
         >>> figure = compare_figure(
@@ -89,7 +105,7 @@ def compare_figure(
     epochs = epochs or {
         name: range(max(map(len, logs.values()), default=0)) for name, logs in histories.items()
     }
-    runs = _runs(histories, epochs, monitor, mode)
+    runs = _runs(histories, epochs, monitor, mode, kept or {}, notes or {})
     keys = list(dict.fromkeys(key for run in runs for key in run.curves))
     names = metric_names(keys) + [_RATE] * (_RATE in keys)
     with figure_style():
@@ -97,29 +113,52 @@ def compare_figure(
         for ax, name in zip(panels, names, strict=True):
             for run in runs:
                 _draw_run(ax, name, run)
+        heights = {
+            name: f"logarithmic above {text_of(height)}"
+            for ax, name in zip(panels, names, strict=True)
+            if name.endswith("loss") and (height := _make_room(ax, name, runs))
+        }
         epoch_axes(panels, {epoch for name in histories for epoch in epochs[name]})
         if _RATE in keys:
             log_rates(panels[-1], [run.curves[_RATE] for run in runs if _RATE in run.curves])
-        header(figure, title or _title(runs, mode), _entries(runs))
+        header(figure, title or _title(runs, mode), _entries(runs), footnotes)
         arrange(figure)
         for ax, name in zip(panels, names, strict=True):
-            title_panel(ax, "learning rate" if name == _RATE else name)
+            title_panel(ax, "learning rate" if name == _RATE else name, heights.get(name, ""))
     return figure
 
 
 def _runs(
-    histories: Mapping[str, Logs], epochs: Mapping[str, Sequence[int]], monitor: str, mode: Mode
+    histories: Mapping[str, Logs],
+    epochs: Mapping[str, Sequence[int]],
+    monitor: str,
+    mode: Mode,
+    kept: Mapping[str, int],
+    notes: Mapping[str, str],
 ) -> list[_Run]:
     curves = {name: _curves(name, logs, epochs[name]) for name, logs in histories.items()}
     key = monitored_log(monitor, [key for own in curves.values() for key in own])
-    bests = {
-        name: best_epoch(logs, epochs[name], key, mode) if key and key in logs else None
-        for name, logs in histories.items()
-    }
-    return [
-        _Run(name, line, curves[name], bests[name])
-        for name, line in zip(histories, RUN_LINES, strict=False)
-    ]
+    runs = []
+    for (name, logs), style in zip(histories.items(), RUN_LINES, strict=False):
+        line = {**style, "zorder": 2 + DASHES.index(style["linestyle"]) / 100}
+        best = own = None
+        if key and key in logs:
+            best = best_epoch(logs, epochs[name], key, mode)
+            if name in kept:
+                own = _at(name, curves[name][key], kept[name])
+        runs.append(_Run(name, line, curves[name], best, own, notes.get(name, "")))
+    return runs
+
+
+def _at(name: str, curve: Curve, epoch: int) -> Best | None:
+    """The point of an epoch, if it can be drawn."""
+    if epoch + 1 not in curve.x:
+        raise ValueError(
+            f"kept[{name!r}] is {epoch}, and {curve.key} was not logged in that epoch. Expected "
+            f"one from {curve.x[0] - 1} to {curve.x[-1] - 1}, counted from 0."
+        )
+    value = curve.at(epoch + 1)
+    return None if math.isnan(value) else Best(curve.key, epoch, value)
 
 
 def _curves(name: str, logs: Logs, epochs: Sequence[int]) -> dict[str, Curve]:
@@ -139,8 +178,27 @@ def _draw_run(axes: Axes, name: str, run: _Run) -> None:
         if key in run.curves:
             dots = {"marker": ""} if len(run.curves[key].x) > _FEW else {}
             draw_curve(axes, run.curves[key], **run.line, **width, **dots)
-    if run.best is not None and run.best.key.removeprefix("val_") == name:
-        ring(axes, run.best.epoch + 1, run.best.value, run.line["color"])
+    if run.ringed is not None and run.ringed.key.removeprefix("val_") == name:
+        ring(axes, run.ringed.epoch + 1, run.ringed.value, run.line["color"])
+
+
+def _make_room(axes: Axes, name: str, runs: Sequence[_Run]) -> float | None:
+    """Where a run is so high that the others would be one flat line, puts it on a log scale.
+
+    Returns:
+        Where that scale begins: above all runs that are not so high; None where there are none.
+    """
+    drawn = [
+        [y for key in (name, f"val_{name}") if key in run.curves for y in run.curves[key].y]
+        for run in runs
+    ]
+    finite = [[y for y in values if not math.isnan(y)] for values in drawn]
+    peaks = [max(map(abs, values)) for values in finite if any(values)]
+    low = [peak for peak in peaks if peak <= _FLATTENS * min(peaks)]
+    if len(low) == len(peaks):
+        return None
+    log_above(axes, max(low), [y for values in finite for y in values])
+    return max(low)
 
 
 def _title(runs: Sequence[_Run], mode: Mode) -> str:
@@ -157,18 +215,25 @@ def _best_text(best: Best) -> str:
     return f"{text_of(best.value)} at epoch {best.epoch + 1}"
 
 
+def _named(run: _Run) -> str:
+    """The name, and the epoch that is ringed; with a note that is a line of its own."""
+    ringed = f"○ {_best_text(run.ringed)}" if run.ringed else ""
+    if not run.note:
+        return "  ".join(filter(None, (run.name, ringed)))
+    return f"{run.name}\n" + ", ".join(filter(None, (ringed, run.note)))
+
+
 def _entries(runs: Sequence[_Run]) -> list[Entry]:
     """The legend: the runs with their best epochs, then what widths, rings and crosses mean."""
-    entries: list[Entry] = [
-        (run.name + (f"  ○ {_best_text(run.best)}" if run.best else ""), {**run.line, **_THICK})
-        for run in runs
-    ]
+    entries: list[Entry] = [(_named(run), {**run.line, **_THICK}) for run in runs]
     keys = {key for run in runs for key in run.curves if not is_rate(key)}
     if validated := {key for key in keys if key.startswith("val_")}:
         entries.append(("validation", {"color": PALE, **_THICK}))
         if keys - validated:
             entries.append(("training", {"color": PALE, "linewidth": 1.0}))
-    if best := next((run.best for run in runs if run.best), None):
+    if any(run.kept for run in runs):
+        entries.append(("epoch whose weights were kept", {"color": PALE, **RING}))
+    if best := next((run.best for run in runs if run.best and not run.kept), None):
         entries.append((f"best epoch by {best.key}", {"color": PALE, **RING}))
     if any(curve.lost for run in runs for curve in run.curves.values()):
         entries.append(("not finite", {"color": INK, **CROSS}))

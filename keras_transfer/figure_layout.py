@@ -11,7 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_transfer.figure_style import DPI, FONT, INK
+import numpy as np
+
+from keras_transfer.figure_style import DPI, FONT, GREY, INK, SMALL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 Entry = tuple[str, Mapping[str, Any]]  # of a legend: a name, and the look of its line
 
 _MARGIN = 9.0  # points between the figure's edge and its title, and between title and legend
-_TITLE, _ROW = 16.0, 14.0  # points, height of the title and of one row of the legend
+# Points, height of the title, of one row of the legend, and of one line of the footnotes.
+_TITLE, _ROW, _NOTE = 16.0, 14.0, 12.0
+_CLOSE = 0.8  # of a row: what each further line of a name adds
 
 
 def blank_figure(width: float, height: float, **settings: Any) -> Figure:
@@ -164,23 +168,54 @@ def _shared_start(texts: Sequence[str]) -> str:
     return first[:size]
 
 
-def header(figure: Figure, title: str, entries: Sequence[Entry]) -> None:
-    """Puts the title and, under it, one legend for all panels above the panels."""
+def header(
+    figure: Figure, title: str, entries: Sequence[Entry], footnotes: Sequence[str] = ()
+) -> None:
+    """Puts the title and one legend for all panels above the panels, footnotes below them.
+
+    A name in the legend may have several lines. The first is cut where it does not fit; the others,
+    and footnotes, are broken between words.
+    """
     width, height = (float(inches) * 72 for inches in figure.get_size_inches())
     room = width - 2 * _MARGIN
     title, size = fit_text(figure, title, room, 13, "bold")
-    names = fit_names(figure, [name for name, _ in entries], room - 50, 9)
-    slot = max(text_width(figure, name, 9) for name in names) + 48
-    columns = max(1, min(len(names), int(room // slot)))
-    rows = math.ceil(len(names) / columns)
+    parts = [name.split("\n") for name, _ in entries]
+    firsts = fit_names(figure, [first for first, *_ in parts], room - 50, 9)
+    lines = [
+        [first, *(line for one in more for line in wrapped(figure, one, room - 50, 9))]
+        for first, (_, *more) in zip(firsts, parts, strict=True)
+    ]
+    slot = max(text_width(figure, line, 9) for of_name in lines for line in of_name) + 48
+    columns = max(1, min(len(lines), int(room // slot)))
+    high = [1 + _CLOSE * (len(of_name) - 1) for of_name in lines]
+    rows = max(float(part.sum()) for part in np.array_split(high, columns))
+    notes = [line for note in footnotes for line in wrapped(figure, note, room, SMALL)]
     above = _MARGIN + _TITLE + _MARGIN
-    total = height + _ROW * (rows - 1)  # more rows make the figure taller
+    below = _NOTE * len(notes) + _MARGIN if notes else 0.0
+    total = height + _ROW * (rows - 1) + below  # more rows make the figure taller
     left = _MARGIN / width
     figure.set_size_inches(width / 72, total / 72)
     figure.text(left, 1 - _MARGIN / total, title, size=size, weight="bold", ha="left", va="top")
+    for row, note in enumerate(reversed(notes)):
+        bottom = (_MARGIN / 2 + _NOTE * row) / total
+        figure.text(left, bottom, note, size=SMALL, color=GREY, ha="left", va="bottom")
+    names = ["\n".join(of_name) for of_name in lines]
     _legend(figure, names, entries, columns, (left, 1 - above / total))
     layout: Any = figure.get_layout_engine()
-    layout.set(rect=(0, 0, 1, 1 - (above + _ROW * rows) / total))
+    panels = 1 - (above + _ROW * rows + below) / total
+    layout.set(rect=(0, below / total, 1, panels))
+
+
+def wrapped(figure: Figure, text: str, room: float, size: float) -> list[str]:
+    """The lines of a text that is broken between words, none wider than `room` points."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(figure, longer, size) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(fit_text(figure, word, room, size, least=size)[0])
+    return lines
 
 
 def _legend(

@@ -12,10 +12,18 @@ from typing import Any
 BLUE, VERMILLION = "#0072B2", "#D55E00"
 INK, GREY, PALE, FAINT = "#202124", "#5F6368", "#9AA0A6", "#B4B9BF"
 _COLORS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_DASHES = ("-", "--", ":", "-.")
+# From what leaves no gap to what leaves the most: drawn in this order, none hides another.
+DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (4.5, 1.3)),
+    (0, (4, 1.4, 1, 1.4)),
+    (0, (2.4, 1.6)),
+    (0, (3, 1.4, 1, 1.4, 1, 1.4)),
+    (0, (1, 1.65)),
+)
 # All pairs; neighbours differ in both, so that a line shows through the gaps of an equal one.
 RUN_LINES: tuple[dict[str, Any], ...] = tuple(
-    {"color": _COLORS[i % 6], "linestyle": _DASHES[(i + i // 12) % 4]} for i in range(24)
+    {"color": _COLORS[i % 6], "linestyle": DASHES[(i + i // 6) % 6]} for i in range(24)
 )
 RING: dict[str, Any] = {
     "marker": "o",

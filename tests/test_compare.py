@@ -4,16 +4,20 @@ import shutil
 from types import SimpleNamespace
 
 import compare
+import compared
 import keras
 import numpy as np
 import pytest
 import recipes
+from compared_picture import compared_picture
 from conftest import tiny_network
 from hub_modules import save_reusable
 from PIL import Image
 from scores import score
+from test_plots import all_text, assert_readable
 
 from keras_transfer import FeatureCache, FrozenBackbone, image_folder
+from keras_transfer.intervals import wilson
 
 QUICK = ("--epochs", "2", "--image-size", "32", "--seeds", "1")
 
@@ -74,6 +78,9 @@ def test_feature_extraction_is_compared_with_fine_tuning(photos, tmp_path, capsy
     out = capsys.readouterr().out
     assert "In the place of vgg16, efficientnet_lite0: " in out
     assert "95 % interval" in out
+    assert re.search(
+        r"^c\. after.* \(begins at epoch 3 with b's weights of epoch \d\): weights of", out, re.M
+    )
 
 
 def test_the_wrong_pixel_range_is_that_of_the_originals(monkeypatch):
@@ -125,6 +132,16 @@ def test_an_interrupted_comparison_reports_what_it_has(photos, module, tmp_path,
     assert not (tmp_path / "again").exists()
 
 
+def test_a_crash_loses_one_training_at_most(photos, module, tmp_path, monkeypatch):
+    def crashed(bench):
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(recipes, "cured", crashed)
+    with pytest.raises(MemoryError, match="no memory"):
+        compare.main(small(photos, module, tmp_path / "run"))
+    assert [row["recipe"] for row in table(tmp_path / "run")] == ["Dense(6) alone"]
+
+
 def test_the_seeds_of_a_recipe_share_what_was_extracted_once(photos, module):
     data, cache = image_folder(photos, image_size=32), FeatureCache(verbose=False)
     settings = recipes.Settings(epochs=1)
@@ -157,19 +174,151 @@ def test_the_same_seed_sees_the_same_order_whatever_was_run_before(photos):
 
 
 def test_what_the_wrong_pixel_range_costs_is_said_where_chance_does_not_explain_it():
-    few = compare._cost("test", [score(3, 12)], [score(5, 12)])
+    few = compared.cost("test", [score(3, 12)], [score(5, 12)])
     assert few == (
         "with the wrong pixel range test accuracy 25.0% became 41.7%, and on 12 images no "
         "difference beyond chance is seen (95 % interval -47.6 to 19.3 points lost)"
     )
-    assert "no difference beyond chance" in compare._cost("test", [score(9, 12)], [score(9, 12)])
-    lost = compare._cost("valid", [score(90, 100), score(92, 100)], [score(50, 100)] * 2)
+    assert "no difference beyond chance" in compared.cost("test", [score(9, 12)], [score(9, 12)])
+    lost = compared.cost("valid", [score(90, 100), score(92, 100)], [score(50, 100)] * 2)
     assert lost == (
         "the wrong pixel range costs 41.0 points (95 % interval 29.0 to 51.5 points, on 100 "
         "images): valid accuracy 91.0% became 50.0%"
     )
-    won = compare._cost("test", [score(50, 100)], [score(91, 100)])
+    won = compared.cost("test", [score(50, 100)], [score(91, 100)])
     assert "gains 41.0 points (95 % interval 29.0 to 51.5 points, " in won
+
+
+def test_the_interval_is_that_of_the_exact_mean_over_the_seeds():
+    scores = [score(13, 18), score(12, 18)]
+    mean = wilson(12.5, 18)
+    assert compared._interval(scores) == f"{mean.low:.1%} to {mean.high:.1%}"
+    assert compared._interval([score(10, 12), score(11, 12)]) != compared._interval([score(10, 12)])
+    assert compared._interval([]) == ""
+
+
+@pytest.fixture
+def bench(photos):
+    data = image_folder(photos, image_size=24, batch_size=8)
+
+    def make():
+        return FrozenBackbone(tiny_network(), preprocessing="tf", pooling="flatten")
+
+    return recipes.Bench(data, make, recipes.Settings(hidden=4, rate=0.3, epochs=7), 0, None)
+
+
+def weights_by_epoch(monkeypatch):
+    """What the models of the recipes had for weights at the end of each epoch."""
+    seen = {}
+
+    class Noted(recipes.HistoryPlotter):
+        def on_epoch_end(self, epoch, logs=None):
+            super().on_epoch_end(epoch, logs)
+            seen[epoch] = self.model.get_weights()
+
+    monkeypatch.setattr(recipes, "HistoryPlotter", Noted)
+    return seen
+
+
+@pytest.mark.parametrize("recipe", ["end_to_end", "overfitting", "cured"])
+def test_the_weights_that_are_scored_are_those_of_the_epoch_that_is_told(
+    recipe, bench, monkeypatch
+):
+    seen = weights_by_epoch(monkeypatch)
+    for outcome in getattr(recipes, recipe)(bench):
+        for one, other in zip(outcome.model.get_weights(), seen[outcome.scored], strict=True):
+            np.testing.assert_array_equal(one, other)
+        losses = outcome.plotter.history["val_loss"]
+        assert outcome.val_loss == losses[outcome.plotter.epochs.index(outcome.scored)]
+        if recipe == "overfitting":
+            assert outcome.weights == "weights of epoch 7, the last of 7"
+        elif recipe == "end_to_end":
+            assert outcome.val_loss == min(losses)
+    if recipe == "end_to_end":
+        assert outcome.about.startswith("begins at epoch 8 with b's weights of epoch ")
+        assert outcome.weights.endswith(", the best of 7 by val_loss")
+
+
+def test_a_run_that_was_ended_early_says_so():
+    stop = keras.callbacks.EarlyStopping("val_loss", restore_best_weights=True)
+    run = recipes._Run(9, stop)
+    run.plotter.epochs, stop.best_epoch, stop.stopped_epoch = list(range(6)), 2, 5
+    assert run.kept == 2
+    assert run.choice == "restored when EarlyStopping ended it at epoch 6"
+
+
+FALLS = [0.9, 0.7, 0.6, 0.5, 0.45, 0.4, 0.36, 0.33, 0.31, 0.29, 0.27, 0.25]
+RISES = [0.9, 0.75, 0.65, 0.6, 0.62, 0.66, 0.7, 0.75, 0.8, 0.86, 0.92, 0.99]
+
+
+def told(recipe, scored, valid, *, hits=90, seed=0, choice="", about=""):
+    """An outcome with some validation losses."""
+    logs = {"loss": FALLS[: len(valid)], "val_loss": valid, "accuracy": FALLS[: len(valid)]}
+    plotter = SimpleNamespace(history=logs, epochs=list(range(len(valid))))
+    scores = (score(45, 50), score(hits, 100))
+    return recipes.Outcome(recipe, seed, *scores, 1.0, 1, plotter, scored, choice, about, None)
+
+
+def test_overfitting_is_told_and_whether_the_weights_that_are_scored_have_it():
+    late, kept = told("alone", 11, RISES), told("cured", 3, RISES[:9])
+    assert late.told == "overfitting since epoch 5"
+    assert kept.told == "overfitting since epoch 5, after these weights"
+    said = compared.overfitting({"alone": [late, late], "cured": [kept]})
+    assert said == (
+        "Overfitting was seen in 3 of 3 trainings; the weights that were scored are of an "
+        "overfitted epoch in alone (2 of 2)."
+    )
+    assert compared.overfitting({"cured": [kept]}).endswith("are of epochs before it.")
+    falls = told("alone", 11, FALLS)
+    wrong = {f"alone{compared.WRONG}": [late]}
+    assert compared.overfitting({"alone": [falls], **wrong}) == (
+        "No overfitting was seen in this run, in none of 1 trainings."
+    )
+
+
+def test_whether_chance_explains_how_far_recipes_are_apart_is_said():
+    near = {"a": [told("a", 3, RISES)], "b": [told("b", 3, RISES, hits=93)]}
+    assert compared.gap(near) == (
+        "The highest and the lowest test accuracy of the recipes are 3.0 points apart (95 % "
+        "interval -5.1 to 11.2, on 100 images): no difference beyond chance."
+    )
+    far = {**near, "b": [told("b", 3, RISES, hits=30)]}
+    assert compared.gap(far).endswith("on 100 images): more than chance explains.")
+    assert compared.gap({"a": near["a"], f"a{compared.WRONG}": far["b"]}) == ""
+
+
+def pictured():
+    """The recipes of cats and dogs, with both pixel ranges, of two seeds."""
+    more = {
+        "about": "begins at epoch 13 with b's weights of epoch 4",
+        "choice": "the best of 12 by val_loss",
+    }
+    names = ("a. head on features extracted once", "c. after b, block7 and top unfrozen")
+    return {
+        f"{name}{suffix}": [
+            told(name, 3, [v * times for v in RISES], seed=seed, hits=90 + seed, **more)
+            for seed in (0, 1)
+        ]
+        for suffix, times in (("", 1.0), (compared.WRONG, 100.0))
+        for name in names
+    }
+
+
+def test_the_picture_says_what_its_numbers_mean_and_which_weights_were_scored():
+    figure = compared_picture(pictured(), "two: efficientnet_lite0 at 64 px")
+    assert_readable(figure)
+    texts = all_text(figure)
+    assert (
+        "a. head on features extracted once: test 90.5% ± 0.5% (83.2% to 94.8%)\n"
+        "○ 0.6000 at epoch 4, the best of 12 by val_loss; overfitting since epoch 5, after these "
+        "weights\nbegins at epoch 13 with b's weights of epoch 4"
+    ) in texts
+    assert not any("…" in text for text in texts)
+    below = " ".join(texts)
+    assert "± is half of the range over 2 seeds" in below
+    assert "no difference beyond chance" in below
+    one = {name: some[:1] for name, some in pictured().items()}
+    assert "±" not in " ".join(all_text(compared_picture(one, "two")))
 
 
 def test_the_best_model_is_as_it_was_when_it_was_scored():
@@ -184,9 +333,9 @@ def test_the_best_model_is_as_it_was_when_it_was_scored():
             (self.value,) = weights
 
     def outcome(recipe, accuracy, loss, model):
-        plotter = SimpleNamespace(history={"val_loss": [9.0, loss]})
+        plotter = SimpleNamespace(history={"val_loss": [0.01, loss]}, epochs=[0, 1])
         valid = SimpleNamespace(accuracy=accuracy)
-        return recipes.Outcome(recipe, 0, valid, None, 1.0, 1, plotter, model)
+        return recipes.Outcome(recipe, 0, valid, None, 1.0, 1, plotter, 1, "", "", model)
 
     ran, first, second = compare._Ran(), Model(1), Model(2)
     ran.add(outcome("b", 0.9, 0.3, first))
@@ -197,6 +346,8 @@ def test_the_best_model_is_as_it_was_when_it_was_scored():
     assert [one.model for one in ran.outcomes] == [None] * 3
     ran.add(outcome("d", 0.9, 0.2, second))  # as often right, with a lower loss
     assert ran.best_model() is second
+    ran.add(outcome("e", 0.9, float("nan"), first))
+    assert ran.best.recipe == "d"
 
 
 def test_what_the_user_can_put_right_is_said_in_a_line(photos, module, tmp_path, capsys):

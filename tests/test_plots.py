@@ -57,6 +57,11 @@ def run(epochs, metrics=("accuracy",), validated=True, seed=0):
     return logs
 
 
+def scaled(logs, times):
+    """A run with losses that many times as high."""
+    return {k: [v * times for v in vs] if k.endswith("loss") else vs for k, vs in logs.items()}
+
+
 def gradual(epochs, blocks):
     """A run in which blocks are unfrozen one by one, each with a learning rate of its own."""
     logs = {**run(epochs), "learning_rate": [1e-3] * epochs}
@@ -224,6 +229,14 @@ COMPARISONS = {
             "b": {**run(9), "learning_rate": [1e-5] * 9},
         },
         epochs={"a": range(5), "b": range(5, 14)},
+    ),
+    "one run far above the others": lambda: compare_figure({"a": run(9), "b": scaled(run(9), 300)}),
+    "one run out of sight": lambda: compare_figure({"a": run(9), "b": scaled(run(9), 1e30)}),
+    "one run ten times as high": lambda: compare_figure({"a": run(9), "b": scaled(run(9), 10)}),
+    "notes of each run and below": lambda: compare_figure(
+        {f"run {i}": run(5 + i) for i in range(5)},
+        notes={f"run {i}": "what is to be known\nin two lines" for i in range(0, 5, 2)},
+        footnotes=["A sentence that is said of all of these runs. " * 9, "Another."],
     ),
     "a name wider than the figure": lambda: compare_figure({"x" * 300: run(4), "y": run(4)}),
 }
@@ -536,7 +549,7 @@ def test_learning_rates_have_a_logarithmic_panel_and_names():
 def test_each_of_many_learning_rates_has_a_line_of_its_own():
     logs, _ = gradual(30, 14)
     axes = panel(history_figure(logs, range(30)), "learning rate")
-    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 15
+    assert len({(line.get_color(), str(line._dash_pattern)) for line in axes.lines}) == 15
 
 
 def test_one_learning_rate_needs_no_name():
@@ -622,6 +635,20 @@ def test_a_comparison_names_the_best_run_and_each_best_epoch():
     assert "best epoch by val_loss" in texts
 
 
+def test_of_a_compared_run_the_epoch_that_was_kept_is_ringed_in_the_place_of_the_best():
+    histories = {"a": {"val_loss": [0.5, 0.4, 0.6]}, "b": {"val_loss": [0.3, 0.35]}}
+    figure = compare_figure(histories, kept={"a": 2}, notes={"a": "the last\nof all"})
+    assert rings(figure.axes[0]) == {(3, 0.6), (1, 0.3)}
+    texts = all_text(figure)
+    assert "a\n○ 0.6000 at epoch 3, the last\nof all" in texts
+    assert {"epoch whose weights were kept", "best epoch by val_loss"} <= set(texts)
+    assert "best epoch by val_loss" not in all_text(
+        compare_figure(histories, kept={"a": 2, "b": 0})
+    )
+    with pytest.raises(ValueError, match=r"kept\['b'\] is 2.*Expected one from 0 to 1"):
+        compare_figure(histories, kept={"b": 2})
+
+
 def test_a_title_may_be_given():
     assert "cats" in all_text(compare_figure({"a": run(3)}, title="cats"))
     assert history_figure(run(3), range(3), title="cats").texts[0].get_text() == "cats"
@@ -636,6 +663,44 @@ def test_compared_runs_are_told_apart_or_refused():
         compare_figure({str(i): run(1) for i in range(25)})
     with pytest.raises(ValueError, match="no run to draw: histories is empty"):
         compare_figure({})
+
+
+@pytest.mark.parametrize("times", [20, 300, 1e6])
+def test_a_run_far_above_the_others_does_not_flatten_them(times):
+    calm, high = run(9), scaled(run(9, seed=1), times)
+    high["loss"][-1] = 0.0  # a network that is as sure as that has such losses, too
+    figure = compare_figure({"a": calm, "b": calm, "high": high})
+    axes, accuracy = figure.axes
+    figure.canvas.draw()
+
+    def share(values):
+        y = axes.transData.transform([(1, v) for v in values])[:, 1]
+        return (y.max() - y.min()) / axes.bbox.height
+
+    assert share(calm["val_loss"]) > 0.25
+    assert share([*calm["loss"], *high["loss"]]) > 0.9
+    level = max(calm["loss"] + calm["val_loss"])
+    assert axes.get_title("right") == f"logarithmic above {level:.4f}"
+    assert accuracy.get_yscale() == "linear"
+    bottom, top = axes.get_ylim()
+    assert bottom < 0 < max(high["loss"]) < top
+    assert sum(bottom <= tick <= top for tick in axes.get_yticks()) >= 4
+
+
+def test_runs_of_about_the_same_height_have_a_linear_axis():
+    figure = compare_figure({"a": run(9), "b": scaled(run(9), 4), "lost": {"loss": [math.nan]}})
+    assert figure.axes[0].get_yscale() == "linear"
+    assert compare_figure({"a": {"loss": [0.0]}, "b": {"loss": [5.0]}}).axes[0].lines
+
+
+def test_runs_with_the_same_curve_show_through_each_other():
+    histories = {str(i): run(5) for i in range(12)}
+    lines = compare_figure(histories).axes[1].lines[1::2]
+    by_height = sorted(lines, key=lambda line: line.get_zorder())
+    gaps = [tuple(line._dash_pattern[1] or (1, 0)) for line in by_height]
+    inked = [sum(gap[::2]) / sum(gap) for gap in gaps]
+    assert inked == sorted(inked, reverse=True)
+    assert len(set(gaps)) == 6
 
 
 def test_a_search_shows_scores_the_running_best_and_the_best_trial():

@@ -13,26 +13,24 @@ with what it has so far.
 """
 
 import argparse
-import csv
 import functools
-import statistics
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from command_line import exit_status, image_directory, number_from, output_folder
+from compared import WRONG, gap, overfitting, print_cost, print_table, print_weights, write_table
+from compared_picture import compared_picture
 
 if TYPE_CHECKING:
     from recipes import Outcome, Settings
-    from scores import Score
 
     from keras_transfer import FrozenBackbone, ImageFolder
 
 _DEFAULT = "efficientnet_lite0"
-_WRONG = ", wrong pixel range"
 
 
 @dataclass(frozen=True)
@@ -82,6 +80,8 @@ def _compare(args: argparse.Namespace, preset: Preset) -> int:
     try:
         for outcome in _run_all(args, preset, data, make, wrong):
             ran.add(outcome)
+            output.mkdir(parents=True, exist_ok=True)
+            write_table(ran.by_recipe, output / "compare.csv")  # a crash loses one training
     except KeyboardInterrupt:
         if ran.best is None:
             raise
@@ -106,10 +106,18 @@ class _Ran:
 
     def add(self, outcome: "Outcome") -> None:
         """Takes an outcome, whose model may be trained further as soon as this returns."""
-        is_right = not outcome.recipe.endswith(_WRONG)
+        is_right = not outcome.recipe.endswith(WRONG)
         if is_right and (self.best is None or _rank(outcome) > _rank(self.best)):
             self.best, self._weights = outcome, outcome.model.get_weights()
         self.outcomes.append(replace(outcome, model=None))
+
+    @property
+    def by_recipe(self) -> dict[str, list["Outcome"]]:
+        """The outcomes of each recipe, one a seed."""
+        by_recipe: dict[str, list[Outcome]] = {}
+        for outcome in self.outcomes:
+            by_recipe.setdefault(outcome.recipe, []).append(outcome)
+        return by_recipe
 
     def best_model(self) -> Any:
         """Returns the best model, with the weights that were scored."""
@@ -119,7 +127,8 @@ class _Ran:
 
 def _rank(outcome: "Outcome") -> tuple[float, float]:
     """What is better on the validation images; of equals, what had the lower loss."""
-    return outcome.valid.accuracy, -min(outcome.plotter.history["val_loss"])
+    loss = outcome.val_loss
+    return outcome.valid.accuracy, -loss if math.isfinite(loss) else -math.inf
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -223,7 +232,7 @@ def _run_all(
 
     tf.get_logger().setLevel("ERROR")  # it warns of tracing for each new model
     settings = _settings(args, preset, make())
-    ways = [(make, "")] + [(wrong, _WRONG)] * args.show_pixel_range
+    ways = [(make, "")] + [(wrong, WRONG)] * args.show_pixel_range
     for backbone, suffix in ways:
         for name in preset.recipes:
             cache = None if args.from_images else FeatureCache(verbose=False)
@@ -248,137 +257,25 @@ def _settings(args: argparse.Namespace, preset: Preset, backbone: "FrozenBackbon
 
 def _told(outcome: "Outcome") -> str:
     test = f", test {outcome.test.accuracy:.1%}" if outcome.test else ""
-    return f"validation {outcome.valid.accuracy:.1%}{test}, {outcome.seconds:.0f} s"
+    told = f"validation {outcome.valid.accuracy:.1%}{test}, {outcome.seconds:.0f} s"
+    return f"{told}; {outcome.weights}; {outcome.told}"
 
 
 def _report(output: Path, ran: _Ran, data: "ImageFolder", title: str) -> None:
-    from keras_transfer import plot_history, report
+    from keras_transfer import report
+    from keras_transfer.plots import save_figure
 
-    output.mkdir(parents=True, exist_ok=True)
-    by_recipe: dict[str, list[Outcome]] = {}
-    for outcome in ran.outcomes:
-        by_recipe.setdefault(outcome.recipe, []).append(outcome)
-    curves = {
-        f"{name}: {_accuracy(of_recipe)}": _curves(of_recipe[0])
-        for name, of_recipe in by_recipe.items()
-    }
-    plot_history(curves, output / "compare.png", title=title)
-    _write_table(by_recipe, output / "compare.csv")
-    _print_table(by_recipe)
-    _print_cost(by_recipe)
+    by_recipe = ran.by_recipe
+    save_figure(compared_picture(by_recipe, title), output / "compare.png")
+    print_table(by_recipe)
+    print_weights(by_recipe)
+    print(" ".join(filter(None, (gap(by_recipe), overfitting(by_recipe)))))
+    print_cost(by_recipe)
     print(f"Curves (seed 0): {output / 'compare.png'}")
     split = data.valid if data.test is None else data.test
     name = f"{ran.best.recipe}, seed {ran.best.seed}"
     page = report(ran.best_model(), split, output / "report", title=f"Best on validation: {name}")
     print(f"Report of the best on validation ({name}): {page.path}")
-
-
-def _accuracy(outcomes: Sequence["Outcome"]) -> str:
-    """The accuracy on the test images; on the validation images where there are no others."""
-    test = [outcome.test.accuracy for outcome in outcomes if outcome.test]
-    return (
-        f"test {_spread(test)}"
-        if test
-        else f"valid {_spread([o.valid.accuracy for o in outcomes])}"
-    )
-
-
-def _curves(outcome: "Outcome") -> SimpleNamespace:
-    """Its history, but for the learning rates, which say nothing here."""
-    plotter = outcome.plotter
-    history = {k: v for k, v in plotter.history.items() if not k.startswith("learning_rate")}
-    return SimpleNamespace(history=history, epochs=plotter.epochs)
-
-
-def _print_table(by_recipe: dict[str, list["Outcome"]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("recipe", "validation", "test", "95 % interval", "seconds", "trainable")
-    for name, outcomes in by_recipe.items():
-        first, test = outcomes[0], [o.test for o in outcomes if o.test]
-        table.add_row(
-            name,
-            _spread([o.valid.accuracy for o in outcomes]),
-            _spread([score.accuracy for score in test]),
-            _interval(test),
-            f"{first.seconds:.0f}",
-            f"{first.trainable:,}",
-        )
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
-    print(
-        "Mean over the seeds ± half of their range; interval (Wilson) of that mean; seconds of the"
-    )
-    print("first seed, which computes what the others find kept.")
-
-
-def _print_cost(by_recipe: dict[str, list["Outcome"]]) -> None:
-    """Says what the wrong pixel range costs, where it was tried."""
-    for name, wrong in by_recipe.items():
-        right = by_recipe.get(name.removesuffix(_WRONG))
-        if right is None or right is wrong:
-            continue
-        kind = "test" if right[0].test else "valid"
-        scores = [[getattr(outcome, kind) for outcome in of_range] for of_range in (right, wrong)]
-        print(f"{name.removesuffix(_WRONG)}: {_cost(kind, *scores)}")
-
-
-def _cost(kind: str, right: Sequence["Score"], wrong: Sequence["Score"]) -> str:
-    """A sentence on two means over the seeds, which are of the same images."""
-    from keras_transfer.intervals import difference, wilson
-
-    images = right[0].images
-    before, after = (
-        wilson(statistics.fmean(score.correct for score in scores), images)
-        for scores in (right, wrong)
-    )
-    cost = difference(before, after)
-    became = f"{kind} accuracy {before.value:.1%} became {after.value:.1%}"
-    interval = f"95 % interval {100 * cost.low:.1f} to {100 * cost.high:.1f} points"
-    if cost.low <= 0 <= cost.high:
-        return (
-            f"with the wrong pixel range {became}, and on {images} images no difference beyond "
-            f"chance is seen ({interval} lost)"
-        )
-    verb = "costs" if cost.value > 0 else "gains"
-    interval = (
-        interval
-        if cost.value > 0
-        else (f"95 % interval {-100 * cost.high:.1f} to {-100 * cost.low:.1f} points")
-    )
-    return (
-        f"the wrong pixel range {verb} {100 * abs(cost.value):.1f} points ({interval}, on {images} "
-        f"images): {became}"
-    )
-
-
-def _spread(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    half = (max(values) - min(values)) / 2
-    return f"{statistics.fmean(values):.1%}" + (f" ± {half:.1%}" if len(values) > 1 else "")
-
-
-def _interval(scores: Sequence[Any]) -> str:
-    from scores import score
-
-    if not scores:
-        return ""
-    mean = score(round(statistics.fmean(s.correct for s in scores)), scores[0].images)
-    return f"{mean.low:.1%} to {mean.high:.1%}"
-
-
-def _write_table(by_recipe: dict[str, list["Outcome"]], path: Path) -> None:
-    from keras_transfer.whole_files import written_whole
-
-    with written_whole(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        columns = ("recipe", "seed", "valid_accuracy", "test_accuracy", "seconds", "trainable")
-        writer.writerow(columns)
-        for outcome in (o for of_recipe in by_recipe.values() for o in of_recipe):
-            test = outcome.test.accuracy if outcome.test else ""
-            facts = (outcome.valid.accuracy, test, round(outcome.seconds, 1), outcome.trainable)
-            writer.writerow((outcome.recipe, outcome.seed, *facts))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from keras_transfer import (
     Phase,
     TransferModel,
 )
+from keras_transfer.plots import Diagnosis, diagnose
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a recipe came to, with the weights of its best epoch by validation loss.
+    """What a recipe came to.
 
     Attributes:
         recipe: Its name.
@@ -55,6 +56,9 @@ class Outcome:
         seconds: Of the whole phase, what is computed once included.
         trainable: Trainable parameters.
         plotter: Its curves.
+        scored: The epoch whose weights were scored, counted from 0.
+        choice: Why these.
+        about: What its curves do not tell of it, or nothing.
         model: For images. It may be trained further once the outcome was yielded; `None` where it
             was not kept.
     """
@@ -66,7 +70,37 @@ class Outcome:
     seconds: float
     trainable: int
     plotter: HistoryPlotter
+    scored: int
+    choice: str
+    about: str
     model: Any
+
+    @property
+    def val_loss(self) -> float:
+        """The validation loss of the weights that were scored."""
+        return float(self.plotter.history["val_loss"][self.plotter.epochs.index(self.scored)])
+
+    @property
+    def weights(self) -> str:
+        """Which weights were scored, in words."""
+        return f"weights of epoch {self.scored + 1}, {self.choice}"
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """What its losses tell."""
+        return diagnose(self.plotter.history, self.plotter.epochs)
+
+    @property
+    def is_overfitted(self) -> bool:
+        """Whether the weights that were scored are of an epoch in which it overfits."""
+        since = self.diagnosis.epoch if self.diagnosis.kind == "overfitting" else None
+        return since is not None and self.scored > since
+
+    @property
+    def told(self) -> str:
+        """What its losses tell, in words, and whether that is so of the weights scored."""
+        later = self.diagnosis.kind == "overfitting" and not self.is_overfitted
+        return self.diagnosis.sentence + (", after these weights" if later else "")
 
 
 @dataclass(frozen=True)
@@ -109,21 +143,31 @@ class Bench:
         model.compile(keras.optimizers.Adam(self.settings.rate))
         return model
 
-    def outcome(self, recipe: str, run: "_Run", model: keras.Model, trainable: int) -> Outcome:
+    def outcome(
+        self, recipe: str, run: "_Run", model: keras.Model, trainable: int, about: str = ""
+    ) -> Outcome:
         """Scores a model."""
-        data = self.data
+        data, plotter = self.data, run.plotter
         valid = score_of(model, data.valid, data.labels["valid"])
         test = score_of(model, data.test, data.labels["test"]) if data.test is not None else None
-        return Outcome(recipe, self.seed, valid, test, run.seconds, trainable, run.plotter, model)
+        facts = (recipe, self.seed, valid, test, run.seconds, trainable, plotter)
+        return Outcome(*facts, run.kept, run.choice, about, model)
 
 
 class _Run:
-    """Times a fit, and keeps its curves and the weights of its best epoch."""
+    """Times a fit, and keeps its curves and the weights of its best epoch.
 
-    def __init__(self, epochs: int) -> None:
+    Args:
+        epochs: How many are planned.
+        stop: Decides on the best epoch. Default: the lowest validation loss of all epochs.
+    """
+
+    def __init__(self, epochs: int, stop: keras.callbacks.EarlyStopping | None = None) -> None:
         self.plotter = HistoryPlotter(live=False)
-        best = keras.callbacks.EarlyStopping("val_loss", patience=epochs, restore_best_weights=True)
-        self.callbacks: list[Any] = [self.plotter, best]
+        self._stop = stop or keras.callbacks.EarlyStopping(
+            "val_loss", patience=epochs, restore_best_weights=True
+        )
+        self.callbacks: list[Any] = [self.plotter, self._stop]
         self._began = time.monotonic()
 
     def fit(self, model: keras.Model, train: Any, valid: Any, **kwargs: Any) -> None:
@@ -132,6 +176,21 @@ class _Run:
         # The data has its own shuffle; Keras warns of its default whenever `fit` gets a dataset.
         model.fit(train, shuffle=False, **kwargs)
         self.seconds = time.monotonic() - self._began
+
+    @property
+    def kept(self) -> int:
+        """The epoch whose weights the model has after the fit, counted from 0."""
+        return self._stop.best_epoch if self._stop.restore_best_weights else self.plotter.epochs[-1]
+
+    @property
+    def choice(self) -> str:
+        """Why that epoch."""
+        count = len(self.plotter.epochs)
+        if not self._stop.restore_best_weights:
+            return f"the last of {count}"
+        if self._stop.stopped_epoch:
+            return f"restored when EarlyStopping ended it at epoch {count}"
+        return f"the best of {count} by val_loss"
 
 
 def features_once(bench: Bench) -> Iterator[Outcome]:
@@ -155,7 +214,11 @@ def end_to_end(bench: Bench) -> Iterator[Outcome]:
     bench, model = bench.begin()
     data = bench.data
     run.fit(model, data.train, data.valid, epochs=settings.epochs)
-    yield bench.outcome("b. same head on the frozen backbone", run, model, _count(model))
+    how = "in each epoch anew" if bench.cache is None else "once, and kept"
+    same = (
+        f"the frozen part is computed {how}; either way it gives what a. extracts: the same curve"
+    )
+    yield bench.outcome("b. same head on the frozen backbone", run, model, _count(model), same)
 
     top = model.backbone.select(settings.top)
     phase = Phase(
@@ -164,12 +227,14 @@ def end_to_end(bench: Bench) -> Iterator[Outcome]:
         learning_rate=settings.fine_tuning_rate,
         optimizer=keras.optimizers.RMSprop(settings.fine_tuning_rate),
     )
+    start = f"begins at epoch {settings.epochs + 1} with b's weights of epoch {run.kept + 1}"
     run = _Run(settings.epochs)
     run.callbacks.append(BlockUnfreezer([phase]))
     run.fit(
         model, data.train, data.valid, initial_epoch=settings.epochs, epochs=2 * settings.epochs
     )
-    yield bench.outcome(f"c. after b, {' and '.join(top)} unfrozen", run, model, _count(model))
+    name = f"c. after b, {' and '.join(top)} unfrozen"
+    yield bench.outcome(name, run, model, _count(model), start)
 
 
 def overfitting(bench: Bench) -> Iterator[Outcome]:
@@ -183,11 +248,14 @@ def cured(bench: Bench) -> Iterator[Outcome]:
 
 
 def _small(bench: Bench, *, cured: bool) -> Iterator[Outcome]:
-    settings, run = bench.settings, _Run(bench.settings.epochs)
-    run.callbacks.pop()  # the original keeps the last epoch
-    if cured:
-        stop = {"min_delta": 0.001, "patience": 5, "restore_best_weights": True}
-        run.callbacks.append(keras.callbacks.EarlyStopping("val_loss", **stop))
+    settings = bench.settings
+    stop = keras.callbacks.EarlyStopping(
+        "val_loss",
+        min_delta=0.001,
+        patience=5 if cured else settings.epochs,
+        restore_best_weights=cured,  # the original keeps the last epoch
+    )
+    run = _Run(settings.epochs, stop)
     bench, model = bench.begin()
     run.fit(model, bench.data.train, bench.data.valid, epochs=settings.epochs)
     cure = f"with Dropout({settings.dropout}) and EarlyStopping" if cured else "alone"
