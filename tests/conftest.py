@@ -34,14 +34,7 @@ dataset_ops.DatasetV2._apply_debug_options = _untuned
 # Tracing makes so many objects that Python would look for garbage for a sixth of the time.
 gc.collect()
 gc.freeze()
-gc.set_threshold(50_000, 20, 50)
-
-
-def _rewrite_graphs(on: bool) -> None:
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not on})
-
-
-_rewrite_graphs(False)  # which takes as long as a tiny network trains
+gc.set_threshold(50_000, 10, 10)
 
 
 @pytest.fixture(autouse=True)
@@ -50,14 +43,6 @@ def _fresh_keras():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
-
-
-@pytest.fixture
-def rewritten_graphs():
-    """Lets TensorFlow rewrite graphs before it runs them, as it does for users."""
-    _rewrite_graphs(True)
-    yield
-    _rewrite_graphs(False)
 
 
 @pytest.fixture(autouse=True, scope="module")

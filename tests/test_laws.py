@@ -27,8 +27,6 @@ from keras_transfer import (
     image_folder,
 )
 
-pytestmark = pytest.mark.usefixtures("rewritten_graphs")  # as in the hands of users
-
 
 def sequential(backbone: FrozenBackbone) -> keras.Model:
     return keras.Sequential(

@@ -65,7 +65,7 @@ def names() -> dict[str, object]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_workplace", "rewritten_graphs")
+@pytest.mark.usefixtures("_workplace")
 def test_the_ten_lines_do_what_they_say(tmp_path):
     exec(TEN_LINES, {})
     assert (tmp_path / "history.png").exists()

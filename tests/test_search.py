@@ -215,7 +215,7 @@ def leaderboard(output):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("nothing_exported", "rewritten_graphs")  # as in a fresh process
+@pytest.mark.usefixtures("nothing_exported")
 def test_folds_a_metric_balance_and_a_final_fit_go_together_the_same_in_every_process(
     five_classes, tmp_path
 ):
