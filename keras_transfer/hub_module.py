@@ -116,8 +116,8 @@ class HubModule(keras.layers.Layer):
         self.built = True
 
     def _take(self, graph: ModuleGraph, files: GraphFiles) -> None:
-        self._graph, self._files = graph, files
-        _LOADED[files.digest] = files
+        # Layers of one graph share its files, so that it is known as long as any of them is there.
+        self._graph, self._files = graph, _LOADED.setdefault(files.digest, files)
 
     @property
     def pixels(self) -> str | None:

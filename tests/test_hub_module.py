@@ -1,6 +1,7 @@
 """A TF-Hub module as a native layer: its variables, its groups, in every kind of model."""
 
 import copy
+import gc
 import subprocess
 import sys
 import textwrap
@@ -510,3 +511,13 @@ class TestCopies:
         before = snapshot(model)
         copied.set_weights([weight + 1 for weight in copied.get_weights()])
         assert identical(before, model)
+
+
+def test_a_module_can_be_cloned_when_another_of_the_same_graph_is_gone(tmp_path):
+    folder = save_reusable(tmp_path / "module")
+    first, second = HubModule(folder), HubModule(folder)
+    del second
+    gc.collect()
+    clone = HubModule.from_config(first.get_config())
+    clone.set_weights(first.get_weights())
+    np.testing.assert_array_equal(clone(images(2) / 255), first(images(2) / 255))
