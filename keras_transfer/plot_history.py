@@ -2,12 +2,14 @@
 
     python -m keras_transfer.plot_history frozen.csv fine-tuned=runs/b/history.csv -o compared.png
 
-draws the tables that HistoryPlotter and Keras' CSVLogger write, without importing Keras.
+draws the tables that HistoryPlotter and Keras' CSVLogger write, and the dictionaries that
+`json.dump(fit.history, file)` leaves, without importing Keras.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import warnings
@@ -52,13 +54,14 @@ def plot_history(
 ) -> Figure:
     """Draws one finished fit, or several in the same panels.
 
-    Nothing here needs Keras, but importing the package does. To draw tables without, there is the
-    command `python -m keras_transfer.plot_history`.
+    Nothing here needs Keras, but importing the package does. To draw tables and dictionaries from
+    files without, there is the command `python -m keras_transfer.plot_history`.
 
     Args:
-        histories: What `fit` returned, its `history` (lists or arrays), a `HistoryPlotter`, or the
-            path of a table that this or Keras' `CSVLogger` wrote; or a mapping from the names of
-            several runs to these. Names that are no text, such as numbers, are shown as text.
+        histories: What `fit` returned, its `history` (lists or arrays), a `HistoryPlotter`, the
+            path of a table that this or Keras' `CSVLogger` wrote, or of a `.json` file with such a
+            `history`; or a mapping from the names of several runs to these. Names that are no
+            text, such as numbers, are shown as text.
         path: Where to save the figure, ending with `.png`, `.svg` or `.pdf`. Default None: it is
             not saved.
         monitor: The log that decides which epoch is the best. Default `"val_loss"`, which means
@@ -76,8 +79,9 @@ def plot_history(
     Raises:
         TypeError: If `histories` is or holds something else.
         ValueError: If there is nothing to draw, a name is blank, two names read the same, `monitor`
-            is unknown, a table is none, or the numbers of values and of epochs do not go together.
-        OSError: If a table cannot be read, or the figure not written.
+            is unknown, a file is no history, or the numbers of values and of epochs do not go
+            together.
+        OSError: If a file cannot be read, or the figure not written.
 
     Example:
         >>> history_a = model.fit(train, validation_data=valid, epochs=10)
@@ -144,7 +148,9 @@ def _run_of(one: Any, validation_freq: int | Sequence[int], name: str) -> _Run:
     """The numbers of one fit, None where its validation did not run."""
     # By what they have, not by class: to draw, nothing as heavy as Keras is imported.
     if isinstance(one, str | os.PathLike):
-        return _Run(*_read(Path(one)))
+        if Path(one).suffix.lower() != ".json":
+            return _Run(*_read(Path(one)))
+        one = _read_json(Path(one))
     if hasattr(one, "history") and hasattr(one, "epochs"):
         return _Run(one.history, one.epochs, getattr(one, "marks", ()))
     if isinstance(getattr(one, "history", None), Mapping):
@@ -154,7 +160,7 @@ def _run_of(one: Any, validation_freq: int | Sequence[int], name: str) -> _Run:
     else:
         raise TypeError(
             f"{name} is of type {type(one).__name__}. Expected what fit returned, its history "
-            "dict, a HistoryPlotter, or the path of a table; several of them as a dict by name."
+            "dict, a HistoryPlotter, or the path of a file; several of them as a dict by name."
         )
     values = {key: v.tolist() if hasattr(v, "tolist") else v for key, v in history.items()}
     history = {key: _aligned(key, v, epochs, validation_freq) for key, v in values.items()}
@@ -172,6 +178,28 @@ def _read(path: Path) -> tuple[Logs, Sequence[int], Sequence[Mark]]:
                 stacklevel=2,
             )
     return history, epochs, marks
+
+
+def _read_json(path: Path) -> dict[str, list[Any]]:
+    """The dictionary of a history, as `json.dump` has written it."""
+    try:
+        history = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also UnicodeDecodeError
+        raise _no_dictionary(path, error) from error
+    if not (history and isinstance(history, dict) and all(map(_are_numbers, history.values()))):
+        raise _no_dictionary(path, f"it begins with {path.read_text(encoding='utf-8')[:40]!r}")
+    return history
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(v, int | float | None) for v in values)
+
+
+def _no_dictionary(path: Path, why: object) -> ValueError:
+    return ValueError(
+        f"{str(path)!r} is no history ({why}). Expected what json.dump(fit.history, file) writes: "
+        '{"loss": [0.9, 0.8], "val_loss": [0.95, 0.9]}.'
+    )
 
 
 def _aligned(
@@ -201,11 +229,16 @@ def _is_validated(epoch: int, validation_freq: int | Sequence[int]) -> bool:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"python -m {_COMMAND}",
-        description="Draw the tables that HistoryPlotter and Keras' CSVLogger write: one as a "
-        "picture with a diagnosis, several in the same panels.",
+        description="Draw the tables that HistoryPlotter and Keras' CSVLogger write, or histories "
+        "that json.dump wrote: one as a picture with a diagnosis, several in the same panels.",
     )
     add = parser.add_argument
-    add("tables", nargs="+", metavar="[NAME=]TABLE", help="a .csv file; NAME is for the legend")
+    add(
+        "tables",
+        nargs="+",
+        metavar="[NAME=]TABLE",
+        help="a .csv or .json file; NAME is for the legend",
+    )
     add("-o", "--output", required=True, metavar="PICTURE", help="ends with .png, .svg or .pdf")
     add("--monitor", default="val_loss", help="the log that decides on the best epoch")
     add("--mode", choices=("auto", "min", "max"), default="auto", help="what of it is the best")

@@ -3,6 +3,7 @@
 import copy
 import csv
 import importlib
+import json
 import math
 import os
 import pickle
@@ -706,6 +707,24 @@ def test_plot_history_places_validation_at_its_epochs(freq, epochs):
     assert drawn_values(figure, "val_loss") == [(epochs, history.history["val_loss"])]
 
 
+def test_plot_history_draws_a_dictionary_that_json_has_written(tmp_path):
+    history = {"loss": [0.9, 0.8, 0.7, math.nan], "val_loss": [0.95, 0.9]}
+    (tmp_path / "h.json").write_text(json.dumps(history))
+    figure = plot_history(tmp_path / "h.json", validation_freq=2)
+    assert drawn_values(figure, "val_loss") == drawn_values(
+        plot_history(history, validation_freq=2), "val_loss"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1, 2]", "{}", '{"a": {"loss": [1]}}', '{"loss": 1}', '{"loss": ["1"]}', "\xff"]
+)
+def test_a_json_file_that_is_no_history_is_refused(tmp_path, text):
+    (tmp_path / "h.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"h\.json' is no history \(.* Expected what json\.dump"):
+        plot_history(tmp_path / "h.json")
+
+
 def test_plot_history_does_not_guess_which_epochs_were_validated():
     with pytest.raises(ValueError, match=r"'val_loss' has 1 values for 3 epochs.*validation_freq"):
         plot_history({"loss": [3, 2, 1], "val_loss": [1]})
@@ -806,10 +825,11 @@ def test_the_command_draws_tables_where_neither_keras_nor_tensorflow_can_be_impo
     for name in ("keras", "tensorflow"):
         (tables / "blocked" / name).mkdir(parents=True)
         (tables / "blocked" / name / "__init__.py").write_text("raise ImportError('blocked')")
+    (tables / "c.json").write_text(json.dumps({"loss": [0.7, 0.6, 0.5]}))
     paths = (tables / "blocked", Path(plot_history_module.__file__).parents[1])
     command = [sys.executable, "-m", "keras_transfer.plot_history"]
     done = subprocess.run(
-        [*command, "first.csv", "tuned=a/h.csv", "--output", "new/both.png"],
+        [*command, "first.csv", "tuned=a/h.csv", "c.json", "--output", "new/both.png"],
         cwd=tables,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(map(str, paths))},
         capture_output=True,
