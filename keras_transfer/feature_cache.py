@@ -188,6 +188,12 @@ class FeatureCache:
         """How many sets of activations this object holds or has open."""
         return len(self._entries)
 
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of RAM these take."""
+        kept = [rows.activations for rows in self._entries.values()]
+        return sum(one.nbytes for one in kept if isinstance(one, ArrayInMemory))
+
     def __bool__(self) -> bool:
         return True  # or an empty one would be none to `cache or FeatureCache()`
 

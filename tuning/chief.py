@@ -29,12 +29,12 @@ class Patience:
     Attributes:
         silence: After so long without a sign of life a worker is taken for dead.
         first: For the first worker, which reads its data before.
-        next: For another one, when all have died.
+        next: For another one, when all have died, or for one that begins anew.
     """
 
     silence: float = SILENCE
     first: float = 600.0
-    next: float = 60.0
+    next: float = 180.0
 
 
 class Workers(Protocol):

@@ -13,6 +13,7 @@ The same command with the same --output goes on with a search that was interrupt
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from command_line import (
     number_from,
     output_folder,
 )
+from renewal import MOST_GROWTH, GrownError, began, begin_again
 
 if TYPE_CHECKING:
     from space import Space
@@ -33,19 +35,26 @@ if TYPE_CHECKING:
 _METRICS = ("loss", "accuracy", "auc", "f1")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, most_growth: int | None = None) -> int:
     """Runs a search.
 
     Args:
         arguments: Of the command line; those of this process unless given.
+        most_growth: Bytes that the process may grow by from trial to trial. Beyond that a new
+            process of the same command line takes its place. Any number unless given.
 
     Returns:
         The exit code: 0; 1 if no trial succeeded; 2 for input that the user can put right; 130 if
         interrupted before the first trial ended.
     """
-    began = time.monotonic()
+    start = began(time.monotonic())
     args = _parse(arguments)
-    return exit_status("search.py", lambda: _main(args, began))
+    args.most_growth = most_growth
+    try:
+        return exit_status("search.py", lambda: _main(args, start))
+    except GrownError as reason:
+        print(f"search.py: {reason}", file=sys.stderr)
+        begin_again(start, args.output)
 
 
 def _main(args: argparse.Namespace, began: float) -> int:
@@ -176,4 +185,5 @@ def _space(args: argparse.Namespace) -> "Space":
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Windows has no way to put one process in the place of another.
+    sys.exit(main(most_growth=MOST_GROWTH if os.name == "posix" else None))

@@ -16,6 +16,7 @@ from median_stopping import MedianStopping
 from metrics import Objective, balanced_class_weight, objective
 from outcome import PREFIX, Begun, Outcome
 from probe import run_probe
+from renewal import Growth
 from sharing import Sharing
 from summary import versions
 from trials import FOLDER, Trials, hyperband_needs
@@ -136,6 +137,7 @@ class Study:
             on_begin=on_begin,
             on_end=on_end,
             callbacks=lambda: self._callbacks(trials),
+            between=Growth(args.most_growth, lambda: self.hypermodel.cache.nbytes).check,
         )
         return trials
 
@@ -277,7 +279,7 @@ def _images(args: argparse.Namespace, directory: Path) -> ImageFolder:
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """Returns what was asked for, as JSON has it."""
-    left_out = ("space", "show_space", "given")
+    left_out = ("space", "show_space", "given", "most_growth")
     asked = {name: value for name, value in vars(args).items() if name not in left_out}
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in asked.items()}
     return {**plain, "space": args.space.to_dict()}

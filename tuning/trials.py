@@ -47,6 +47,8 @@ class Trials:
         on_begin: Called as a trial begins, in the process that has the oracle.
         on_end: Called with what came of it. Prints a line unless given.
         callbacks: Called for further callbacks of each training, such as `MedianStopping`.
+        between: Called after each trial, in the process that has run it. What it raises ends the
+            process's part in the search, such as `renewal.GrownError`.
 
     Example:
         >>> trials = Trials(hypermodel, "bayesian", objective=objective("loss"), count=12,
@@ -70,6 +72,7 @@ class Trials:
         on_begin: Callable[[Begun], None] | None = None,
         on_end: Callable[[Outcome], None] | None = None,
         callbacks: Callable[[], list[keras.callbacks.Callback]] = list,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
         self.hypermodel = hypermodel
         self.oracle_name = oracle_name
@@ -83,6 +86,7 @@ class Trials:
         self.on_begin = on_begin or (lambda begun: None)
         self.on_end = on_end or self._print
         self.callbacks = callbacks
+        self.between = between
         self._traceback_told = False
 
     @functools.cached_property
@@ -173,6 +177,7 @@ class Trials:
             while (trial := source.create_trial(tuner_id)).status != TrialStatus.STOPPED:
                 if trial.status == TrialStatus.RUNNING:
                     runs.run(trial, source, tuner_id, pairs)
+                    self.between()
                 else:
                     time.sleep(_PAUSE)
 
