@@ -14,6 +14,7 @@ from keras_transfer import backbones, blocks
 from keras_transfer.blocks import Unit
 from keras_transfer.fingerprints import of_architecture
 from keras_transfer.hub_module import HubModule, cloning
+from keras_transfer.level_pooling import LevelPooling
 from keras_transfer.preprocessing import (
     PixelScaling,
     preprocessing_layer,
@@ -27,6 +28,7 @@ _POOLINGS = {
     "avg": keras.layers.GlobalAveragePooling2D,
     "max": keras.layers.GlobalMaxPooling2D,
     "flatten": keras.layers.Flatten,
+    "levels": LevelPooling,
     None: keras.layers.Identity,
 }
 
@@ -45,8 +47,9 @@ class FrozenBackbone(keras.layers.Layer):
         weights: `"imagenet"`, `None` for random weights, or the path of a weights file; ignored
             for a model and a module.
         input_shape: `(height, width, 3)`; `None` for any size, where the architecture allows it.
-        pooling: `"avg"`, `"max"`, `"flatten"`, or `None` for the feature map. A source whose
-            output is a vector already is not pooled.
+        pooling: `"avg"`, `"max"`, `"flatten"`, or `None` for the feature map; `"levels"` for
+            averages and maxima of all blocks (see `LevelPooling`), which can be kept only while
+            all of them are frozen. A source whose output is a vector already is not pooled.
         preprocessing: `"auto"` for what the source was trained with; one of `"raw"` (0..255),
             `"unit"` (0..1), `"tf"` (-1..1), `"torch"`, `"caffe"`, `"lite"`; a Keras layer; or
             `None` to pass pixels on as they are.
@@ -84,7 +87,7 @@ class FrozenBackbone(keras.layers.Layer):
     ) -> None:
         if pooling not in _POOLINGS:
             raise ValueError(
-                f"Unknown pooling {pooling!r}. Expected 'avg', 'max', 'flatten' or None."
+                f"Unknown pooling {pooling!r}. Expected 'avg', 'max', 'flatten', 'levels' or None."
             )
         super().__init__(autocast=False, **kwargs)
         loaded = backbones.load(source, weights=weights, input_shape=input_shape)
@@ -123,17 +126,29 @@ class FrozenBackbone(keras.layers.Layer):
 
     def border_without(self, unfrozen: Collection[str]) -> str | None:
         """Returns what `border` will be when these blocks, too, are not frozen."""
-        border = None
+        border, names = None, self.link_names
         for link in self._links[1:]:
             if link.trainable_weights or not _unit_names(link).isdisjoint(unfrozen):
                 return border
-            border = link.name
+            border = link.name if link.name in names else border
         return border
 
     @property
     def link_names(self) -> tuple[str, ...]:
-        """The places at which activations can be kept: the blocks, then `"pooling"`."""
+        """The places at which activations can be kept: the blocks, then `"pooling"`.
+
+        With `pooling="levels"` the last of these alone, for it needs what all blocks give.
+        """
+        names = self._all_names
+        return names[-1:] if self._pools_levels else names
+
+    @property
+    def _all_names(self) -> tuple[str, ...]:
         return tuple(link.name for link in self._links[1:])
+
+    @property
+    def _pools_levels(self) -> bool:
+        return isinstance(self._pool, LevelPooling)
 
     def check_pixels(self, images: Any) -> None:
         """Warns if a batch of images is not in the range that the backbone takes.
@@ -169,12 +184,12 @@ class FrozenBackbone(keras.layers.Layer):
         preprocessing = hashlib.blake2b(digest_size=16)
         architecture, weights = preprocessing.copy(), preprocessing.copy()
         found = {}
-        for name, link in zip((None, *self.link_names), self._links, strict=True):
+        for name, link in zip((None, *self._all_names), self._links, strict=True):
             digest = architecture if name else preprocessing
             digest.update(of_architecture(link).encode())
             for weight in link.weights:
                 weights.update(np.ascontiguousarray(weight.numpy()).tobytes())
-            if name:
+            if name in self.link_names:
                 found[name] = {
                     "preprocessing": preprocessing.hexdigest(),
                     "architecture": architecture.hexdigest(),
@@ -227,12 +242,12 @@ class FrozenBackbone(keras.layers.Layer):
             ValueError: If there is no such block, or it is a group of a module's variables.
         """
         (name,) = self.select([name])
-        if name not in self.link_names:
+        if name not in self._all_names:
             raise ValueError(
                 f"Block {name!r} of backbone '{self.name}' is a group of variables, of which no "
-                f"model can be made. Expected one of {list(self.link_names[:-1])}."
+                f"model can be made. Expected one of {list(self._all_names[:-1])}."
             )
-        return self._chain[self.link_names.index(name)]
+        return self._chain[self._all_names.index(name)]
 
     def block_weights(self, name: str) -> list[keras.Variable]:
         """Returns the weights of a block that train while it is not frozen."""
@@ -266,7 +281,16 @@ class FrozenBackbone(keras.layers.Layer):
         )
 
     def pool(self, feature_map: Any) -> Any:
-        """Pools the output of the last block, as `call` does."""
+        """Pools the output of the last block, as `call` does.
+
+        Raises:
+            ValueError: With `pooling="levels"`, which takes more than that.
+        """
+        if self._pools_levels:
+            raise ValueError(
+                f"Backbone '{self.name}' pools the outputs of all its blocks (pooling='levels'), "
+                "not that of the last alone. Call it on images."
+            )
         return self._pooling_layer()(feature_map)
 
     def up_to(self, after: str) -> Self:
@@ -375,8 +399,10 @@ class FrozenBackbone(keras.layers.Layer):
         stop = self._index(to)
         if start > stop + 1:
             raise ValueError(f"Activations {list(inputs)} lie beyond {to!r}: give earlier ones.")
+        levels: list[Any] = []
         for link in self._links[start : stop + 1]:
-            x = link(x, training=False)
+            x = link(levels[1:] if isinstance(link, LevelPooling) else x, training=False)
+            levels += [x] if self._pools_levels else []
             if self._watch is not None:
                 self._watch(link.name, x)
         return x
@@ -433,13 +459,15 @@ class FrozenBackbone(keras.layers.Layer):
             raise ValueError(
                 f"Backbone '{self.name}' has no link {name!r}. Expected one of {list(names)}."
             )
-        return names.index(name) + 1
+        return self._all_names.index(name) + 1
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """Returns the shape of the features for a shape of images or of kept activations."""
         start, shape = self._entry(input_shape)
+        shapes: list[Any] = []
         for link in self._links[start:]:
-            shape = link.compute_output_shape(shape)
+            given = shapes[1:] if isinstance(link, LevelPooling) else shape
+            shapes.append(shape := link.compute_output_shape(given))
         return shape
 
     def get_config(self) -> dict[str, Any]:

@@ -136,8 +136,7 @@ class Keeper:
     def _kept(self, part: Part, loop: Mapping[str, Any]) -> Part:
         border = self._backbone.border
         if border is None:
-            whole = "part of its module trains, and a module cannot be cut"
-            raise NotKeepable(whole if self._backbone.blocks[0].frozen else "no block is frozen")
+            raise NotKeepable(self._why_nothing())
         if not (part.is_dataset or part.is_array or part.is_py_dataset):
             raise NotKeepable(f"a {type(part.x).__name__} may give other images in each epoch")
         if part.is_array and loop.get("shuffle") == "batch":
@@ -154,6 +153,13 @@ class Keeper:
         if part.is_py_dataset:
             return Part(KeptBatches(rows, border))
         return Part(batches(rows, border, self._indices(part, pipeline, len(rows[0]), loop)))
+
+    def _why_nothing(self) -> str:
+        if not self._backbone.blocks[0].frozen:
+            return "no block is frozen"
+        if self._backbone.pooling == "levels":
+            return "a block trains, and its features are of all levels (pooling='levels')"
+        return "part of its module trains, and a module cannot be cut"
 
     def _rows(
         self, pipeline: Pipeline, after: str, views: Views, prints: Mapping[str, Mapping[str, str]]

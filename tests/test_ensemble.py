@@ -121,6 +121,14 @@ def test_heads_that_pool_in_different_ways_are_averaged_on_the_feature_map(backb
     np.testing.assert_allclose(scores(model), expected, atol=1e-6)
 
 
+def test_heads_on_all_levels_are_averaged_with_their_like(backbone):
+    pairs = [trained(backbone, pooling=p, seed=i) for i, p in enumerate(["levels", "avg"] * 2)]
+    model, places = average(backbone, [member for _, member in pairs])
+    assert places == (0, 2)
+    expected = (scores(pairs[0][0]) + scores(pairs[2][0])) / 2
+    np.testing.assert_allclose(scores(model), expected, atol=1e-6)
+
+
 def test_members_of_other_backbones_than_the_winner_are_left_out(backbone):
     winner, first = trained(backbone, seed=0)
     third, second = trained(backbone, seed=1)

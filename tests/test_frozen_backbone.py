@@ -13,7 +13,7 @@ from conftest import SIZE, identical, images, labels, snapshot, tiny_backbone, t
 from host_models import functional, sequential, subclassed
 from keras import layers
 
-from keras_transfer import FrozenBackbone, efficientnet_lite
+from keras_transfer import FrozenBackbone, TransferModel, efficientnet_lite
 from keras_transfer.blocks import Block
 
 # keras.Variable to numpy, in TensorFlow's own __array__ under numpy 2.
@@ -198,6 +198,35 @@ class TestPooling:
     def test_a_vector_is_not_pooled(self):
         network = small_network(layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(7))
         assert FrozenBackbone(network, preprocessing="unit")(images(2)).shape == (2, 7)
+
+    def test_levels_are_averages_and_maxima_of_all_blocks(self):
+        backbone = tiny_backbone(pooling="levels")
+        x, expected = backbone.preprocessing(images(4)), []
+        for block in backbone.blocks:
+            x = backbone.block(block.name)(x)
+            expected += [np.mean(x, (1, 2)), np.max(x, (1, 2))]
+        expected = np.concatenate(expected, axis=1)
+        np.testing.assert_allclose(backbone(images(4)), expected, atol=1e-6)
+        assert backbone.compute_output_shape((None, SIZE, SIZE, 3)) == (None, expected.shape[1])
+
+    def test_levels_can_be_kept_while_all_is_frozen_only(self):
+        backbone = tiny_backbone(pooling="levels")
+        assert (backbone.border, backbone.link_names) == ("pooling", ("pooling",))
+        kept = backbone.activations(images(4), after="pooling")
+        np.testing.assert_array_equal(backbone(kept), backbone(images(4)))
+        with pytest.raises(ValueError, match=r"no link 'block1'\. Expected one of \['pooling'\]"):
+            backbone.activations(images(4), after="block1")
+        with pytest.raises(ValueError, match="pools the outputs of all its blocks"):
+            backbone.pool(images(4))
+        backbone.unfreeze(1)
+        assert backbone.border is None
+
+    def test_levels_come_back_from_a_file(self, tmp_path):
+        model = TransferModel(tiny_backbone(pooling="levels"), 2, hidden=4)
+        model(images(4))
+        model.save(tmp_path / "m.keras")
+        again = keras.saving.load_model(tmp_path / "m.keras")
+        np.testing.assert_array_equal(again(images(4)), model(images(4)))
 
     @pytest.mark.parametrize("pooling", ["mean", "AVG", 2])
     def test_an_unknown_one_is_refused(self, pooling):

@@ -171,6 +171,23 @@ def test_heads_of_equal_shape_share_what_is_traced_and_train_as_fresh_ones_do(tr
     )
 
 
+def test_a_head_on_all_levels_begins_with_what_brings_them_to_one_scale():
+    values = {"pooling": "levels", "depth": 1, "hidden": 8, "dropout": 0.0, "learning_rate": 1e-2}
+    values |= {"weight_decay": 0.0, "label_smoothing": 0.0}
+    found = trial(hypermodel(), values)
+    backbone = hypermodel().backbones["tiny"].twin(pooling="levels")
+    assert isinstance(found.model.head.layers[0], keras.layers.BatchNormalization)
+    features = np.concatenate([backbone(x) for x, _ in data()[1]])
+    assert features.shape[1] == 2 * sum(block.output_shape[-1] for block in backbone.blocks)
+    np.testing.assert_allclose(
+        found.model.predict(np.concatenate([x for x, _ in data()[1]]), verbose=0),
+        found.model.head.predict(features, verbose=0),
+        atol=1e-6,
+    )
+    losses = found.plotter.history["loss"]
+    assert losses[-1] < losses[0]
+
+
 def test_what_is_a_constant_in_a_step_is_traced_anew(traced):
     model = hypermodel()
     trial(model, HEAD, epochs=1)

@@ -70,6 +70,21 @@ def test_arrays_train_as_end_to_end(more):
     assert len(cache) > 0
 
 
+def test_features_of_all_levels_train_as_end_to_end_and_are_kept_while_all_is_frozen(capsys):
+    def fitted(cache):
+        keras.utils.set_random_seed(1)
+        model = TransferModel(tiny_backbone(pooling="levels"), 2, dropout=0, feature_cache=cache)
+        model.compile(keras.optimizers.SGD(1e-4))
+        callbacks = [BlockUnfreezer({2: "block4"})]
+        history = model.fit(images(38), labels(38), epochs=4, verbose=2, callbacks=callbacks)
+        return snapshot(model), history.history
+
+    cache = FeatureCache(verbose=False)
+    assert_same(fitted(cache), fitted(None))
+    assert len(cache) == 1
+    assert "its features are of all levels (pooling='levels')" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("shuffle", "weights", "workers"), [(False, True, 1), (True, False, 1), (True, True, 2)]
 )

@@ -75,6 +75,7 @@ LAYERS = (
     "row_order",
     "labels",
     "frozen_backbone",
+    "level_pooling",
     "backbones",
     "hub_module",
     "variable_group",

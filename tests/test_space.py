@@ -32,7 +32,7 @@ def test_the_defaults_are_those_that_are_good_on_little_data():
     assert told["hidden"] == {"min": 32, "max": 512, "log": True, "step": 2}
     assert told["depth"] == [1, 2]
     assert told["learning_rate"] == {"min": 1e-4, "max": 1e-2, "log": True}
-    assert told["pooling"] == ["avg", "max"]
+    assert told["pooling"] == ["avg", "max", "levels"]
     assert "backbone" not in told
 
 
@@ -93,8 +93,8 @@ def test_a_file_says_only_what_is_not_the_default(tmp_path):
         ("learning_rate: 0", "expected a number above 0 and up to 10. Received: 0"),
         ("dropout: 1.0", "expected a number from 0 up to, not including, 1"),
         ("dropout: .inf", "expected a number from 0"),
-        ("pooling: avgg", "expected avg or max. Received: the text 'avgg'"),
-        ("pooling: {min: 1, max: 2}", "expected avg or max, or a list of these"),
+        ("pooling: avgg", "expected avg, max or levels. Received: the text 'avgg'"),
+        ("pooling: {min: 1, max: 2}", "expected avg, max or levels, or a list of these"),
         ("frozen_epochs: [2, 0.5]", "not both together"),
         ("frozen_epochs: {min: 0.5, max: 3}", "a share of them such as 0.5"),
         ("depth: 1\ndropout: 0.1\ndepth: 2", "line 3: 'depth' is there already, in line 1"),
@@ -150,9 +150,25 @@ def test_what_belongs_to_fine_tuning_is_there_only_where_blocks_are_unfrozen():
     assert not set(names) & {one.name for one in hp.space}
 
 
+@pytest.mark.parametrize("unfreeze", [2, Range(0, 2)])
+def test_nothing_is_unfrozen_where_features_of_all_levels_are_pooled(unfreeze):
+    space = Space(pooling=["max", "levels"], unfreeze=unfreeze)
+    for pooling, there in (("max", True), ("levels", False)):
+        hp = keras_tuner.HyperParameters()
+        hp.values.update({"pooling": pooling, **({"unfreeze": 2} if there else {})})
+        chosen = space.declare(hp, ["one"])
+        assert chosen["unfreeze"] == (2 if there else 0)
+        assert (chosen.get("lr_decay") is not None) is there
+        assert ("unfreeze" in hp) is there
+    alone = Space(pooling="levels").declare(keras_tuner.HyperParameters(), ["one"])
+    assert (alone["pooling"], alone["unfreeze"]) == ("levels", 0)
+    with pytest.raises(SpaceError, match="`pooling: levels` needs frozen blocks"):
+        Space(pooling="levels", unfreeze=[1, 2]).check_epochs(9)
+
+
 def test_fixed_values_are_noted_with_each_trial():
     hp = keras_tuner.HyperParameters()
-    Space(hidden=64, unfreeze=2, lr_decay=0.5).declare(hp, ["one"])
+    Space(pooling="avg", hidden=64, unfreeze=2, lr_decay=0.5).declare(hp, ["one"])
     assert (hp.get("hidden"), hp.get("unfreeze"), hp.get("lr_decay")) == (64, 2, 0.5)
     assert not any(one.conditions for one in hp.space)  # it is unfrozen in any case
 
@@ -195,7 +211,8 @@ def test_tuners_stay_within_the_space(tmp_path, kind):
     for chosen in seen:
         assert all(RULES[name].allows(value) for name, value in chosen.items()), chosen
         assert chosen["hidden"] in (32, 64, 128, 256, 512)
-        assert ("lr_decay" in chosen) == (chosen["unfreeze"] > 0)
+        assert ("lr_decay" in chosen) == (chosen.get("unfreeze", 0) > 0)
+        assert ("unfreeze" in chosen) == (chosen["pooling"] != "levels")
 
 
 def test_fine_tuning_begins_at_an_epoch_or_after_a_share_of_them():

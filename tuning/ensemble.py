@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import keras
 import numpy as np
+from space import LEVELS
 
 from keras_transfer import FrozenBackbone, TransferModel
 from keras_transfer.whole_files import written_whole
@@ -155,7 +156,7 @@ def average(
     Args:
         backbone: The backbone of the first, with the weights that it had before, frozen.
         members: What each has trained, the winner first. Those of other backbones, or of other
-            images, are left out.
+            images, are left out, and those that do not pool all levels, or do, like the winner.
 
     Returns:
         The model, and the places of the members in it.
@@ -182,7 +183,8 @@ def average(
 
 def _goes_with(one: Member, first: Member) -> bool:
     facts = ("backbone", "origin", "image_shape", "classes")
-    return all(getattr(one, fact) == getattr(first, fact) for fact in facts)
+    same = all(getattr(one, fact) == getattr(first, fact) for fact in facts)
+    return same and (one.pooling == LEVELS) == (first.pooling == LEVELS)
 
 
 def _scores(

@@ -13,7 +13,7 @@ from ensemble import Member
 from ensemble import average as average_of
 from metrics import compile_metrics, objective
 from shared_functions import SharedFunctions
-from space import Space
+from space import LEVELS, Space
 from trained import Trained
 
 from keras_transfer import (
@@ -150,7 +150,9 @@ class TransferHyperModel(keras_tuner.HyperModel):
         return self._twins[name, pooling]
 
     def _head(self, chosen: Mapping[str, Any]) -> keras.Sequential:
+        levels = chosen["pooling"] == LEVELS  # which differ in scale
         layers: list[keras.Layer] = []
+        layers += [keras.layers.BatchNormalization(name="scaling")] if levels else []
         for number in range(1, chosen["depth"] + 1):
             hidden = keras.layers.Dense(chosen["hidden"], activation="relu", name=f"hidden{number}")
             layers += [hidden, keras.layers.Dropout(chosen["dropout"], name=f"dropout{number}")]

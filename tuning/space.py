@@ -14,6 +14,7 @@ from space_rules import RULES, SpaceError, typed, wrong
 from keras_transfer.whole_files import written_whole
 from keras_transfer.yaml_file import unknown
 
+LEVELS = "levels"
 _FINE_TUNING = ("fine_tuning_learning_rate", "lr_decay", "frozen_epochs")
 
 
@@ -24,7 +25,8 @@ class Space:
     Each is a `Range`, a list of values, or one value, which is fixed.
 
     Attributes:
-        pooling: Of the backbone's feature map: `"avg"`, `"max"`.
+        pooling: Of the backbone's feature map: `"avg"`, `"max"`; or `"levels"`, of those of all its
+            blocks, none of which is unfrozen then.
         hidden: Units of each hidden layer (ReLU).
         depth: Hidden layers.
         dropout: Rate behind each hidden layer.
@@ -47,7 +49,7 @@ class Space:
         >>> Space(depth=1, dropout=[0.2, 0.5], learning_rate=Range(1e-4, 1e-2, log=True))
     """
 
-    pooling: Any = field(default=Choices(("avg", "max")))
+    pooling: Any = field(default=Choices(("avg", "max", LEVELS)))
     hidden: Any = field(default=Range(32, 512, log=True, step=2))
     depth: Any = field(default=Choices((1, 2)))
     dropout: Any = field(default=Range(0.0, 0.7, step=0.1))
@@ -140,6 +142,11 @@ class Space:
         Raises:
             SpaceError: If it never would.
         """
+        if self.pooling.values == (LEVELS,) and self.unfreeze.least:
+            raise SpaceError(
+                f"`pooling: {LEVELS}` needs frozen blocks, and `unfreeze` is {self.unfreeze}. Give "
+                "`unfreeze: 0`, or another pooling as well."
+            )
         first = self.first_unfrozen(self.frozen_epochs.least, epochs)
         if self.unfreeze.most and first >= epochs:
             raise SpaceError(
@@ -151,7 +158,8 @@ class Space:
     def declare(self, hp: keras_tuner.HyperParameters, backbones: Sequence[str]) -> dict[str, Any]:
         """Declares all hyperparameters, and returns the values of this trial.
 
-        Those of fine-tuning are there only where `unfreeze` is above 0.
+        `unfreeze` is there only where the pooling is not of all levels, and those of fine-tuning
+        only where it is above 0.
 
         Args:
             hp: Where to declare them.
@@ -161,8 +169,19 @@ class Space:
         names = self.backbones(backbones)
         values["backbone"] = hp.Choice("backbone", list(names)) if len(names) > 1 else names[0]
         for name in _NAMES:
-            if name not in ("backbone", *_FINE_TUNING):
+            if name not in ("backbone", "unfreeze", *_FINE_TUNING):
                 values[name] = getattr(self, name).declare(hp, name, RULES[name].usual)
+        one_level = [one for one in self.pooling.values if one != LEVELS]
+        if len(one_level) == len(self.pooling.values):
+            return {**values, **self._declare_unfreeze(hp)}
+        if not (one_level and self.unfreeze.most):
+            return {**values, "unfreeze": hp.Fixed("unfreeze", 0)}
+        with hp.conditional_scope("pooling", one_level):
+            declared = self._declare_unfreeze(hp)
+        return {**values, **({"unfreeze": 0} if values["pooling"] == LEVELS else declared)}
+
+    def _declare_unfreeze(self, hp: keras_tuner.HyperParameters) -> dict[str, Any]:
+        values = {"unfreeze": self.unfreeze.declare(hp, "unfreeze", RULES["unfreeze"].usual)}
         if not self.unfreeze.most:
             return values
         if self.unfreeze.least:

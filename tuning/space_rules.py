@@ -63,7 +63,7 @@ class _FrozenEpochs(Rule):
 _RATE = "a number above 0 and up to 10"
 RULES: Mapping[str, Rule] = {
     "backbone": Rule("the name of a backbone", str),
-    "pooling": Rule("avg or max", str, words=("avg", "max"), usual="avg"),
+    "pooling": Rule("avg, max or levels", str, words=("avg", "max", "levels"), usual="avg"),
     "hidden": Rule("a whole number from 1 to 65536", int, 1, 65536, usual=128),
     "depth": Rule("a whole number from 1 to 4", int, 1, 4, usual=1),
     "dropout": Rule("a number from 0 up to, not including, 1", float, 0, 1, False, True, (), 0.3),
