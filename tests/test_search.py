@@ -1,4 +1,5 @@
 import csv
+import errno
 import importlib.util
 import json
 import socket
@@ -326,6 +327,24 @@ def test_an_interrupted_search_reports_what_has_ended(five_classes, tmp_path, mo
     assert "Interrupted after 1 trial" in capsys.readouterr().err
     assert (tmp_path / "run" / "best.keras").exists()
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["interrupted"] is True
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_at_the_end_leaves_the_trials_to_go_on_with(
+    five_classes, tmp_path, monkeypatch, capsys
+):
+    import study_run
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(study_run, "finish", full)
+    arguments = [str(five_classes), "--output", str(tmp_path / "run"), *QUICK, "--trials", "1"]
+    assert search.main([*arguments, "--unfreeze", "0"]) == 2
+    told = capsys.readouterr().err
+    assert "The trials are done and kept in" in told
+    assert "No space left on device" in told
+    assert (tmp_path / "run" / "trials" / "trial_0000" / "outcome.json").exists()
 
 
 def test_more_blocks_to_unfreeze_than_there_are_are_refused(five_classes, tmp_path, capsys):

@@ -165,7 +165,7 @@ def average(
         ValueError: If there is nothing that they share.
     """
     first = members[0]
-    places = tuple(i for i, one in enumerate(members) if _goes_with(one, first))
+    places = tuple(i for i, one in enumerate(members) if goes_with(one, first))
     chosen = [members[i] for i in places]
     trained = {name for one in chosen for name in one.blocks}
     border = backbone.border_without(trained)
@@ -181,7 +181,8 @@ def average(
     return _built(model, first.image_shape), places
 
 
-def _goes_with(one: Member, first: Member) -> bool:
+def goes_with(one: Member, first: Member) -> bool:
+    """Whether one model can hold both: on the same backbone, for the same images and classes."""
     facts = ("backbone", "origin", "image_shape", "classes")
     same = all(getattr(one, fact) == getattr(first, fact) for fact in facts)
     return same and (one.pooling == LEVELS) == (first.pooling == LEVELS)

@@ -57,6 +57,27 @@ def objective(metric: str) -> Objective:
     return OBJECTIVES[metric]
 
 
+def chance(metric: str, labels: Sequence[int] | np.ndarray) -> float:
+    """Returns the score of a model that knows how frequent the classes are, and nothing more.
+
+    Args:
+        metric: As for `objective`.
+        labels: `(n,)`, whole numbers from 0 on, one at least.
+
+    Example:
+        >>> chance("accuracy", [0, 0, 0, 1])
+        0.75
+    """
+    shares = np.unique(np.asarray(labels), return_counts=True)[1] / len(labels)
+    most = float(shares.max())
+    return {
+        "loss": float(-np.sum(shares * np.log(shares))),
+        "accuracy": most,
+        "auc": 0.5,
+        "f1": 2 * most / (1 + most) / len(shares),
+    }[metric]
+
+
 def compile_metrics(metric: str, classes: int) -> list[Any]:
     """Returns what to compile a model with so that the objective of a metric is in its logs.
 

@@ -65,7 +65,14 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
         when = f"after {told} trials" if told else "before the first trial ended"
         print(f"Interrupted {when}.", file=sys.stderr)
     if trials.best is not None and code in (DONE, INTERRUPTED):
-        finish(study, trials, interrupted=code == INTERRUPTED)
+        try:
+            finish(study, trials, interrupted=code == INTERRUPTED)
+        except OSError as error:
+            raise OSError(
+                f"The trials are done and kept in {output}, but not all results could be written "
+                f"({error}). Make room for them, and the same command with --output {output} goes "
+                "on."
+            ) from error
         return DONE
     return code or _nothing(trials)
 
@@ -217,6 +224,7 @@ def _write(
         "images": data.counts,
         "trials_asked_for": args.trials,
         "average_of": list(winner.trials),
+        "left_out_of_average": list(winner.left_out),
         "trained_again": winner.trained_again,
         "interrupted": told["interrupted"],
         "seconds": round(time.monotonic() - study.began, 1),
@@ -240,6 +248,9 @@ def _tell(study: Study, trials: Trials, winner: Winner, tested: OnTest | None, l
     print(f"Best: trial {best.trial}, {best} in epoch {best.epoch}.")
     if not study.objective.better(best.score or 0.0, than=probe.score or 0.0):
         print(f"No trial did better in validation than the probe, {name} {probe.score:.4f}.")
+    if winner.left_out:
+        numbers = ", ".join(map(str, winner.left_out))
+        print(f"Not averaged, since they are too far behind in validation: trials {numbers}.")
     if tested is None:
         print("There is no test split.")
     else:

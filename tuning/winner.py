@@ -1,7 +1,7 @@
 """Winner: the model that a search ends with, and what it is worth on images never seen."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ import keras
 import keras_tuner
 import numpy as np
 from ensemble import Member
+from members import to_average
+from metrics import chance
 from outcome import Outcome
 from probe import probe_on_test
 from scores import Measures, measures, paired
@@ -32,11 +34,13 @@ class Winner:
         trials: Their numbers, the best first.
         trained_again: On how many images, training and validation together, they were trained
             again after the search; `None` without `--final-fit`.
+        left_out: The numbers of those that would be in the average but for their scores.
     """
 
     model: TransferModel
     trials: tuple[int, ...]
     trained_again: int | None = None
+    left_out: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         told = f"trial {self.trials[0]}"
@@ -79,28 +83,31 @@ class OnTest:
 def winner_of(study: Study, trials: Trials) -> Winner:
     """Returns the average of the best trials, which errs less than the one that happened to win.
 
+    `to_average` tells which those are.
+
     With folds, what a trial has trained on each of them is averaged, too. With `--final-fit` the
     best trials are trained again, on training and validation images together, for as many epochs
     as were best for each.
     """
-    best = [one for one in trials.ranked if not one.failed and _is_whole(trials, one)]
-    if not best:
+    args, data = study.args, study.data.train_and_valid
+    nothing = chance(args.metric, data.labels)
+    found = to_average(_whole(trials), study.objective, chance=nothing, most=args.average)
+    if not found.trials:
         raise ValueError("What the trials have trained is lost. Start a search in another folder.")
-    best = best[: study.args.average]
-    model, numbers = _averaged(study, trials, best)
-    if study.args.average_views and study.args.flips != "none":
-        model = AveragedViews.of(model, Flips(study.args.flips))
-    again = len(study.data.train_and_valid.labels) if study.args.final_fit else None
-    return Winner(model, numbers, again)
+    again = len(data.labels) if args.final_fit else None
+    model, numbers = _averaged(study, found.trials)
+    if args.average_views and args.flips != "none":
+        model = AveragedViews.of(model, Flips(args.flips))
+    return Winner(model, numbers, again, tuple(one.trial for one in found.too_bad))
 
 
 def _averaged(
-    study: Study, trials: Trials, best: Sequence[Outcome]
+    study: Study, trials: Sequence[tuple[Outcome, list[Member]]]
 ) -> tuple[TransferModel, tuple[int, ...]]:
     members: list[Member] = []
     numbers: list[int] = []
-    for outcome in best:
-        found = _again(study, outcome) if study.args.final_fit else _kept(trials, outcome)
+    for outcome, kept in trials:
+        found = _again(study, outcome) if study.args.final_fit else kept
         members += found
         numbers += [outcome.trial] * len(found)
     if len(members) == 1:
@@ -108,7 +115,7 @@ def _averaged(
     try:
         model, places = study.hypermodel.average(members)
     except ValueError as error:  # all blocks were fine-tuned, so there is nothing to run once
-        fold = ", as trained on fold 1," if best[0].folds else ""
+        fold = ", as trained on fold 1," if trials[0][0].folds else ""
         warnings.warn(
             f"The best trials are not averaged: {error} best.keras is trial {numbers[0]}{fold} "
             "alone. Let `unfreeze` leave a block frozen to have the average.",
@@ -118,22 +125,20 @@ def _averaged(
     return model, tuple(dict.fromkeys(numbers[place] for place in places))
 
 
-def _is_whole(trials: Trials, outcome: Outcome) -> bool:
-    """Whether what a trial has trained can be read; a warning tells of what cannot."""
-    try:
-        _kept(trials, outcome)
-    except (OSError, ValueError) as error:
-        warnings.warn(
-            f"Trial {outcome.trial} is left out: {error} Remove {trials.folder(outcome)}, and the "
-            "same command runs the trial again.",
-            stacklevel=2,
-        )
-        return False
-    return True
-
-
-def _kept(trials: Trials, outcome: Outcome) -> list[Member]:
-    return [trials.member(outcome, fold) for fold in range(max(1, len(outcome.folds)))]
+def _whole(trials: Trials) -> Iterator[tuple[Outcome, list[Member]]]:
+    """The trials with a score, best first, and what they have trained, where that is whole."""
+    for outcome in trials.ranked:
+        if outcome.failed:
+            continue
+        folds = range(max(1, len(outcome.folds)))
+        try:
+            yield outcome, [trials.member(outcome, fold) for fold in folds]
+        except (OSError, ValueError) as error:
+            warnings.warn(
+                f"Trial {outcome.trial} is left out: {error} Remove {trials.folder(outcome)}, and "
+                "the same command runs the trial again.",
+                stacklevel=2,
+            )
 
 
 def _again(study: Study, outcome: Outcome) -> list[Member]:
@@ -148,8 +153,11 @@ def keep(model: TransferModel, output: Path) -> TransferModel:
     """Writes a model as best.keras, whole or not at all, and returns it as it is loaded."""
     with written_whole(output / MODEL) as temporary:
         unfinished = temporary.with_name(f"{temporary.name}.keras")  # Keras asks for the suffix
-        model.save(unfinished)
-        unfinished.replace(temporary)
+        try:
+            model.save(unfinished)
+            unfinished.replace(temporary)
+        finally:
+            unfinished.unlink(missing_ok=True)
     return keras.saving.load_model(output / MODEL)
 
 
