@@ -101,7 +101,9 @@ class CacheFolder:
     def _check_empty(self) -> None:
         """Refuses a folder of something else, in which removing old entries would do harm."""
         others = [path for path in self.path.iterdir() if not _NAME.fullmatch(path.name)]
-        strange = [path.name for path in others if path.name != _LOCKS]
+        # Another process may be making it just now, and have its mark there, or half of that.
+        own = re.compile(rf"{re.escape(_LOCKS)}|{re.escape(_MARK)}|\.{re.escape(_MARK)}\..*")
+        strange = [path.name for path in others if not own.fullmatch(path.name)]
         if strange:
             raise ValueError(
                 f"FeatureCache({str(self.path)!r}): that folder holds other things, such as "

@@ -189,12 +189,12 @@ class Shares:
                 remove(part)
                 part.mkdir()
                 self._writer = EntryWriter(part, self._of(start, stop))
-                with contextlib.closing(self._writer):
-                    yield start, stop
+                yield start, stop
+                if self._writer is not None:
                     self._writer.finish()
-                part.rename(path)
+                    part.rename(path)
         finally:
-            self._writer = None
+            self._close()
             remove(part)
 
     def append(self, rows: np.ndarray, computed: str) -> None:
@@ -207,9 +207,14 @@ class Shares:
         Raises:
             OSError: If the disk is full, or cannot be written.
         """
-        if self._writer is not None:
-            with self._unless_cleared():
+        with self._unless_cleared():
+            if self._writer is not None:
                 self._writer.append(rows, computed)
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = None
 
     @contextlib.contextmanager
     def _unless_cleared(self) -> Iterator[None]:
@@ -219,6 +224,7 @@ class Shares:
         except FileNotFoundError:
             if self._layout() == self._step:
                 raise
+            self._close()
 
     # ---- in the folder
 
