@@ -47,6 +47,7 @@ class CacheFolder:
 
     An entry is written under another name, stretch by stretch, and renamed when it is complete.
     What an interrupted process has left is gone on with; what a checksum refutes is made again.
+    What other processes make of an entry lies in a folder beside it until it is complete: `Shares`.
 
     Args:
         path: The folder; made if it does not exist.

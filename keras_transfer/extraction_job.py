@@ -113,7 +113,7 @@ def in_stretches(
     batches: Iterator[Any] = iter(())
     at = -1
     for start, stop in stretches:
-        if start != at:
+        if start != at or not ahead:
             batches, at = read(start, None if ahead else stop), start
         while stop is None or at < stop:
             batch = next(batches, None)

@@ -28,6 +28,8 @@ _LAYOUT = "layout.json"
 _LEAST_ROWS = 128
 _MOST_SHARES = 256
 _AT_A_TIME = 64  # rows that are copied
+# Seconds that the owner waits for a share in which somebody hangs. It may come later all the same.
+_PATIENCE = 120.0
 
 Stretch = tuple[int, int]
 
@@ -103,11 +105,24 @@ class Shares:
         for start, stop in self._stretches():
             if stop <= writer.rows:
                 continue
-            with self._lock(self._name(start), wait=True):
+            with self._held(start):
                 if not self._append(writer, start, stop):
                     yield max(start, writer.rows), stop
                 writer.end_stretch()
                 remove(self._path(start))
+
+    @contextlib.contextmanager
+    def _held(self, start: int) -> Iterator[None]:
+        """Holds the lock of a share; goes on without it if its holder does not end."""
+        from filelock import Timeout
+
+        lock = self._lock(self._name(start), wait=False)
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=_PATIENCE)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _begin(self) -> None:
         if self._layout() is None:
@@ -158,7 +173,7 @@ class Shares:
             return
         self._step = step  # another batch size would divide the rows otherwise
         for start, stop in reversed(self._stretches()):
-            if stop <= self._done():
+            if stop <= self._done() or self._layout() != self._step:
                 return
             lock = self._lock(self._name(start), wait=False)
             try:

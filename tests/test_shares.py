@@ -10,10 +10,19 @@ import pytest
 from conftest import images, tiny_backbone
 from processes import start
 
-from keras_transfer import FeatureCache, Flips, extraction, feature_cache, image_folder, shares
+from keras_transfer import (
+    FeatureCache,
+    Flips,
+    array_file,
+    extraction,
+    feature_cache,
+    image_folder,
+    shares,
+)
 from keras_transfer.array_file import FileArray
 from keras_transfer.cache_folder import CacheFolder
 from keras_transfer.entry_writer import EntryWriter
+from keras_transfer.extraction_job import in_stretches
 from keras_transfer.image_files import CheckedImages
 from keras_transfer.pipelines import inspect
 from keras_transfer.views import AllFlips
@@ -64,6 +73,7 @@ class Process:
 
     def check(self) -> None:
         """The entry is complete, and nothing else is left."""
+        assert not self.shares.folder.exists()
         array = self.entry.open()
         np.testing.assert_array_equal(array.take(slice(None)), values(0, 100))
         left = {path.name for path in self.cache.path.glob(f"**/{self.entry.folder.name}*")}
@@ -221,6 +231,36 @@ def test_who_helped_becomes_the_owner_and_others_help_it(process):
     second.check()
 
 
+@pytest.mark.parametrize("helped", [True, False])
+def test_what_of_a_share_is_on_the_disk_is_not_made_again(process, monkeypatch, helped):
+    monkeypatch.setattr(array_file, "_STRETCH", 8 * 12)
+    first, helper, second = process(), process(), process()
+    with contextlib.suppress(KeyboardInterrupt), first.owning() as making:
+        stretches = first.shares.own(first.writer)
+        assert next(stretches) == ALL[0]
+        first.writer.append(values(0, 8), "float32")
+        stretches.close()
+        making.close()
+        raise KeyboardInterrupt
+    if helped:
+        list(helper.helping())
+    assert second.own() == ([] if helped else [(8, 16), *ALL[1:]])
+    assert second.shares.from_others == 92 * helped
+    second.check()
+
+
+def test_who_hangs_in_a_share_holds_nobody_up(process, monkeypatch):
+    monkeypatch.setattr(shares, "_PATIENCE", 0.1)
+    owner, helper = process(), process()
+    with owner.owning() as making:
+        next(making)
+        helping = helper.helping()
+        next(helping)
+        assert list(making) == ALL[1:]
+    assert list(helping) == []
+    owner.check()
+
+
 # ---- faults
 
 
@@ -254,6 +294,16 @@ def test_a_share_of_other_data_is_not_taken(process):
         with pytest.warns(UserWarning, match="is damaged"):
             assert list(making) == ALL[1:]
         assert list(others_making) == [(48, 64)]
+    owner.check()
+
+
+def test_what_an_owner_has_left_that_was_killed_at_the_very_end_is_removed(process):
+    owner = process()
+    owner.own()
+    owner.shares.folder.mkdir()
+    (owner.shares.folder / "layout.json").write_text("{}")
+    owner.cache.lock(f"{owner.entry.folder.name}-000000000", wait=False).acquire().lock.release()
+    assert owner.entry.open() is not None
     owner.check()
 
 
@@ -425,6 +475,18 @@ def test_a_share_is_read_without_the_images_before_and_behind_it(photos, monkeyp
     found = np.concatenate([x for x, _ in inspect(data.train).read(3, 5)])
     np.testing.assert_array_equal(found, expected)
     assert len(decoded) == 16
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_rows_are_read_as_they_are_asked_for_whatever_the_batches(ahead):
+    def read(start: int, stop: int | None):
+        for row in range(start, 40 if stop is None else stop + 3, 6):  # beyond the end
+            yield np.arange(row, min(row + 6, 40))
+
+    stretches = [(30, 40), (4, 9), (9, 20), (20, 26), (2, 4)]
+    found = np.concatenate(list(in_stretches(read, stretches, ahead=ahead)))
+    np.testing.assert_array_equal(found, np.concatenate([np.arange(*one) for one in stretches]))
+    assert sum(map(len, in_stretches(read, [(0, None)], ahead=True))) == 40
 
 
 def compute_slowly(folder: Path, name: str, seconds: float) -> None:
