@@ -87,18 +87,20 @@ class ArrayWriter:
         self._pending_rows += len(data)
         whole = self._pending_rows * self._row_bytes >= _STRETCH
         if whole:
-            self._end_stretch()
+            self.end_stretch()
         return whole
 
-    def _end_stretch(self) -> None:
+    def end_stretch(self) -> None:
+        """Puts what was appended since the last stretch on the disk, as one of its own."""
+        if not self._pending_rows:
+            return
         self._file.flush()
         self.stretches.append((self._pending_rows, self._pending.hexdigest()))
         self._pending, self._pending_rows = hashlib.blake2b(digest_size=16), 0
 
     def finish(self) -> None:
         """Writes the number of rows into the header; the file is complete then."""
-        if self._pending_rows:
-            self._end_stretch()
+        self.end_stretch()
         self._file.seek(0)
         self._write_header(self.rows)
         self.close()

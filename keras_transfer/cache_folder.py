@@ -7,26 +7,29 @@ import json
 import os
 import re
 import shutil
-import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from keras_transfer.array_file import FileArray, is_whole
+from keras_transfer.entry_writer import (
+    ARRAY,
+    FORMAT,
+    MANIFEST,
+    PART,
+    EntryWriter,
+    read_manifest,
+    remove,
+    write_json,
+)
+from keras_transfer.keepable import NotKeepable
+from keras_transfer.shares import SHARES, Shares
 
-from keras_transfer.array_file import ArrayWriter, FileArray, is_whole
-from keras_transfer.whole_files import written_whole
-
-_FORMAT = 1
 _MARK = "keras_transfer_cache.json"
-_MANIFEST = "manifest.json"
-_PART = ".part"
-_ARRAY = "activations.npy"
 _LOCKS = ".locks"
-_NAME = re.compile(r"[0-9a-f]{32}(\.part)?")
-_TYPES = ("float16", "float32", "float64", "bfloat16")
+_NAME = re.compile(r"[0-9a-f]{32}(\.part|\.shares)?")
 
 _FIELDS = {  # of an origin, as people call them
     "data": "data (files, image size, seed or split)",
@@ -44,6 +47,7 @@ class CacheFolder:
 
     An entry is written under another name, stretch by stretch, and renamed when it is complete.
     What an interrupted process has left is gone on with; what a checksum refutes is made again.
+    What other processes make of an entry lies in a folder beside it until it is complete: `Shares`.
 
     Args:
         path: The folder; made if it does not exist.
@@ -73,7 +77,7 @@ class CacheFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not mark.exists():
-                _write(mark, {"format": _FORMAT})
+                write_json(mark, {"format": FORMAT})
             (self.path / _LOCKS).mkdir(exist_ok=True)
             if not os.access(self.path, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -88,17 +92,19 @@ class CacheFolder:
                 f"FeatureCache({str(self.path)!r}): {_MARK} in it is no such file as this version "
                 "writes. Remove the folder, or choose another."
             ) from None
-        if found != _FORMAT:
+        if found != FORMAT:
             raise ValueError(
                 f"FeatureCache({str(self.path)!r}): the folder has format {found}. This version "
-                f"of keras_transfer reads format {_FORMAT}. Update the package, or choose another "
+                f"of keras_transfer reads format {FORMAT}. Update the package, or choose another "
                 "folder."
             )
 
     def _check_empty(self) -> None:
         """Refuses a folder of something else, in which removing old entries would do harm."""
         others = [path for path in self.path.iterdir() if not _NAME.fullmatch(path.name)]
-        strange = [path.name for path in others if path.name != _LOCKS]
+        # Another process may be making it just now, and have its mark there, or half of that.
+        own = re.compile(rf"{re.escape(_LOCKS)}|{re.escape(_MARK)}|\.{re.escape(_MARK)}\..*")
+        strange = [path.name for path in others if not own.fullmatch(path.name)]
         if strange:
             raise ValueError(
                 f"FeatureCache({str(self.path)!r}): that folder holds other things, such as "
@@ -128,7 +134,7 @@ class CacheFolder:
         for folder in self.entries():
             if folder.name in self.known:
                 continue
-            other = _read(folder / _MANIFEST).get("origin", {})
+            other = read_manifest(folder / MANIFEST).get("origin", {})
             differ = [name for name in origin if other.get(name) != origin[name]]
             if differ and len(differ) < len(nearest):
                 nearest = differ
@@ -144,7 +150,7 @@ class CacheFolder:
         """Removes the least recently used entries until the rest is within the limit."""
         if self.limit is None:
             return
-        oldest_first = sorted(self.entries(), key=lambda f: _used(f / _MANIFEST))
+        oldest_first = sorted(self.entries(), key=lambda f: _used(f / MANIFEST))
         for folder in oldest_first:
             if self.size() <= self.limit:
                 return
@@ -170,20 +176,32 @@ class CacheFolder:
         from filelock import Timeout
 
         with contextlib.suppress(Timeout), self.lock(folder.name, wait=False):
+            self.forget_shares(folder.name.partition(".")[0])
             # Under another name first: half an entry is none.
-            gone = folder.with_name(f"{uuid.uuid4().hex}{_PART}")
+            gone = folder.with_name(f"{uuid.uuid4().hex}{PART}")
             with contextlib.suppress(OSError):
                 folder.rename(gone)
                 shutil.rmtree(gone, ignore_errors=True)
 
+    def forget_shares(self, name: str) -> None:
+        """Removes what was made for the owner of an entry, who has no need of it any more."""
+        if (self.path / f"{name}{SHARES}").exists():
+            remove(self.path / f"{name}{SHARES}")
+            for lock in (self.path / _LOCKS).glob(f"{name}-*.lock"):
+                with contextlib.suppress(OSError):  # where a file that is open stays
+                    lock.unlink()
+
     def lock(self, name: str, *, wait: bool) -> Any:
-        """Returns a lock for an entry, of the operating system: it ends with its process."""
+        """Returns a lock for an entry, or a share of it, of the operating system.
+
+        It ends with its process.
+        """
         from filelock import FileLock
 
         locks = self.path / _LOCKS
         if not locks.exists():  # somebody has removed the folder
             self._prepare()
-        return FileLock(locks / f"{name.removesuffix(_PART)}.lock", timeout=-1 if wait else 0)
+        return FileLock(locks / f"{name.partition('.')[0]}.lock", timeout=-1 if wait else 0)
 
 
 class Entry:
@@ -195,13 +213,22 @@ class Entry:
 
     def __init__(self, cache: CacheFolder, origin: dict[str, Any]) -> None:
         self._cache, self._origin = cache, origin
-        text = json.dumps([_FORMAT, origin], sort_keys=True)
+        text = json.dumps([FORMAT, origin], sort_keys=True)
         self.folder = cache.path / hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-        self._part = self.folder.with_name(self.folder.name + _PART)
+        self._part = self.folder.with_name(self.folder.name + PART)
 
     def lock(self, *, wait: bool = True) -> Any:
         """Returns the lock under which the entry is written."""
         return self._cache.lock(self.folder.name, wait=wait)
+
+    def shares(self, rows: int, unit: int) -> Shares:
+        """Returns its rows, divided among the processes that need them.
+
+        Args:
+            rows: How many there are, at most.
+            unit: Rows that should be computed together.
+        """
+        return Shares(self.folder, self._cache.lock, self._origin, rows, unit)
 
     def exists(self) -> bool:
         """Returns whether there is anything complete, sound or not."""
@@ -219,27 +246,28 @@ class Entry:
         self._cache.known.add(self.folder.name)
         if not self.folder.exists():
             return None
-        stretches = _read(self.folder / _MANIFEST).get("stretches")
-        if stretches and is_whole(self.folder / _ARRAY, stretches):
+        stretches = read_manifest(self.folder / MANIFEST).get("stretches")
+        if stretches and is_whole(self.folder / ARRAY, stretches):
             with contextlib.suppress(OSError):
-                os.utime(self.folder / _MANIFEST)
+                os.utime(self.folder / MANIFEST)
+            self._cache.forget_shares(self.folder.name)
             return self.opened()
         warnings.warn(
             f"Kept activations in {str(self.folder)!r} are damaged. What is broken is made again.",
             stacklevel=2,
         )
-        _remove(self._part)
+        remove(self._part)
         self.folder.rename(self._part)
         return None
 
     def opened(self) -> FileArray:
         """Returns its activations, which are known to be there."""
-        return FileArray(self.folder / _ARRAY)
+        return FileArray(self.folder / ARRAY)
 
     @property
     def computed(self) -> str:
         """The type that its activations had when they were computed."""
-        return _read(self.folder / _MANIFEST)["computed"]
+        return read_manifest(self.folder / MANIFEST)["computed"]
 
     @contextlib.contextmanager
     def writing(self) -> Iterator["EntryWriter"]:
@@ -252,7 +280,7 @@ class Entry:
             OSError: If the disk is full, or cannot be written.
         """
         if not all(path.is_file() for path in _parts(self._part)):
-            _remove(self._part)
+            remove(self._part)
         self._part.mkdir(exist_ok=True)
         writer = EntryWriter(self._part, self._origin)
         try:
@@ -262,97 +290,12 @@ class Entry:
             self._part.rename(self.folder)
         except BaseException as error:
             if isinstance(error, OSError) or not writer.rows:
-                _remove(self._part)
+                remove(self._part)
+            if isinstance(error, OSError | NotKeepable):
+                self._cache.forget_shares(self.folder.name)
             raise
+        self._cache.forget_shares(self.folder.name)
         self._cache.make_room(self.folder)
-
-
-class EntryWriter:
-    """Writes the activations of an entry, and its manifest whenever more of them are whole.
-
-    Args:
-        folder: Where; what of it is whole stays.
-        origin: All that decides the activations.
-    """
-
-    def __init__(self, folder: Path, origin: Mapping[str, Any]) -> None:
-        self._folder, self._origin = folder, origin
-        self._array: Any = None  # until the first rows come
-        self._computed = ""
-        before = _read(folder / _MANIFEST)
-        if before.get("stretches"):
-            self._open(
-                tuple(before["row_shape"]),
-                before["dtype"],
-                before["computed"],
-                before["stretches"],
-            )
-
-    @property
-    def rows(self) -> int:
-        """Rows that are there, in whole stretches."""
-        return self._array.rows if self._array else 0
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that these rows take."""
-        return self._array.nbytes if self._array else 0
-
-    def _open(self, row_shape: tuple[int, ...], dtype: Any, computed: str, stretches: Any) -> None:
-        self._computed = computed
-        self._array = ArrayWriter(self._folder / _ARRAY, row_shape, dtype, stretches)
-        self._note()
-
-    def append(self, rows: np.ndarray, computed: str) -> None:
-        """Appends rows; `computed` is the type that they had when they were computed."""
-        if self._array is None:
-            self._open(rows.shape[1:], rows.dtype, computed, ())
-        if self._array.append(rows):
-            self._note()
-
-    def finish(self) -> None:
-        """Completes array and manifest."""
-        if self._array is None:
-            raise ValueError("There is nothing to keep: the data has no rows.")
-        self._array.finish()
-        self._note()
-
-    def close(self) -> None:
-        """Closes the file, as it is."""
-        if self._array is not None:
-            self._array.close()
-
-    def _note(self) -> None:
-        manifest = {
-            "format": _FORMAT,
-            "origin": self._origin,
-            "computed": self._computed,
-            "dtype": self._array.dtype.name,
-            "row_shape": self._array.row_shape,
-            "rows": self._array.rows,
-            "stretches": self._array.stretches,
-            "written": time.strftime("%Y-%m-%d %H:%M:%S"),
-        }
-        _write(self._folder / _MANIFEST, manifest)
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A manifest; an empty one if it is not there, or not as it was written."""
-    try:
-        content = json.loads(path.read_text())
-        stretches = [(int(rows), str(checksum)) for rows, checksum in content["stretches"]]
-        shape = [int(size) for size in content["row_shape"]]
-        sound = isinstance(content["origin"], dict) and min([0, *shape]) == 0
-        sound = sound and all(rows > 0 for rows, _ in stretches)
-        sound = sound and {content["dtype"], content["computed"]} <= set(_TYPES)
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return {**content, "stretches": stretches, "row_shape": shape} if sound else {}
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -362,16 +305,9 @@ def _parts(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else [folder / "none"]
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def _size(folder: Path) -> int:
     with contextlib.suppress(OSError):
-        return sum(file.stat().st_size for file in folder.iterdir())
+        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return 0
 
 

@@ -1,11 +1,12 @@
 """FeatureCache: what a frozen part of a backbone makes of the data, computed once."""
 
 import contextlib
+import functools
 import itertools
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -17,6 +18,7 @@ import tensorflow as tf
 from keras_transfer import extraction, pipelines
 from keras_transfer.array_file import FileArray
 from keras_transfer.cache_folder import CacheFolder, Entry
+from keras_transfer.extraction_job import UNEVEN, ExtractionJob, in_stretches
 from keras_transfer.flips import Flips
 from keras_transfer.frozen_backbone import FrozenBackbone
 from keras_transfer.keepable import NotKeepable
@@ -26,40 +28,11 @@ from keras_transfer.memory import memory_budget, readable
 from keras_transfer.passes import Pass
 from keras_transfer.places import check_disk, in_memory, in_temporary_file, told_of_full_disk
 from keras_transfer.row_order import row_numbers
+from keras_transfer.shares import Shares
 from keras_transfer.views import AllFlips, AsTheyAre, Views
 
-_UNEVEN = "its batches have another number of rows than its batching makes; map rows before it"
-
-
-@dataclass(frozen=True)
-class _Job:
-    """Activations of one view of some data after a link."""
-
-    backbone: FrozenBackbone
-    pipeline: pipelines.Pipeline
-    after: str
-    views: Views
-    view: int
-    origin: Mapping[str, Any]
-    show: bool
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return tuple(sorted(self.origin.items()))
-
-    @property
-    def most_rows(self) -> int:
-        known = len(self.pipeline.columns[0]) if self.pipeline.columns else None
-        return known or self.pipeline.batches * self.pipeline.batch_size
-
-    @property
-    def lasting(self) -> bool:
-        """Whether another run can know the data again."""
-        return isinstance(self.pipeline.identity, str) and self.pipeline.batches > 0
-
-    def say(self, text: str) -> None:
-        if self.show:
-            print(f"activations after {self.after}: {text}")
+# Seconds after which a process that waits for another looks whether there is something to help.
+_LOOK_AGAIN = 1.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +55,8 @@ class FeatureCache:
 
     Args:
         directory: A folder to keep activations in between runs, of data that can be recognized:
-            from `image_folder`, or arrays. Processes may share it. `None` for no such folder.
+            from `image_folder`, or arrays. Processes that need the same activations, on machines
+            that share the folder, too, share the work. `None` for no such folder.
         memory_limit: Bytes that each set of activations may take in RAM: of one part of the data,
             after one block, of one view. A quarter of the free memory unless given.
         disk_limit: Bytes that the folder may take; the least recently used activations are
@@ -255,7 +229,7 @@ class FeatureCache:
             **fingerprints[after],
         }
         show = verbose and self.verbose
-        job = _Job(backbone, pipeline, after, views, view, origin, show)
+        job = ExtractionJob(backbone, pipeline, after, views, view, origin, show)
         if job.key not in self._entries:
             self._entries[job.key] = self._found_or_made(job)
         return self._entries[job.key]
@@ -267,7 +241,7 @@ class FeatureCache:
         self._alive[id(pipeline.identity)] = pipeline.identity
         return f"object {id(pipeline.identity)} {pipeline.sample}"
 
-    def _found_or_made(self, job: _Job) -> Rows:
+    def _found_or_made(self, job: ExtractionJob) -> Rows:
         with told_of_full_disk():
             if self._folder is not None and job.lasting:
                 return self._from_folder(job, self._folder)
@@ -275,13 +249,14 @@ class FeatureCache:
 
     # ---- in the folder
 
-    def _from_folder(self, job: _Job, folder: CacheFolder) -> Rows:
+    def _from_folder(self, job: ExtractionJob, folder: CacheFolder) -> Rows:
         entry = folder.entry(job.origin)
-        with _locked(entry, job):
+        shares = entry.shares(job.most_rows, job.unit)
+        with _locked(entry, job, lambda: self._help(job, shares, folder)):
             began = time.monotonic()
             array = entry.open()
             if array is None:
-                self._write(job, entry, folder)
+                self._write(job, entry, shares, folder)
                 array = entry.opened()
             else:
                 text = f"{len(array):,} images from {folder.path}, {readable(array.nbytes)}"
@@ -291,30 +266,51 @@ class FeatureCache:
             kept = ArrayInMemory(array.take(slice(None)))
         return Rows(kept, entry.computed, job.pipeline.columns or (), sizes=())
 
-    def _write(self, job: _Job, entry: Entry, folder: CacheFolder) -> None:
+    def _write(self, job: ExtractionJob, entry: Entry, shares: Shares, folder: CacheFolder) -> None:
         missed = "" if entry.begun() else folder.nearest_miss(job.origin)
         if missed:
             job.say(f"computed anew: what {folder.path} keeps is of other {missed}")
         began = time.monotonic()
-        with entry.writing() as writer:
+        with entry.writing() as writer, contextlib.closing(shares.own(writer)) as stretches:
             there = writer.rows
-            made = self._make(job, there)
+            made = self._make(job, stretches, there, lambda: shares.from_others)
             for number, activations in enumerate(made.activations):
                 if not number:
-                    needed = (job.most_rows - there) * self._row_bytes(activations)
-                    check_disk(folder.path, needed, self.disk_limit)
+                    left = job.most_rows - there - shares.rows_there
+                    check_disk(folder.path, left * self._row_bytes(activations), self.disk_limit)
                 writer.append(self._as_stored(activations), activations.dtype.name)
-        gone_on = f", {there:,} of them from before" if there else ""
+        told = [f"{writer.rows:,} images"]
+        told += [f"{there:,} of them from before"] if there else []
+        others = shares.from_others
+        told += [f"{others:,} {'' if there else 'of them '}from other processes"] if others else []
         job.say(
-            f"{writer.rows:,} images{gone_on}, {time.monotonic() - began:.1f} s, "
+            f"{', '.join(told)}, {time.monotonic() - began:.1f} s, "
             f"{readable(writer.nbytes)} in {folder.path}"
         )
 
+    def _help(self, job: ExtractionJob, shares: Shares, folder: CacheFolder) -> None:
+        """Computes shares for the process that has the lock, as long as there are any."""
+        began, rows = time.monotonic(), 0
+        with contextlib.closing(shares.help()) as stretches:
+            first = next(stretches, None)
+            if first is None:
+                return
+            made = self._make(
+                replace(job, show=False), itertools.chain([first], stretches), ahead=False
+            )
+            for activations in made.activations:
+                if not rows:
+                    needed = (first[1] - first[0]) * self._row_bytes(activations)
+                    check_disk(folder.path, needed, None)
+                shares.append(self._as_stored(activations), activations.dtype.name)
+                rows += len(activations)
+        job.say(f"{rows:,} images computed for it, {time.monotonic() - began:.1f} s")
+
     # ---- for now
 
-    def _kept_for_now(self, job: _Job) -> Rows:
+    def _kept_for_now(self, job: ExtractionJob) -> Rows:
         began = time.monotonic()
-        made = self._make(job, 0)
+        made = self._make(job, [(0, None)])
         activations = iter(made.activations)
         first = next(activations, np.empty((0,)))
         needed = job.most_rows * self._row_bytes(first)
@@ -332,7 +328,7 @@ class FeatureCache:
         )
         return self._with_rest(job, made, kept, first.dtype.name)
 
-    def _with_rest(self, job: _Job, made: _Made, kept: Any, dtype: str) -> Rows:
+    def _with_rest(self, job: ExtractionJob, made: _Made, kept: Any, dtype: str) -> Rows:
         if made.below is not None:
             return replace(made.below, activations=kept, dtype=dtype)
         rest = tuple(np.concatenate(column) for column in zip(*made.rest, strict=True))
@@ -347,7 +343,7 @@ class FeatureCache:
                 numbers.as_read = order.indices(len(kept))
             places = np.argsort(np.concatenate([batch.numpy() for batch in numbers.as_read]))
             if len(places) != len(kept):
-                raise NotKeepable(_UNEVEN)
+                raise NotKeepable(UNEVEN)
         return Rows(kept, dtype, rest, places, tuple(made.sizes))
 
     def _budget(self) -> int:
@@ -374,22 +370,42 @@ class FeatureCache:
 
     # ---- where they come from
 
-    def _make(self, job: _Job, start: int) -> _Made:
-        """Begins to make activations, from a row on, from the nearest kept ones or the images."""
+    def _make(
+        self,
+        job: ExtractionJob,
+        stretches: Iterable[tuple[int, int | None]],
+        start: int = 0,
+        others: Callable[[], int] = lambda: 0,
+        *,
+        ahead: bool = True,
+    ) -> _Made:
+        """Begins to make the activations of stretches, from the nearest kept ones or the images.
+
+        Args:
+            job: What is to be made.
+            stretches: First row, and the row behind the last, `None` for all.
+            start: How many rows are there already.
+            others: Gives how many rows other processes have made since.
+            ahead: Whether the stretches follow each other, most likely.
+        """
         rest: list[Sequence[np.ndarray]] = []
         sizes: list[int] = []
         name, below = self._nearest_below(job)
         if below is None:
-            inputs: Iterable[Any] = _images(job, start, rest, sizes)
+            read: Any = functools.partial(job.images, rest=rest, sizes=sizes)
         else:
-            chunks = below.chunks(start, extraction.CPU_BATCH)
-            inputs = ({f"after:{name}": chunk} for chunk in chunks)
+            read = functools.partial(below.chunks, size=extraction.CPU_BATCH)
+        inputs = in_stretches(read, stretches, ahead=ahead)
+        if below is not None:
+            inputs = ({f"after:{name}": chunk} for chunk in inputs)
         key = (*sorted(job.backbone.fingerprints()[job.after].items()), job.after, name)
         total = job.most_rows if below is None else len(below)
-        run = Pass(job.backbone, job.after, inputs, start, total, self._runners, key, job.show)
+        run = Pass(
+            job.backbone, job.after, inputs, start, total, self._runners, key, job.show, others
+        )
         return _Made(run, rest, sizes, below)
 
-    def _nearest_below(self, job: _Job) -> tuple[str, Rows | None]:
+    def _nearest_below(self, job: ExtractionJob) -> tuple[str, Rows | None]:
         names = job.backbone.link_names
         prints = job.backbone.fingerprints()
         for name in reversed(names[: names.index(job.after)]):
@@ -408,41 +424,25 @@ class FeatureCache:
 
 
 @contextlib.contextmanager
-def _locked(entry: Entry, job: _Job) -> Iterator[None]:
-    """Holds the lock of an entry, and tells if another process has it for now."""
+def _locked(
+    entry: Entry, job: ExtractionJob, meanwhile: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Holds the lock of an entry; while another process has it, does something now and then."""
     from filelock import Timeout
 
-    try:
-        lock = entry.lock(wait=False)
-        lock.acquire()
-    except Timeout:
-        job.say("another process is computing them; waiting for it")
-        lock = entry.lock(wait=True)
-        lock.acquire()
+    lock, wait = entry.lock(wait=False), 0.0
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=wait)
+        except Timeout:
+            if not wait:
+                job.say("another process is computing them; waiting for it, or helping")
+            wait = _LOOK_AGAIN
+            meanwhile()
     try:
         yield
     finally:
         lock.release()
-
-
-def _images(
-    job: _Job, start: int, rest: list[Sequence[np.ndarray]], sizes: list[int]
-) -> Iterator[Any]:
-    """The images from a row on; labels are put aside."""
-    size = job.pipeline.batch_size
-    row, skip = start - start % size, start % size
-    for number, batch in enumerate(job.pipeline.read(start // size)):
-        x, *others = batch if isinstance(batch, tuple) else (batch,)
-        if not number:
-            job.backbone.check_pixels(x)
-        if others:
-            rest.append([np.asarray(column) for column in others])
-        sizes.append(len(x))
-        if job.pipeline.even and (len(x) > size or any(n < size for n in sizes[-2:-1])):
-            raise NotKeepable(_UNEVEN)
-        if len(x) > skip:
-            yield job.views.view(x, job.view, row)[skip:]
-        row, skip = row + len(x), 0
 
 
 def _check_numbers(**numbers: int) -> None:

@@ -91,10 +91,18 @@ class ImageDatasets:
             pixels = tf.numpy_function(lambda i: images.read(rows[i]), [index], tf.uint8, False)
             return tf.ensure_shape(pixels, (None, *images.image_size, 3)), tf.gather(labels, index)
 
-        def batches(seed: int | None) -> tf.data.Dataset:
+        def loaded(indices: tf.data.Dataset) -> tf.data.Dataset:
             # Two at a time, so that some threads decode the next batch while others end this one.
+            return prefetched(indices.map(load, num_parallel_calls=2, deterministic=True))
+
+        def part(start: int, stop: int | None) -> tf.data.Dataset:
+            # `skip` on the dataset itself would decode what it skips.
+            indices = _index_batches(len(rows), self.batch_size, None).skip(start)
+            return loaded(indices if stop is None else indices.take(stop - start))
+
+        def batches(seed: int | None) -> tf.data.Dataset:
             indices = _index_batches(len(rows), self.batch_size, seed)
-            dataset = prefetched(indices.map(load, num_parallel_calls=2, deterministic=True))
+            dataset = loaded(indices)
             dataset.identity, dataset.shuffle_seed = identity, seed
             dataset.index_batches = _index_batches(len(rows), self.batch_size, seed)
             # The same shuffle: whichever of the two is read next goes on with the next order.
@@ -106,7 +114,7 @@ class ImageDatasets:
 
         dataset = batches(self.seed if shuffled else None)
         dataset.ordered = ordered = batches(None) if shuffled else dataset
-        ordered.ordered = ordered
+        ordered.ordered, ordered.part = ordered, part
         return dataset
 
 

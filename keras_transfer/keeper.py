@@ -202,13 +202,13 @@ class Keeper:
                 self._pipelines[key] = of_array(_floats(np.asarray(part.x)), CPU_BATCH)
         return self._pipelines[key]
 
-    def _counted(self, key: int, pipeline: Pipeline) -> Callable[[int], Iterable[Any]]:
+    def _counted(self, key: int, pipeline: Pipeline) -> Callable[..., Iterable[Any]]:
         """What reads a pipeline, and notes that this took an order from its shuffle."""
 
-        def read(start: int) -> Iterable[Any]:
+        def read(start: int, stop: int | None) -> Iterable[Any]:
             if pipeline.order.apart:
                 self._owed[key] = self._owed.get(key, 0) - 1
-            return pipeline.read(start)
+            return pipeline.read(start, stop)
 
         return read
 

@@ -101,10 +101,11 @@ class Rows:
         """Returns the activations of some rows as they lie."""
         return self.activations.take(slice(start, stop)).astype(self.dtype, copy=False)
 
-    def chunks(self, start: int, size: int) -> Iterator[np.ndarray]:
-        """Gives all activations from a row on, as they lie."""
-        for row in range(start, len(self), size):
-            yield self.read(row, row + size)
+    def chunks(self, start: int, stop: int | None, size: int) -> Iterator[np.ndarray]:
+        """Gives the activations from a row on to another, `None` for the last, as they lie."""
+        last = len(self) if stop is None else min(stop, len(self))
+        for row in range(start, last, size):
+            yield self.read(row, min(row + size, last))
 
 
 def selected(parts: Sequence[Rows], places: np.ndarray) -> Rows:

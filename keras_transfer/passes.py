@@ -1,7 +1,7 @@
 """Pass: the frozen part of a backbone is run over rows, once."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ class Pass:
         runners: Faster functions that were made before, by `key`.
         key: What stands for the frozen part.
         show: Whether to show progress.
+        others: Gives how many rows other processes have made since the start.
     """
 
     backbone: FrozenBackbone
@@ -40,6 +41,7 @@ class Pass:
     runners: MutableMapping[Any, extraction.Runner | None]
     key: Any
     show: bool
+    others: Callable[[], int] = lambda: 0
 
     def __iter__(self) -> Iterator[np.ndarray]:
         slow = extraction.by_keras(self.backbone, self.after)
@@ -51,7 +53,8 @@ class Pass:
                 if number == 1:  # the first batch traced
                     began, first = time.monotonic(), done
                 if number == 2 and key not in self.runners:
-                    left = (time.monotonic() - began) / (done - first) * (self.total - done)
+                    rows = self.total - done - self.others()
+                    left = (time.monotonic() - began) / (done - first) * rows
                     if left > extraction.WORTH_SECONDS:
                         fast = extraction.by_openvino(self.backbone, self.after, x)
                         self.runners[key] = fast
@@ -64,7 +67,7 @@ class Pass:
                 shape = activations.shape[1:]
                 yield activations
                 done += len(activations)
-                shown.update(done)
+                shown.update(done + self.others())
 
 
 def _spec(x: Any) -> Any:

@@ -31,7 +31,7 @@ class Pipeline:
     """Batches whose rows are the same in every epoch.
 
     Attributes:
-        read: Gives the batches from a number on, once.
+        read: Gives the batches from a number on up to another, `None` for the last, once.
         batches: How many there are.
         batch_size: Rows in a batch, at most.
         ordered: Whether it gives its rows in their own order, so that no shuffle is to be undone.
@@ -45,7 +45,7 @@ class Pipeline:
         places: Where each row is in the rows of these, one behind the other.
     """
 
-    read: Callable[[int], Iterable[Any]]
+    read: Callable[[int, int | None], Iterable[Any]]
     batches: int
     batch_size: int
     ordered: bool
@@ -63,8 +63,8 @@ def of_array(images: np.ndarray, batch_size: int) -> Pipeline:
     """Returns the pipeline of an array of images, known by its content."""
     count = math.ceil(len(images) / batch_size)
 
-    def read(start: int) -> Iterator[tuple[np.ndarray]]:
-        for batch in range(start, count):
+    def read(start: int, stop: int | None) -> Iterator[tuple[np.ndarray]]:
+        for batch in range(start, count if stop is None else stop):
             yield (images[batch * batch_size : (batch + 1) * batch_size],)
 
     identity = f"array {digest_of(images)}"
@@ -97,8 +97,8 @@ def of_py_dataset(dataset: keras.utils.PyDataset) -> Pipeline:
         sample += "".join(digest_of(np.asarray(part)) for part in once)
     size = len(tf.nest.flatten(dataset[0])[0])
 
-    def read(start: int) -> Iterator[Any]:
-        for number in range(start, count):
+    def read(start: int, stop: int | None) -> Iterator[Any]:
+        for number in range(start, count if stop is None else stop):
             yield dataset[number]
 
     return Pipeline(
@@ -133,7 +133,7 @@ def inspect(dataset: tf.data.Dataset) -> Pipeline:
     if hasattr(dataset, "identity"):
         ordered, selection = dataset.ordered, getattr(dataset, "selection", None)
         return Pipeline(
-            _from(ordered),
+            ordered.part,
             batches,
             _batch_size(ordered),
             ordered=True,
@@ -156,8 +156,12 @@ def _check_structure(spec: Any) -> None:
         )
 
 
-def _from(dataset: tf.data.Dataset) -> Callable[[int], tf.data.Dataset]:
-    return lambda start: dataset.skip(start) if start else dataset
+def _from(dataset: tf.data.Dataset) -> Callable[[int, int | None], tf.data.Dataset]:
+    def read(start: int, stop: int | None) -> tf.data.Dataset:
+        rest = dataset.skip(start) if start else dataset
+        return rest if stop is None else rest.take(stop - start)
+
+    return read
 
 
 def _batch_size(dataset: tf.data.Dataset) -> int:

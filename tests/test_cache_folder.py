@@ -426,6 +426,13 @@ def test_nothing_of_others_is_ever_removed(photos, tmp_path):
     assert entries(tmp_path / "cache") == [tmp_path / "cache" / "app"]
 
 
+def test_processes_may_make_the_folder_at_the_same_time(tmp_path):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / ".keras_transfer_cache.json.0123").write_text("{")  # before it gets its name
+    FeatureCache(folder)
+
+
 def test_names_that_layers_were_given_tell_nothing_about_what_they_do(tmp_path, computed):
     for activation in ("relu", "tanh"):
         keras.utils.set_random_seed(0)

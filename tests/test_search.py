@@ -2,9 +2,11 @@ import csv
 import errno
 import importlib.util
 import json
+import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import demo_data
@@ -256,6 +258,66 @@ def test_two_workers_share_the_trials_and_the_activations(five_classes, tmp_path
     logs = [path.read_text() for path in (tmp_path / "run" / "workers").iterdir()]
     # The chief has computed them for its probe, as far as no trial pools otherwise.
     assert not [log for log in logs if "activations after block7: 40 images, " in log]
+
+
+SLOWLY = f"""
+import sys, time
+sys.path[:0] = {[str(ROOT), str(ROOT / "tuning")]}
+import search, study_run, worker
+from keras_transfer import extraction, shares
+
+study_run.finish = lambda *args, **kwargs: None
+shares._LEAST_ROWS = 1
+worker.work.__kwdefaults__["wait"] = 5.0  # for a chief that is gone
+by_keras = extraction.by_keras
+
+def slowly(backbone, after):
+    run = by_keras(backbone, after)
+
+    def runner(x):
+        out = run(x)
+        print("computed", len(out), flush=True)
+        time.sleep(1.0)
+        return out
+
+    return runner
+
+extraction.by_keras = slowly
+sys.exit(search.main())
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_comes_before_its_chief_shares_the_work_and_is_not_lost(
+    five_classes, tmp_path
+):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
+    (tmp_path / "space.yaml").write_text("pooling: avg\nunfreeze: 0\n")
+    arguments = [five_classes, "--output", tmp_path / "run", "--space", tmp_path / "space.yaml"]
+    arguments += [*QUICK, "--trials", "1", "--average", "1", "--weights", "none"]
+    command = [sys.executable, "-c", SLOWLY, *map(str, arguments)]
+    processes = {}
+    for name in ("worker-1", "chief"):
+        environment = {**os.environ, **address, "KERASTUNER_TUNER_ID": name}
+        with (tmp_path / name).open("w") as log:
+            processes[name] = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        if name == "worker-1":
+            time.sleep(1.0)
+    try:
+        codes = {name: process.wait(120) for name, process in processes.items()}
+    finally:
+        for process in processes.values():
+            process.kill()
+    told = {name: (tmp_path / name).read_text() for name in processes}
+    assert codes == {"worker-1": 0, "chief": 0}, told
+    lines = "".join(told.values()).splitlines()
+    computed = [int(line.split()[1]) for line in lines if line.startswith("computed")]
+    assert sum(computed) == 40 + 10
+    assert "images computed for it" in "".join(told.values())
 
 
 def test_a_space_is_shown_as_the_file_that_it_is_read_from(tmp_path, capsys):

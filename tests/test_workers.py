@@ -182,6 +182,59 @@ def test_a_chief_whose_workers_have_died_ends(tmp_path, named):
     assert len(trials(tmp_path).outcomes) == 4
 
 
+def test_workers_that_come_early_wait_for_their_first_trial_and_are_not_lost(tmp_path, named):
+    results: list[int] = []
+    hypermodel = StandIn()
+    built = []
+
+    def first() -> None:
+        time.sleep(4.5)  # longer than these workers wait for a chief that is gone
+        built.extend(hypermodel.built)
+
+    thread = in_a_thread(tmp_path, results, hypermodel)
+    assert serve(trials(tmp_path), patience=SOON, first=first) == DONE
+    thread.join()
+    assert built == []
+    assert results == [DONE]
+    assert len(trials(tmp_path).outcomes) == 4
+
+
+def test_workers_that_die_before_the_first_trial_are_started_again(tmp_path, capsys):
+    code = "import os, signal; print('alive', flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    workers = LocalWorkers(python(code), 1, tmp_path, restarts=2)
+    log = tmp_path / "workers" / "worker-1.log"
+
+    def first() -> None:
+        until(lambda: log.exists() and log.read_text().split() == ["alive"] * 3)
+
+    found = serve(trials(tmp_path), address="127.0.0.1:0", workers=workers, first=first)
+    assert found == NO_WORKERS
+    assert capsys.readouterr().err.count("It is started again.") == 2
+
+
+def test_what_goes_wrong_before_the_first_trial_ends_the_workers(tmp_path):
+    workers = LocalWorkers(python("import time; time.sleep(60)"), 2, tmp_path)
+    pids: list[int] = []
+
+    def first() -> None:
+        pids.extend(workers.pids)
+        raise ValueError("no such luck")
+
+    with pytest.raises(ValueError, match="no such luck"):
+        serve(trials(tmp_path), address="127.0.0.1:0", workers=workers, first=first)
+    assert len(pids) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_search_that_is_over_needs_no_worker_but_does_what_comes_first(tmp_path):
+    trials(tmp_path).run()
+    done: list[int] = []
+    workers = LocalWorkers(["/no/such/program"], 1, tmp_path)
+    arguments = {"address": "127.0.0.1:0", "workers": workers, "first": lambda: done.append(1)}
+    assert serve(trials(tmp_path), **arguments) == DONE
+    assert done == [1]
+
+
 def test_a_search_that_is_over_needs_no_worker(tmp_path):
     trials(tmp_path).run()
     assert serve(trials(tmp_path), address="127.0.0.1:0", patience=Patience(first=0.0)) == DONE

@@ -3,8 +3,9 @@
 import contextlib
 import os
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -56,6 +57,7 @@ def serve(
     address: str | None = None,
     workers: Workers | None = None,
     patience: Patience | None = None,
+    first: Callable[[], None] = lambda: None,
 ) -> int:
     """Lets workers run all trials, and returns when they have, or when nobody is left who could.
 
@@ -65,6 +67,8 @@ def serve(
             given.
         workers: Workers to start, and to end when it is over; `None` for those that come.
         patience: How long to wait for workers.
+        first: What to do before any trial is given. Workers that come meanwhile wait, or do a part
+            of it.
 
     Returns:
         `DONE`, `ALL_FAILED`, `NO_WORKERS` or `INTERRUPTED` of exit_codes.py.
@@ -81,7 +85,7 @@ def serve(
             trials.oracle.adopt()
             service = OracleService(trials.oracle)
             with _server(service, address or _address()) as bound:
-                code = _until_over(trials, service, bound, workers, patience or Patience())
+                code = _until_over(trials, service, bound, workers, patience or Patience(), first)
     except KeyboardInterrupt:
         code = INTERRUPTED
     if code == DONE and trials.best is None:
@@ -134,17 +138,53 @@ def _check_free(host: str, port: str) -> None:
 
 
 def _until_over(
-    trials: Trials, service: OracleService, address: str, workers: Workers | None, wait: Patience
+    trials: Trials,
+    service: OracleService,
+    address: str,
+    workers: Workers | None,
+    wait: Patience,
+    first: Callable[[], None],
 ) -> int:
     if trials.oracle.exhausted():
+        first()
         return DONE
+    with _started(workers, address):
+        with _checked(workers):
+            first()
+        service.ready.set()
+        return _watch(trials, service, workers, wait)
+
+
+@contextlib.contextmanager
+def _started(workers: Workers | None, address: str) -> Iterator[None]:
+    """Has workers at work within a block, if there are to be any."""
     if workers is None:
-        return _watch(trials, service, None, wait)
+        yield
+        return
     try:
         workers.start(address)
-        return _watch(trials, service, workers, wait)
+        yield
     finally:
         workers.stop()
+
+
+@contextlib.contextmanager
+def _checked(workers: Workers | None) -> Iterator[None]:
+    """Has those workers started again that die within a block, which keeps this thread busy."""
+    ended = threading.Event()
+
+    def check() -> None:
+        with contextlib.suppress(OSError):  # met again by who checks them afterwards
+            while workers is not None and not ended.wait(_PAUSE):
+                workers.check()
+
+    thread = threading.Thread(target=check, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _watch(trials: Trials, service: OracleService, workers: Workers | None, wait: Patience) -> int:

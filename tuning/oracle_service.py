@@ -31,6 +31,7 @@ class OracleService(OracleServicer):
         oracle: The oracle.
 
     Attributes:
+        ready: Whether trials may be given. Until then all that ask are told to ask again.
         pulse: Tuner id to the last sign of life, as `time.monotonic()`.
         told: The tuners that know that there is no trial for them any more.
         stopped: Whether the oracle has no trial any more.
@@ -39,6 +40,7 @@ class OracleService(OracleServicer):
 
     def __init__(self, oracle: DurableOracle) -> None:
         super().__init__(oracle)
+        self.ready = threading.Event()
         self.pulse: dict[str, float] = {}
         self.told: set[str] = set()
         self.stopped = threading.Event()
@@ -64,7 +66,10 @@ class OracleService(OracleServicer):
         """Gives a trial."""
         self._sign(context)
         self.pulse[request.tuner_id] = time.monotonic()
-        trial = self._or_error(lambda: self.oracle.create_trial(request.tuner_id))
+        if self.ready.is_set():
+            trial = self._or_error(lambda: self.oracle.create_trial(request.tuner_id))
+        else:
+            trial = Trial(HyperParameters(), trial_id="none", status=TrialStatus.IDLE)
         if trial.status == TrialStatus.STOPPED:
             self.stopped.set()
             self.told.add(request.tuner_id)

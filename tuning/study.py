@@ -22,9 +22,11 @@ from summary import versions
 from trials import FOLDER, Trials, hyperband_needs
 
 from keras_transfer import FeatureCache, FrozenBackbone, ImageFolder, image_folder
+from keras_transfer.keepable import NotKeepable
 
 PROBE = "probe"
 ACTIVATIONS = "activations"
+FEATURES = "pooling"  # the link that the probe is fitted on
 
 
 @dataclass(frozen=True)
@@ -171,13 +173,32 @@ class Study:
         outcome.write(self.probe_folder)
         return outcome
 
-    def _probed(self) -> Outcome:
+    def take_share(self) -> None:
+        """Computes a share of what the probe needs, in a process other than the one that fits it.
+
+        It returns when all of it is there, or at once if the probe has been fitted.
+        """
+        try:
+            Outcome.read(self.probe_folder)
+        except (FileNotFoundError, ValueError):
+            try:
+                self._extract()
+            except NotKeepable as reason:  # which is the chief's to end with
+                print(f"No activations are computed here before the trials: {reason}.", flush=True)
+
+    def _extract(self) -> tuple[str, FrozenBackbone]:
+        """Has the activations computed that the probe needs; returns the backbone and its name."""
         name, backbone = next(iter(self.hypermodel.backbones.items()))
         border = self.hypermodel.border(name)
-        if border is not None:  # the images run through it once, and on from there
+        # The images run to the border of what is trained once, and on from there.
+        for after in dict.fromkeys((border, FEATURES) if border else (FEATURES,)):
             for part in (self.data.train, self.data.valid):
                 if part is not None:
-                    self.hypermodel.cache.dataset(backbone, part.ordered, after=border)
+                    self.hypermodel.cache.dataset(backbone, part.ordered, after=after)
+        return name, backbone
+
+    def _probed(self) -> Outcome:
+        name, backbone = self._extract()
         found = run_probe(
             self.hypermodel.cache,
             backbone,

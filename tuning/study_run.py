@@ -19,6 +19,7 @@ from local_workers import LocalWorkers, end_with_parent
 from outcome import Outcome
 from role import role
 from search_page import write_search_page
+from sharing import Sharing
 from state_files import read_json
 from study import ACTIVATIONS, Study, settings
 from summary import summary, write_summary
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
     output.mkdir(parents=True, exist_ok=True)
     went_on = asked.begin(output, study.asked())
     if role() == "worker":
+        study.take_share()
         return work(study.trials(), study.data.train, study.data.valid, **study.fit_arguments)
     if went_on:
         print(f"Going on with the search in {output}.", flush=True)
@@ -86,26 +88,32 @@ def _trials(study: Study) -> tuple[Trials, int]:
     )
     trials.oracle  # noqa: B018 - makes whole what an earlier run has left
     _tell_grid(study, trials)
-    started = time.monotonic()
-    probe = study.probe()
-    sharing = study.sharing(time.monotonic() - started)
+    sharing: list[Sharing] = []
+
+    def probe() -> None:
+        started = time.monotonic()
+        board.on_begin(0, {})
+        outcome = study.probe()
+        sharing.append(study.sharing(time.monotonic() - started))
+        board.on_end(outcome)
+
     board = Board(
         study.objective,
         count=args.trials,
         outcomes=trials.outcomes,
         workers=args.workers,
         deadline=study.deadline,
-        sharing=lambda: sharing,
+        sharing=lambda: sharing[0] if sharing else None,
         epochs_of=lambda outcome: epochs_run(output / FOLDER, outcome),
         quiet=args.json,
     )
     with board:
-        board.on_end(probe)
         if role() == "chief":
-            return trials, serve(trials)
+            return trials, serve(trials, first=probe)
         if args.workers > 1:
             workers = LocalWorkers(_command(args), args.workers, output)
-            return trials, serve(trials, address="127.0.0.1:0", workers=workers)
+            return trials, serve(trials, address="127.0.0.1:0", workers=workers, first=probe)
+        probe()
         trials.run(study.data.train, study.data.valid, **study.fit_arguments)
     return trials, DONE
 

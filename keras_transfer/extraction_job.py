@@ -1,0 +1,126 @@
+"""ExtractionJob: activations that are wanted, and the images that they are made of."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_transfer import extraction, pipelines
+from keras_transfer.frozen_backbone import FrozenBackbone
+from keras_transfer.keepable import NotKeepable
+from keras_transfer.views import Views
+
+UNEVEN = "its batches have another number of rows than its batching makes; map rows before it"
+
+
+@dataclass(frozen=True)
+class ExtractionJob:
+    """Activations of one view of some data after a link.
+
+    Attributes:
+        backbone: What makes the activations.
+        pipeline: The data.
+        after: A block's name, or `"pooling"`.
+        views: What the images go through before.
+        view: Which of its views.
+        origin: All that decides the activations.
+        show: Whether to say what is done.
+    """
+
+    backbone: FrozenBackbone
+    pipeline: pipelines.Pipeline
+    after: str
+    views: Views
+    view: int
+    origin: Mapping[str, Any]
+    show: bool
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """The origin, as a key of a dictionary."""
+        return tuple(sorted(self.origin.items()))
+
+    @property
+    def most_rows(self) -> int:
+        """How many rows there are, at most."""
+        known = len(self.pipeline.columns[0]) if self.pipeline.columns else None
+        return known or self.pipeline.batches * self.pipeline.batch_size
+
+    @property
+    def unit(self) -> int:
+        """Rows from whose beginning on the same are run together, wherever a process begins."""
+        return math.lcm(self.pipeline.batch_size, extraction.CPU_BATCH)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether another run can know the data again."""
+        return isinstance(self.pipeline.identity, str) and self.pipeline.batches > 0
+
+    def say(self, text: str) -> None:
+        """Says something about it, if it is to be said."""
+        if self.show:
+            print(f"activations after {self.after}: {text}")
+
+    def images(
+        self, start: int, stop: int | None, rest: list[Sequence[np.ndarray]], sizes: list[int]
+    ) -> Iterator[Any]:
+        """Gives the images from a row on to another, `None` for the last, batch by batch.
+
+        Args:
+            start: The first row.
+            stop: The row behind the last; rows behind it may come, up to the end of a batch.
+            rest: Gets the labels, and weights if there are any, of each batch.
+            sizes: Gets how many rows each batch has.
+
+        Raises:
+            NotKeepable: If batches have another number of rows than they should.
+        """
+        size, short = self.pipeline.batch_size, False
+        row, skip = start - start % size, start % size
+        to = None if stop is None else math.ceil(stop / size)
+        for number, batch in enumerate(self.pipeline.read(start // size, to)):
+            x, *others = batch if isinstance(batch, tuple) else (batch,)
+            if not number:
+                self.backbone.check_pixels(x)
+            if others:
+                rest.append([np.asarray(column) for column in others])
+            sizes.append(len(x))
+            if self.pipeline.even and (len(x) > size or short):
+                raise NotKeepable(UNEVEN)
+            short = len(x) < size
+            if len(x) > skip:
+                yield self.views.view(x, self.view, row)[skip:]
+            row, skip = row + len(x), 0
+
+
+def in_stretches(
+    read: Callable[[int, int | None], Iterator[Any]],
+    stretches: Iterable[tuple[int, int | None]],
+    *,
+    ahead: bool,
+) -> Iterator[Any]:
+    """Gives the rows of stretches, as they are read, none beyond the end of its stretch.
+
+    Args:
+        read: Gives batches of rows from a row on to another, `None` for the last.
+        stretches: First row, and the row behind the last, `None` for all.
+        ahead: Whether the next stretch most likely begins where the last has ended, so that its
+            rows are read meanwhile.
+    """
+    batches: Iterator[Any] = iter(())
+    at = -1
+    for start, stop in stretches:
+        if start != at or not ahead:
+            batches, at = read(start, None if ahead else stop), start
+        while stop is None or at < stop:
+            batch = next(batches, None)
+            if batch is None:
+                break
+            if stop is not None and len(batch) > stop - at:
+                batches = itertools.chain([batch[stop - at :]], batches)
+                batch = batch[: stop - at]
+            yield batch
+            at += len(batch)
