@@ -1,6 +1,7 @@
 import csv
 import importlib.util
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -12,7 +13,11 @@ import numpy as np
 import pytest
 import search
 import tensorflow as tf
+from hub_modules import save_reusable
 from PIL import Image
+from small_lite import small_lite
+
+from keras_transfer import efficientnet_lite
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("--trials", "2", "--epochs", "3", "--image-size", "32", "--batch-size", "8")
@@ -45,6 +50,12 @@ def nothing_exported(monkeypatch):
 
     monkeypatch.setattr(TransferModel, "export", lambda *args, **kwargs: None)
     monkeypatch.setattr(study_run, "write_search_page", lambda *args, **kwargs: None)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A few layers in the place of EfficientNet-Lite0, where a test does not look at what it is."""
+    monkeypatch.setattr(efficientnet_lite, "EfficientNetLite0", small_lite)
 
 
 @pytest.mark.slow
@@ -90,7 +101,7 @@ def test_a_search_on_five_classes_leaves_all_its_results(five_classes, tmp_path,
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("nothing_exported")
+@pytest.mark.usefixtures("nothing_exported", "small")
 @pytest.mark.filterwarnings("always:--tuner grid")
 @pytest.mark.parametrize("tuner", ["hyperband", "grid"])
 def test_each_tuner_searches(five_classes, tmp_path, capsys, tuner):
@@ -105,7 +116,7 @@ def test_each_tuner_searches(five_classes, tmp_path, capsys, tuner):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("nothing_exported")
+@pytest.mark.usefixtures("nothing_exported", "small")
 def test_the_backbone_runs_once_for_all_trials(five_classes, tmp_path, monkeypatch):
     from keras_transfer import extraction
 
@@ -125,6 +136,7 @@ def test_the_backbone_runs_once_for_all_trials(five_classes, tmp_path, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small")
 def test_when_all_trials_fail_the_reason_is_last_on_the_screen(
     five_classes, tmp_path, monkeypatch, capsys
 ):
@@ -191,7 +203,7 @@ def refused(capsys, *arguments: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("nothing_exported")
+@pytest.mark.usefixtures("nothing_exported", "small")
 def test_the_same_command_goes_on_and_another_search_is_refused(five_classes, tmp_path, capsys):
     arguments = [str(five_classes), "--output", str(tmp_path / "run"), *QUICK, "--unfreeze", "0"]
     assert search.main([*arguments, "--trials", "1"]) == 0
@@ -215,7 +227,7 @@ def leaderboard(output):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("nothing_exported")
+@pytest.mark.usefixtures("nothing_exported", "small")
 def test_folds_a_metric_balance_and_a_final_fit_go_together_the_same_in_every_process(
     five_classes, tmp_path
 ):
@@ -225,8 +237,11 @@ def test_folds_a_metric_balance_and_a_final_fit_go_together_the_same_in_every_pr
     arguments += ["--balance", "--final-fit", "--flips", "mirror", *QUICK, "--epochs", "2"]
     arguments += ["--average", "1", "--output"]
     alone, here = tmp_path / "alone", tmp_path / "here"
-    command = [sys.executable, ROOT / "tuning" / "search.py", *arguments, alone, "--json"]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    command = [sys.executable, ROOT / "tests" / "small_lite.py", *arguments, alone, "--json"]
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, env={**os.environ, **paths}
+    )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["objective"] == {"name": "val_f1", "mode": "max"}
@@ -244,7 +259,10 @@ def test_folds_a_metric_balance_and_a_final_fit_go_together_the_same_in_every_pr
 
 @pytest.mark.slow
 def test_two_workers_share_the_trials_and_the_activations(five_classes, tmp_path):
-    arguments = [five_classes, "--output", tmp_path / "run", "--workers", "2", "--unfreeze", "0"]
+    space, module = tmp_path / "space.yaml", save_reusable(tmp_path / "module")
+    space.write_text("pooling: avg\nunfreeze: 0\n")
+    arguments = [five_classes, "--output", tmp_path / "run", "--workers", "2"]
+    arguments += ["--backbone", module, "--space", space]
     command = [sys.executable, ROOT / "tuning" / "search.py", *arguments, *QUICK, "--trials", "4"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -253,8 +271,8 @@ def test_two_workers_share_the_trials_and_the_activations(five_classes, tmp_path
     assert sorted(row["trial"] for row in rows) == ["0", "1", "2", "3", "4"]
     assert {row["worker"][: len("worker-1")] for row in rows[1:]} == {"worker-1", "worker-2"}
     logs = [path.read_text() for path in (tmp_path / "run" / "workers").iterdir()]
-    # The chief has computed them for its probe, as far as no trial pools otherwise.
-    assert not [log for log in logs if "activations after block7: 40 images, " in log]
+    assert len(logs) == 2
+    assert not [log for log in logs if "activations after" in log]  # the chief has, for its probe
 
 
 def test_a_space_is_shown_as_the_file_that_it_is_read_from(tmp_path, capsys):
@@ -309,7 +327,7 @@ def test_too_few_trials_for_hyperband_are_refused(five_classes, tmp_path, capsys
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("nothing_exported")
+@pytest.mark.usefixtures("nothing_exported", "small")
 def test_an_interrupted_search_reports_what_has_ended(five_classes, tmp_path, monkeypatch, capsys):
     from hypermodel import TransferHyperModel
 
