@@ -169,7 +169,7 @@ def test_an_interrupt_while_the_images_are_read_is_told_and_leaves_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("nothing_exported")
+@pytest.mark.usefixtures("nothing_exported", "small")
 def test_the_demo_runs_without_arguments_on_its_protocol(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     quick = [*QUICK, "--trials", "1", "--epochs", "1", "--unfreeze", "0"]
