@@ -134,6 +134,7 @@ def test_the_backbone_runs_once_for_all_trials(five_classes, tmp_path, monkeypat
     # Training and validation data, each to the border of fine-tuning, and on from there; then the
     # test images, for the probe.
     assert sorted(runs) == ["block7", "block7", *["pooling"] * 3]
+    assert runs[0] == "block7"
 
 
 @pytest.mark.slow
