@@ -17,7 +17,7 @@ from keras_transfer.model_blocks import ModelBlocks, is_wholly_built
 from keras_transfer.schedule import Phase, Which, check_rate, gradual, phases
 from keras_transfer.schedule_file import read_schedule
 from keras_transfer.stages import stages
-from keras_transfer.step_functions import adopt_optimizer, retrace
+from keras_transfer.step_functions import adopt_optimizer, make_variables, retrace
 
 _SCHEDULED = "as scheduled"
 
@@ -287,6 +287,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
             optimizer.active = stage.active
             retrace(self.model)
             self._note(epoch, before, why)
+        make_variables(self.model)
 
     def _note(self, epoch: int, before: set[str], why: str) -> None:
         after = self._blocks.trained

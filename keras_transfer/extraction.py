@@ -3,6 +3,7 @@
 import importlib.util
 import tempfile
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,44 @@ _TOLERANCE = 1e-5
 
 Runner = Callable[[Any], np.ndarray]
 
+# For as long as a backbone lives: by link and digest, the layers that were traced, and as what.
+_Traced = dict[tuple[str, str], tuple[list[keras.Layer], Any]]
+_TRACED: weakref.WeakKeyDictionary[FrozenBackbone, _Traced] = weakref.WeakKeyDictionary()
+
 
 def by_keras(backbone: FrozenBackbone, after: str) -> Runner:
-    """Returns a function of images, or of kept activations, that gives those after a link."""
-    run = tf.function(
-        lambda x: backbone.activations(x, after=after)[f"after:{after}"], reduce_retracing=True
-    )
+    """Returns a function of images, or of kept activations, that gives those after a link.
+
+    What is traced serves all that is run on the backbone, as long as neither changes.
+    """
+    run = _traced(backbone, after)
 
     def runner(inputs: Any) -> np.ndarray:
+        if run.experimental_get_tracing_count() == 0:  # once for batches of whatever size
+            run.get_concrete_function(tf.nest.map_structure(_any_rows, inputs))
         return np.concatenate([run(x).numpy() for x in _chunks(inputs)])
 
     return runner
+
+
+def _traced(backbone: FrozenBackbone, after: str) -> Any:
+    links, digest = backbone.links_to(after)
+    functions = _TRACED.setdefault(backbone, {})
+    known, function = functions.get((after, digest), ([], None))
+    if function is None or list(map(id, known)) != list(map(id, links)):
+        weak = weakref.proxy(backbone)  # which would never be forgotten if this held it
+        # Keras' own functions are as they are written, too: `fit` runs nothing that this does not.
+        function = tf.function(
+            lambda x: weak.activations(x, after=after)[f"after:{after}"],
+            autograph=False,
+            reduce_retracing=True,
+        )
+        functions[after, digest] = (links, function)
+    return function
+
+
+def _any_rows(batch: Any) -> tf.TensorSpec:
+    return tf.TensorSpec((None, *batch.shape[1:]), batch.dtype)
 
 
 def by_openvino(backbone: FrozenBackbone, after: str, inputs: Any) -> Runner | None:

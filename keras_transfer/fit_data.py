@@ -67,6 +67,17 @@ class Part:
         batch = self.x if self.is_array or self.is_kept else first_of(self.x[0])
         return tf.nest.map_structure(lambda a: (None, *np.shape(a)[1:]), batch)
 
+    def label_shape(self) -> tuple[int | None, ...] | None:
+        """Returns the shape of a batch of labels, `None` if it is not known or not one tensor's."""
+        labels = self.y
+        if self.is_dataset:
+            spec = self.x.element_spec
+            labels = spec[1] if isinstance(spec, tuple) and len(spec) > 1 else None
+        shape = getattr(labels, "shape", None)
+        if shape is None or tf.TensorShape(shape).rank in (None, 0):
+            return None
+        return (None, *tf.TensorShape(shape)[1:])
+
     def some_images(self) -> Any:
         """Returns a few images to look at, `None` where that is not possible or not needed.
 

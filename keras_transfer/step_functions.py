@@ -1,9 +1,11 @@
 """What a compiled model holds: its optimizer, put in place, and its train step, traced anew."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_transfer.blockwise_optimizer import BlockwiseOptimizer
-from keras_transfer.model_blocks import layers_of
+from keras_transfer.model_blocks import is_wholly_built, layers_of
 
 
 def adopt_optimizer(model: keras.Model) -> BlockwiseOptimizer:
@@ -39,3 +41,26 @@ def retrace(model: keras.Model) -> None:
     # What `compile` notes of the trainable flags, to warn when they change behind its back, as
     # they do not here (keras `Trainer._warn_if_trainable_state_changed`).
     model._compiled_trainable_state = {layer: layer.trainable for layer in layers_of(model)}
+
+
+def make_variables(
+    model: keras.Model, labels: Sequence[int | None] | None = None, units: int | None = None
+) -> None:
+    """Makes the variables of the optimizer and the metrics before the train step is traced.
+
+    TensorFlow traces a function twice that makes variables when it first runs, and tracing a step
+    takes longer than running it some hundred times. Keras makes them ahead under a strategy only.
+
+    Args:
+        model: A compiled model. One whose weights do not all exist is left as it is.
+        labels: The shape of a batch of labels; `None`, the default, leaves the metrics to Keras.
+        units: Of its output, `(batch, units)`.
+    """
+    optimizer, metrics = model.optimizer, model._compile_metrics  # which has no public name
+    if not is_wholly_built(model):
+        return
+    with model.distribute_strategy.scope():
+        if optimizer is not None and not optimizer.built:
+            optimizer.build(model.trainable_variables)
+        if labels is not None and metrics is not None and not metrics.built:
+            metrics.build(keras.KerasTensor(labels), keras.KerasTensor((None, units)))

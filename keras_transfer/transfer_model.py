@@ -21,6 +21,7 @@ from keras_transfer.keeper import Keeper
 from keras_transfer.labels import LOSSES, check_labels
 from keras_transfer.one_training import OneTraining
 from keras_transfer.quantizing import Quantization, tell
+from keras_transfer.step_functions import make_variables
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -256,6 +257,7 @@ class TransferModel(keras.Model):
                 kept_valid = keeper.at_border(
                     valid, batch_size=validation_batch_size or batch_size, steps=validation_steps
                 )
+                make_variables(self, kept.label_shape(), self.units)
                 super().fit(
                     kept.x,
                     kept.y,

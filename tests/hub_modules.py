@@ -21,12 +21,15 @@ FEATURES = 10
 class Reusable(tf.__internal__.tracking.AutoTrackable):
     """A reusable SavedModel: what TF-Hub's publishers export, with the names of its ResNet V1."""
 
-    def __init__(self, *, pooled: bool = True, size: int | None = None, dtype=tf.float32) -> None:
+    def __init__(
+        self, *, pooled: bool = True, size: int | None = None, dtype=tf.float32, groups=GROUPS
+    ) -> None:
         self.layers = []
         self.variables, self.trainable_variables, self.regularization_losses = [], [], []
         self.pooled = pooled
         channels = 3
-        for i, (group, width) in enumerate(zip(GROUPS, (4, 4, 6, 8, FEATURES), strict=True)):
+        widths = (4, 4, 6, 8, FEATURES)[-len(groups) :]
+        for i, (group, width) in enumerate(zip(groups, widths, strict=True)):
             self._add(f"{SCOPE}/{group}/unit_1/bottleneck_v1/conv1", channels, width, seed=i)
             channels = width
         for training in (True, False):

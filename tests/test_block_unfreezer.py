@@ -51,6 +51,15 @@ def test_without_a_learning_rate_that_of_the_optimizer_stays():
     assert float(model.optimizer.learning_rate) == pytest.approx(1e-3)
 
 
+def test_the_train_step_of_a_plain_model_is_traced_once_a_phase(monkeypatch):
+    step, traced = keras.Model.train_step, []
+    monkeypatch.setattr(
+        keras.Model, "train_step", lambda self, data: (traced.append(1), step(self, data))[1]
+    )
+    compiled().fit(dataset(8), epochs=2, verbose=0, callbacks=[BlockUnfreezer({1: "block4"})])
+    assert len(traced) == 2
+
+
 def test_each_transition_is_told_once(capsys):
     model = compiled()
     callbacks = [BlockUnfreezer({1: "block4"}, learning_rate=1e-5)]

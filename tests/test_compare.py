@@ -14,9 +14,10 @@ from conftest import tiny_network
 from hub_modules import save_reusable
 from PIL import Image
 from scores import score
+from small_lite import small_lite
 from test_plots import all_text, assert_readable
 
-from keras_transfer import FeatureCache, FrozenBackbone, image_folder
+from keras_transfer import FeatureCache, FrozenBackbone, efficientnet_lite, image_folder
 from keras_transfer.intervals import wilson
 
 QUICK = ("--epochs", "2", "--image-size", "32", "--seeds", "1")
@@ -60,7 +61,8 @@ def table(output):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("offline")
-def test_feature_extraction_is_compared_with_fine_tuning(photos, tmp_path, capsys):
+def test_feature_extraction_is_compared_with_fine_tuning(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(efficientnet_lite, "EfficientNetLite0", small_lite)
     output = tmp_path / "run"
     assert compare.main([str(photos), "--output", str(output), *QUICK]) == 0
     rows = table(output)

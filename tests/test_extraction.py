@@ -1,11 +1,14 @@
+import gc
 import subprocess
 import sys
 import warnings
+import weakref
 
 import keras
 import numpy as np
 import pytest
-from conftest import SIZE, dataset, images, relative_difference, snapshot, tiny_backbone
+import tensorflow as tf
+from conftest import SIZE, dataset, images, labels, relative_difference, snapshot, tiny_backbone
 
 from keras_transfer import BlockUnfreezer, FeatureCache, FrozenBackbone, TransferModel, extraction
 
@@ -111,6 +114,33 @@ def test_changed_weights_are_computed_with_the_new_ones(monkeypatch):
     weight.assign(weight * 2)
     kept = cache.array(backbone, images(64))
     np.testing.assert_allclose(kept, backbone(images(64)), rtol=1e-5, atol=1e-6)
+
+
+def test_the_frozen_part_is_traced_once_for_all_that_is_run_on_it(monkeypatch):
+    run, traced = FrozenBackbone.activations, []
+    monkeypatch.setattr(
+        FrozenBackbone, "activations", lambda *args, **kw: (traced.append(1), run(*args, **kw))[1]
+    )
+    backbone = tiny_backbone()
+    for _ in range(2):
+        model = TransferModel(backbone, 2, hidden=4)
+        model.compile()
+        valid = tf.data.Dataset.from_tensor_slices((images(11), labels(11))).batch(8)  # 8 and 3
+        model.fit(dataset(16), validation_data=valid, verbose=0)
+    assert len(traced) == 1
+    known = weakref.ref(backbone)
+    del backbone, model
+    gc.collect()
+    assert known() is None
+
+
+def test_a_backbone_that_was_changed_is_traced_anew():
+    backbone = tiny_backbone()
+    kept = FeatureCache().array(backbone, images(4))
+    backbone.preprocessing = keras.layers.Rescaling(1 / 255)
+    changed = FeatureCache().array(backbone, images(4))
+    assert not np.allclose(kept, changed)
+    np.testing.assert_allclose(changed, backbone(images(4)), rtol=1e-5, atol=1e-6)
 
 
 def test_images_of_another_size_get_a_function_of_their_own(monkeypatch):

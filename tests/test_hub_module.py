@@ -31,6 +31,12 @@ def maps(tmp_path_factory):
     return save_reusable(tmp_path_factory.mktemp("hub") / "maps", pooled=False)
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Two groups of the five, for what is traced many times."""
+    return save_reusable(tmp_path_factory.mktemp("hub") / SCOPE, groups=GROUPS[-2:])
+
+
 def expected(folder, pixels):
     """What TensorFlow itself makes of raw pixels."""
     return tf.saved_model.load(str(folder))(tf.cast(pixels, "float32") / 255, training=False)
@@ -272,12 +278,12 @@ class TestTraining:
 
     # Keras, of an optimizer that is not built yet when the best model's weights are loaded.
     @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning")
-    def test_keras_tuner_searches_heads_above_it(self, folder, tmp_path):
+    def test_keras_tuner_searches_heads_above_it(self, small, tmp_path):
         keras_tuner = pytest.importorskip("keras_tuner")
 
         def build(hp):
             model = TransferModel(
-                FrozenBackbone(folder), 2, hidden=hp.Choice("hidden", [2, 4]), dropout=0
+                FrozenBackbone(small), 2, hidden=hp.Choice("hidden", [2, 4]), dropout=0
             )
             model.build((None, SIZE, SIZE, 3))
             model.compile()
@@ -330,9 +336,9 @@ MIRRORED = """
 
 
 @pytest.mark.slow
-def test_two_devices_train_as_one(folder, tmp_path):
+def test_two_devices_train_as_one(small, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(MIRRORED), folder, tmp_path / "model.keras"],
+        [sys.executable, "-c", textwrap.dedent(MIRRORED), small, tmp_path / "model.keras"],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from conftest import dataset, identical, images, labels, snapshot, tiny_backbone, tiny_network
 from hypermodel import TransferHyperModel
+from small_lite import small_lite
 from space import Range, Space
 from space_rules import SpaceError
 
@@ -21,11 +22,15 @@ HEAD = {"unfreeze": 0, "pooling": "max", "depth": 2, "weight_decay": 0.1}
 TOP = {"unfreeze": 1, "pooling": "avg", "hidden": 16}
 
 
-def hypermodel(classes=("a", "b"), **kwargs) -> TransferHyperModel:
+def hypermodel(classes=("a", "b"), *, backbone=None, **kwargs) -> TransferHyperModel:
     kwargs = {"space": Space(hidden=[8, 16]), "epochs": EPOCHS, **kwargs}
-    return TransferHyperModel(
-        {"tiny": tiny_backbone()}, classes, cache=FeatureCache(verbose=False), **kwargs
-    )
+    backbones = {"tiny": backbone or tiny_backbone()}
+    return TransferHyperModel(backbones, classes, cache=FeatureCache(verbose=False), **kwargs)
+
+
+def small() -> FrozenBackbone:
+    """Fewer layers, for searches of several trials that each trace the last one."""
+    return FrozenBackbone(small_lite(), preprocessing="lite")
 
 
 def chosen(**values) -> keras_tuner.HyperParameters:
@@ -268,7 +273,8 @@ def tuner(kind, model, folder, **kwargs):
 
 def test_it_works_in_a_plain_search_of_keras_tuner_and_writes_kilobytes(tmp_path):
     space = Space(hidden=8, unfreeze=1, depth=1)
-    searched = tuner("RandomSearch", hypermodel(space=space), tmp_path, max_trials=2)
+    model = hypermodel(space=space, backbone=small())
+    searched = tuner("RandomSearch", model, tmp_path, max_trials=2)
     files = list(tmp_path.rglob("*.h5"))
     assert len(files) == 2
     assert max(path.stat().st_size for path in files) < 50_000
@@ -282,17 +288,17 @@ def test_it_works_in_a_plain_search_of_keras_tuner_and_writes_kilobytes(tmp_path
 @pytest.mark.slow
 def test_hyperband_goes_on_with_the_weights_of_the_earlier_trial(tmp_path):
     space = Space(hidden=8, unfreeze=1, frozen_epochs=0, depth=1, pooling="avg")
-    model, begins = hypermodel(space=space, epochs=2), {}
+    model, begins = hypermodel(space=space, epochs=2, backbone=small()), {}
     fit = model.fit
 
     def noted(hp, built, *args, **kwargs):
         found = [weight.numpy() for weight in built.head.weights if built.built]
-        blocks = [weight.numpy() for weight in built.backbone.block_weights("block4")]
+        blocks = [weight.numpy() for weight in built.backbone.block_weights("top")]
         begins[hp.values.get("tuner/trial_id")] = [*found, *blocks]
         history = fit(hp, built, *args, **kwargs)
         ends[len(ends)] = [
             *model.trained.member.head_weights,
-            *model.trained.member.blocks["block4"],
+            *model.trained.member.blocks["top"],
         ]
         return history
 

@@ -169,14 +169,14 @@ def test_every_public_thing_has_a_docstring():
             assert getattr(keras_transfer, name).__doc__, name
 
 
-@pytest.mark.parametrize("heavy", ["tensorflow_hub", "keras_tuner", "matplotlib"])
-def test_import_leaves_heavy_packages_alone(heavy):
+def test_import_leaves_heavy_packages_alone():
     # Keras itself imports matplotlib where it is installed.
     code = (
         "import sys, keras; before = set(sys.modules); import keras_transfer;"
-        f"sys.exit({heavy!r} in set(sys.modules) - before)"
+        "print(*{'tensorflow_hub', 'keras_tuner', 'matplotlib'} & (set(sys.modules) - before))"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd="/")
+    assert done.stdout.split() == []
 
 
 @pytest.mark.slow
@@ -185,11 +185,12 @@ def test_import_adds_little_to_that_of_keras():
         "import time, keras; start = time.perf_counter(); import keras_transfer;"
         "print(time.perf_counter() - start)"
     )
-    seconds = [
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
-        for _ in range(3)
-    ]
-    assert min(seconds) < 0.3  # the machine may be busy, so the best of three
+
+    def seconds() -> float:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        return float(done.stdout)
+
+    assert any(seconds() < 0.3 for _ in range(3))  # the machine may be busy, so three tries
 
 
 def test_one_source_of_the_version():

@@ -11,9 +11,10 @@ import tensorflow as tf
 from conftest import tiny_backbone
 from hub_modules import save_plain, save_reusable
 from PIL import Image
+from small_lite import small_lite
 
 import keras_transfer
-from keras_transfer import frozen_backbone, hub_source
+from keras_transfer import FrozenBackbone, efficientnet_lite, frozen_backbone, hub_source
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -75,9 +76,17 @@ def test_the_ten_lines_do_what_they_say(tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures("_workplace")
 @pytest.mark.parametrize(("title", "code"), SNIPPETS, ids=[title for title, _ in SNIPPETS])
-def test_each_recipe_runs(title, code):
+def test_each_recipe_runs(title, code, monkeypatch):
+    monkeypatch.setattr(efficientnet_lite, "EfficientNetLite0", small_lite)
     # A recipe shows as many epochs as are useful; here two phases of one are enough.
     exec(re.sub(r"epochs=\d+", "epochs=2", code).replace("{20:", "{1:"), names())
+
+
+def test_what_recipes_run_on_has_blocks_of_the_embedded_backbone():
+    small = FrozenBackbone(small_lite(), preprocessing="lite")
+    embedded = [block.name for block in FrozenBackbone(weights=None).blocks]
+    assert [block.name for block in small.blocks] == ["stem", "block7", "top"]
+    assert {block.name for block in small.blocks} < set(embedded)
 
 
 def test_every_snippet_is_found():

@@ -15,7 +15,11 @@ import numpy as np
 import pytest
 import search
 import tensorflow as tf
+from hub_modules import save_reusable
 from PIL import Image
+from small_lite import small_lite
+
+from keras_transfer import efficientnet_lite
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("--trials", "2", "--epochs", "3", "--image-size", "32", "--batch-size", "8")
@@ -50,10 +54,17 @@ def nothing_exported(monkeypatch):
     monkeypatch.setattr(study_run, "write_search_page", lambda *args, **kwargs: None)
 
 
+@pytest.fixture
+def small(monkeypatch):
+    """A few layers in the place of EfficientNet-Lite0, where a test does not look at what it is."""
+    monkeypatch.setattr(efficientnet_lite, "EfficientNetLite0", small_lite)
+
+
 @pytest.mark.slow
 def test_a_search_on_five_classes_leaves_all_its_results(five_classes, tmp_path, capsys):
     output = tmp_path / "run"
-    assert search.main([str(five_classes), "--output", str(output), *QUICK]) == 0
+    arguments = [str(five_classes), "--output", str(output), *QUICK, "--unfreeze", "1"]
+    assert search.main(arguments) == 0
     expected = [
         "report.html",
         "search.json",
@@ -93,7 +104,7 @@ def test_a_search_on_five_classes_leaves_all_its_results(five_classes, tmp_path,
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("nothing_exported")
+@pytest.mark.usefixtures("nothing_exported", "small")
 @pytest.mark.filterwarnings("always:--tuner grid")
 @pytest.mark.parametrize("tuner", ["hyperband", "grid"])
 def test_each_tuner_searches(five_classes, tmp_path, capsys, tuner):
@@ -108,7 +119,7 @@ def test_each_tuner_searches(five_classes, tmp_path, capsys, tuner):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("nothing_exported")
+@pytest.mark.usefixtures("nothing_exported", "small")
 def test_the_backbone_runs_once_for_all_trials(five_classes, tmp_path, monkeypatch):
     from keras_transfer import extraction
 
@@ -125,9 +136,11 @@ def test_the_backbone_runs_once_for_all_trials(five_classes, tmp_path, monkeypat
     # Training and validation data, each to the border of fine-tuning, and on from there; then the
     # test images, for the probe.
     assert sorted(runs) == ["block7", "block7", *["pooling"] * 3]
+    assert runs[0] == "block7"
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small")
 def test_when_all_trials_fail_the_reason_is_last_on_the_screen(
     five_classes, tmp_path, monkeypatch, capsys
 ):
@@ -159,7 +172,7 @@ def test_an_interrupt_while_the_images_are_read_is_told_and_leaves_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("nothing_exported")
+@pytest.mark.usefixtures("nothing_exported", "small")
 def test_the_demo_runs_without_arguments_on_its_protocol(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     quick = [*QUICK, "--trials", "1", "--epochs", "1", "--unfreeze", "0"]
@@ -194,7 +207,7 @@ def refused(capsys, *arguments: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("nothing_exported")
+@pytest.mark.usefixtures("nothing_exported", "small")
 def test_the_same_command_goes_on_and_another_search_is_refused(five_classes, tmp_path, capsys):
     arguments = [str(five_classes), "--output", str(tmp_path / "run"), *QUICK, "--unfreeze", "0"]
     assert search.main([*arguments, "--trials", "1"]) == 0
@@ -218,7 +231,7 @@ def leaderboard(output):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("nothing_exported")
+@pytest.mark.usefixtures("nothing_exported", "small")
 def test_folds_a_metric_balance_and_a_final_fit_go_together_the_same_in_every_process(
     five_classes, tmp_path
 ):
@@ -228,8 +241,11 @@ def test_folds_a_metric_balance_and_a_final_fit_go_together_the_same_in_every_pr
     arguments += ["--balance", "--final-fit", "--flips", "mirror", *QUICK, "--epochs", "2"]
     arguments += ["--average", "1", "--output"]
     alone, here = tmp_path / "alone", tmp_path / "here"
-    command = [sys.executable, ROOT / "tuning" / "search.py", *arguments, alone, "--json"]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    command = [sys.executable, ROOT / "tests" / "small_lite.py", *arguments, alone, "--json"]
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, env={**os.environ, **paths}
+    )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["objective"] == {"name": "val_f1", "mode": "max"}
@@ -247,7 +263,10 @@ def test_folds_a_metric_balance_and_a_final_fit_go_together_the_same_in_every_pr
 
 @pytest.mark.slow
 def test_two_workers_share_the_trials_and_the_activations(five_classes, tmp_path):
-    arguments = [five_classes, "--output", tmp_path / "run", "--workers", "2", "--unfreeze", "0"]
+    space, module = tmp_path / "space.yaml", save_reusable(tmp_path / "module")
+    space.write_text("pooling: avg\nunfreeze: 0\n")
+    arguments = [five_classes, "--output", tmp_path / "run", "--workers", "2"]
+    arguments += ["--backbone", module, "--space", space, "--cache", tmp_path / "cache"]
     command = [sys.executable, ROOT / "tuning" / "search.py", *arguments, *QUICK, "--trials", "4"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -255,9 +274,8 @@ def test_two_workers_share_the_trials_and_the_activations(five_classes, tmp_path
         rows = list(csv.DictReader(file))
     assert sorted(row["trial"] for row in rows) == ["0", "1", "2", "3", "4"]
     assert {row["worker"][: len("worker-1")] for row in rows[1:]} == {"worker-1", "worker-2"}
-    logs = [path.read_text() for path in (tmp_path / "run" / "workers").iterdir()]
-    # The chief has computed them for its probe, as far as no trial pools otherwise.
-    assert not [log for log in logs if "activations after block7: 40 images, " in log]
+    # Of training, validation and test images once each, whichever process asks for them.
+    assert len([*(tmp_path / "cache").rglob("manifest.json")]) == 3
 
 
 SLOWLY = f"""
@@ -372,7 +390,7 @@ def test_too_few_trials_for_hyperband_are_refused(five_classes, tmp_path, capsys
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("nothing_exported")
+@pytest.mark.usefixtures("nothing_exported", "small")
 def test_an_interrupted_search_reports_what_has_ended(five_classes, tmp_path, monkeypatch, capsys):
     from hypermodel import TransferHyperModel
 

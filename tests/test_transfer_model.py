@@ -149,6 +149,19 @@ def test_several_phases_are_one_training_to_callbacks_and_history():
     assert all(len(values) == 4 for values in history.history.values())
 
 
+@pytest.mark.parametrize("data", [(dataset(16),), (images(16), labels(16))], ids=["set", "arrays"])
+def test_the_train_step_is_traced_once_a_phase(data, monkeypatch):
+    step, traced = TransferModel.train_step, []
+    monkeypatch.setattr(
+        TransferModel, "train_step", lambda self, data: (traced.append(1), step(self, data))[1]
+    )
+    model = TransferModel(tiny_backbone(), 2, hidden=4)
+    model.compile()
+    model.fit(*data, epochs=2, verbose=0, callbacks=[BlockUnfreezer({1: "block4"})])
+    assert len(traced) == 2
+    assert model.history.history["accuracy"][-1] > 0
+
+
 def test_early_stopping_that_may_end_any_phase_ends_them_all():
     model = model_of()
     stop = keras.callbacks.EarlyStopping(

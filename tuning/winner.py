@@ -158,7 +158,8 @@ def keep(model: TransferModel, output: Path) -> TransferModel:
             unfinished.replace(temporary)
         finally:
             unfinished.unlink(missing_ok=True)
-    return keras.saving.load_model(output / MODEL)
+    # This process has just written it; the safe mode would refuse the graph of a TF-Hub module.
+    return keras.saving.load_model(output / MODEL, safe_mode=False)
 
 
 def on_test(study: Study, labels: np.ndarray, probabilities: np.ndarray) -> OnTest:
