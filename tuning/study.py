@@ -2,9 +2,10 @@
 
 import argparse
 import functools
+import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,17 @@ from outcome import PREFIX, Begun, Outcome
 from probe import run_probe
 from renewal import Growth
 from sharing import Sharing
+from state_files import read_json, write_json
 from summary import versions
 from trials import FOLDER, Trials, hyperband_needs
 
 from keras_transfer import FeatureCache, FrozenBackbone, ImageFolder, image_folder
+from keras_transfer.extraction import by_keras
 from keras_transfer.keepable import NotKeepable
 
 PROBE = "probe"
 ACTIVATIONS = "activations"
+SHARING = "sharing.json"
 FEATURES = "pooling"  # the link that the probe is fitted on
 
 
@@ -223,15 +227,33 @@ class Study:
         )
 
     def sharing(self, seconds: float) -> Sharing:
-        """Returns what computing activations cost, for the time that it would cost each epoch.
+        """Returns what computing activations cost, and would cost in each epoch.
+
+        It is measured once and kept with the probe, for a search that goes on.
 
         Args:
-            seconds: What it took.
+            seconds: What it took, if that was now.
         """
         parts = (self.data.train, self.data.valid)
         images = sum(len(part.labels) for part in parts if part is not None)
-        views = {"none": 1, "mirror": 2, "flips": 4, "dihedral": 8}[self.args.flips]
-        return Sharing(seconds / images / views, images, seconds)
+        path = self.probe_folder / SHARING
+        try:
+            known = read_json(path)
+            return Sharing(float(known["seconds_per_image"]), images, float(known["seconds"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            sharing = Sharing(self._seconds_per_image(), images, seconds)
+            write_json(path, asdict(sharing))
+            return sharing
+
+    def _seconds_per_image(self) -> float:
+        """What the frozen part takes for an image in Keras, when it has been traced."""
+        name, backbone = next(iter(self.hypermodel.backbones.items()))
+        run = by_keras(backbone, self.hypermodel.border(name) or FEATURES)
+        images = next(iter(self.data.train.ordered))[0]
+        run(images)
+        began = time.monotonic()
+        run(images)
+        return (time.monotonic() - began) / len(images)
 
 
 # What must be the same for a search to go on; the rest decides only on how much of it is run.
