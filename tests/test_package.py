@@ -182,15 +182,15 @@ def test_import_leaves_heavy_packages_alone():
 @pytest.mark.slow
 def test_import_adds_little_to_that_of_keras():
     code = (
-        "import time, keras; start = time.perf_counter(); import keras_transfer;"
-        "print(time.perf_counter() - start)"
+        "import time, keras; start = time.process_time(); import keras_transfer;"
+        "print(time.process_time() - start)"
     )
 
     def seconds() -> float:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
         return float(done.stdout)
 
-    assert any(seconds() < 0.3 for _ in range(3))  # the machine may be busy, so three tries
+    assert any(seconds() < 0.4 for _ in range(3))  # of the processor; the machine may be busy
 
 
 def test_one_source_of_the_version():
