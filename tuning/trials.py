@@ -18,6 +18,7 @@ from keras_tuner import Objective as KerasTunerObjective
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import TrialStatus
 from keras_tuner.oracles import HyperbandOracle
+from leaderboard import ranked
 from metrics import Objective
 from oracles import durable_oracle
 from outcome import Begun, Outcome, read_all
@@ -191,8 +192,7 @@ class Trials:
     @property
     def ranked(self) -> list[Outcome]:
         """The outcomes, best first, failed ones last."""
-        sign = -1 if self.objective.mode == "max" else 1
-        return sorted(self.outcomes, key=lambda o: (o.failed, sign * (o.score or 0), o.trial))
+        return ranked(self.outcomes, self.objective)
 
     @property
     def best(self) -> Outcome | None:
