@@ -11,12 +11,15 @@ from curves import curves_of
 from metrics import Objective
 from outcome import Outcome
 from PIL import Image
+from scores import measures
 from search_page import NAMES, write_search_page
 from test_report_page import Document, browse, in_a_browser, probed
 from test_search_figures import searched
 
 from keras_transfer.examined import examine
 from keras_transfer.history_table import write_csv
+from keras_transfer.intervals import percent
+from keras_transfer.page_parts import interval
 
 LOSS = Objective("val_loss", "min")
 EVIL = '<script>alert("x")</script> & <b>'
@@ -141,6 +144,12 @@ def test_the_summary_tells_the_best_the_gain_and_the_test_score(text):
     assert "t interval of the differences in 3 folds" in seen
     assert "On 20 test images the average of trials 3, 1 gets" in seen
     assert "The test images were used once, for the average of trials 3, 1." in seen
+
+
+def test_the_summary_tells_the_area_under_the_curve_that_the_terminal_tells(text):
+    found = winner().found
+    area = measures(found.true, found.probabilities).auc
+    assert f"AUC, test {percent(area.value)} {interval(area)} %" in words(text)
 
 
 def test_the_leaderboard_has_the_probe_the_best_and_the_rest_folded_away(text):

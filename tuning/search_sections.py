@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from gain import Gain, gains
 from importance import Importance
 from leaderboard import (
@@ -18,10 +19,11 @@ from leaderboard import (
 )
 from metrics import Objective
 from outcome import Outcome
+from roc_area import macro_area
 from sharing import seconds_text
 
 from keras_transfer.examined import Examined
-from keras_transfer.intervals import DASH, auc_interval, percent
+from keras_transfer.intervals import DASH, percent
 from keras_transfer.page_parts import (
     Chart,
     bullets,
@@ -142,9 +144,12 @@ def _worth(found: Found) -> list[tuple[str, str, str]]:
         return []
     numbers = found.winner.numbers
     worth = {"accuracy": numbers.accuracy, "macro F1": numbers.f1}
-    if numbers.roc is not None and len(numbers.classes) == 2:
-        one, other = (number.images for number in numbers.classes)
-        worth["AUC"] = auc_interval(numbers.roc.area, other, one)
+    seen = found.winner.found
+    if (
+        np.isfinite(seen.probabilities).all()
+        and (area := macro_area(seen.true, seen.probabilities)).known
+    ):
+        worth["AUC"] = area
     return [
         (f"{name}, {found.split}", percent(number.value), f"{interval(number)} %")
         for name, number in worth.items()
