@@ -178,6 +178,16 @@ def test_the_demo_split_is_the_stated_one_and_written_once(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["elpv"]
 
 
+def test_a_worker_of_a_search_for_scripts_leaves_the_summary_to_its_chief(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(search, "_search", lambda args, began: 0)
+    for name, value in (("TUNER_ID", "w1"), ("ORACLE_IP", "127.0.0.1"), ("ORACLE_PORT", "1")):
+        monkeypatch.setenv(f"KERASTUNER_{name}", value)
+    assert search.main(["--json", "--output", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out == ""
+
+
 def refused(capsys, *arguments: str) -> str:
     """The message of a run that ends with exit code 2 and no traceback."""
     try:
@@ -228,6 +238,8 @@ def test_folds_a_metric_balance_and_a_final_fit_go_together_the_same_in_every_pr
     command = [sys.executable, ROOT / "tuning" / "search.py", *arguments, alone, "--json"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "trial 1 of 2: val_" in done.stderr
+    assert "activations after" in done.stderr
     summary = json.loads(done.stdout)
     assert summary["objective"] == {"name": "val_f1", "mode": "max"}
     assert len(summary["best"]["folds"]) == len(summary["probe"]["folds"]) == 2

@@ -65,10 +65,11 @@ def _main(args: argparse.Namespace, began: float) -> int:
     if not args.json:
         return _search(args, began)
     from only_json import only_json
+    from role import role
 
     with only_json() as say:
         code = _search(args, began)
-        if code == 0:
+        if code == 0 and role() != "worker":  # whose chief writes it
             say((args.output / "summary.json").read_text(encoding="utf-8"))
     return code
 

@@ -64,9 +64,7 @@ class Study:
         _check_hyperband(args)
         backbones = {name: _backbone(args, name) for name in _names(args)}
         data = _images(args, directory)
-        cache = FeatureCache(
-            args.cache or output / ACTIVATIONS, verbose=not args.json, seed=args.seed
-        )
+        cache = FeatureCache(args.cache or output / ACTIVATIONS, seed=args.seed)
         hypermodel = TransferHyperModel(
             backbones,
             data.class_names,

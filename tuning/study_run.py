@@ -90,7 +90,6 @@ def _trials(study: Study) -> tuple[Trials, int]:
         deadline=study.deadline,
         sharing=lambda: sharing,
         epochs_of=lambda outcome: epochs_run(output / FOLDER, outcome),
-        quiet=args.json,
     )
     with board:
         board.on_end(probe)
