@@ -87,11 +87,17 @@ def test_the_screen_shows_the_probe_and_the_best_as_far_as_there_is_room(capsys)
     print_leaderboard(many, LOSS, rows=3)
     out = capsys.readouterr().out
     lines = out.splitlines()
-    assert len(lines) == 3 + 1 + 3 + 1
+    assert len(lines) == 3 + 1 + 3 + 1 + 1
+    assert lines[-1] == "26 more in leaderboard.csv."
     assert "0 (probe)" in lines[3]
     assert "0.3000" in lines[4]
     assert "stopped" in lines[5]
     assert "seeded" not in out  # it is the same in all trials
+
+
+def test_where_all_trials_are_shown_there_are_no_more(capsys):
+    print_leaderboard(OUTCOMES, LOSS, rows=4)
+    assert "more in" not in capsys.readouterr().out
 
 
 def test_what_has_no_room_on_the_screen_is_named(capsys):

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import demo_data
 import keras
@@ -13,6 +14,7 @@ import pytest
 import search
 import tensorflow as tf
 from PIL import Image
+from stand_in import trials
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("--trials", "2", "--epochs", "3", "--image-size", "32", "--batch-size", "8")
@@ -214,6 +216,26 @@ def test_the_same_command_goes_on_and_another_search_is_refused(five_classes, tm
     assert (summary["trials"], summary["test"]["looks"]) == (2, 2)
     assert search.main([*arguments, "--seed", "1"]) == 2
     assert "seed was 0 and is 1" in capsys.readouterr().err
+
+
+def test_a_search_goes_on_only_where_trials_have_ended(tmp_path, monkeypatch, capsys):
+    import study_run
+    from exit_codes import NO_WORKERS
+
+    study = SimpleNamespace(output=tmp_path, asked=dict, trials=lambda: trials(tmp_path))
+    monkeypatch.setattr(study_run.Study, "of", lambda *args: study)
+    monkeypatch.setattr(study_run, "_trials", lambda study: (study.trials(), NO_WORKERS))
+    monkeypatch.setattr(study_run, "end_with_parent", lambda: None)
+
+    def told() -> str:
+        assert study_run.run(SimpleNamespace(output=tmp_path), tmp_path, 0.0) == NO_WORKERS
+        return capsys.readouterr().out
+
+    assert "Going on" not in told()
+    assert "Going on" not in told()  # as where another machine has begun a moment ago
+    trials(tmp_path, count=1).run()
+    capsys.readouterr()
+    assert "Going on with the search" in told()
 
 
 def leaderboard(output):

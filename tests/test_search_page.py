@@ -200,6 +200,15 @@ def _undrawn(monkeypatch):
 
 
 @pytest.mark.usefixtures("_undrawn")
+def test_a_winner_that_was_trained_again_is_told_with_the_commas_of_a_sentence(tmp_path):
+    path = write_search_page(tmp_path, outcomes(3), LOSS, winner=winner(), trained_again=76)
+    seen = words(path.read_text())
+    assert "trained again on 76 images, gets" in seen
+    assert "trained again on 76 images." in seen
+    assert ",." not in seen
+
+
+@pytest.mark.usefixtures("_undrawn")
 def test_a_winner_on_the_validation_images_is_called_too_good(tmp_path):
     trials = outcomes(12, folds=0)
     better = Outcome(0, "probe", "completed", 0.1, 1.0, {}, metrics=metrics(0.1))

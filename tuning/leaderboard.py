@@ -14,6 +14,7 @@ from rich.table import Table
 from keras_transfer.trial_facts import Trial, varied
 from keras_transfer.whole_files import written_whole
 
+FILE = "leaderboard.csv"
 PROBE = "probe"
 _FACTS = ("trial", "val_loss", "val_accuracy", "epoch")
 _MORE = ("status", "score", "deviation", "folds", "seed", "worker", "id")
@@ -97,9 +98,9 @@ def print_leaderboard(outcomes: Sequence[Outcome], objective: Objective, rows: i
         objective: What decides on their order.
         rows: How many trials at most. Default 10.
     """
-    shown = _rows(outcomes, objective)
-    probes = len(shown) - len(trials_of(outcomes))
-    shown = shown[: rows + probes]
+    ordered = _rows(outcomes, objective)
+    probes = len(ordered) - len(trials_of(outcomes))
+    shown = ordered[: rows + probes]
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     cells = _cells(shown, objective, varied(as_trials(outcomes)))
     columns, left_out = _fitting(cells, console.width)
@@ -107,6 +108,8 @@ def print_leaderboard(outcomes: Sequence[Outcome], objective: Objective, rows: i
     for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
     console.print(table, markup=False)
+    if more := len(ordered) - len(shown):
+        print(f"{more} more in {FILE}.")
     if left_out:
         print(f"Not shown for want of room: {', '.join(left_out)}.")
 

@@ -120,7 +120,12 @@ class Found:
         if len(self.average_of) > 1:
             told = f"the average of trials {', '.join(map(str, self.average_of))}"
         again = self.trained_again
-        return f"{told}, trained again on {again:,} images," if again else told
+        return f"{told}, trained again on {again:,} images" if again else told
+
+    @property
+    def winner_within(self) -> str:
+        """The same for the middle of a sentence, where an insertion ends with a comma."""
+        return f"{self.winner_text}," if self.trained_again else self.winner_text
 
 
 def lead_sentence(found: Found) -> str:
@@ -132,7 +137,7 @@ def lead_sentence(found: Found) -> str:
     if found.winner is not None:
         accuracy = found.winner.numbers.accuracy
         said += (
-            f". On {found.winner.numbers.images:,} {found.split} images {found.winner_text} gets "
+            f". On {found.winner.numbers.images:,} {found.split} images {found.winner_within} gets "
             f"{percent(accuracy.value)} right (95 % interval {interval(accuracy)} %)"
         )
     return said + "."
@@ -267,7 +272,7 @@ def _of_winner(
     def of(found: Found) -> str:
         if found.winner is None or found.pictures is None:
             return ""
-        who = f"{found.winner_text[0].upper()}{found.winner_text[1:]}"
+        who = f"{found.winner_within[0].upper()}{found.winner_within[1:]}"
         said = f"{who} on the {found.winner.numbers.images:,} {found.split} images."
         return f"{paragraph(said)}\n{part(found.winner.numbers, found.pictures)}"
 

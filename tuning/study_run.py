@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
     went_on = asked.begin(output, study.asked())
     if role() == "worker":
         return work(study.trials(), study.data.train, study.data.valid, **study.fit_arguments)
-    if went_on:
+    if went_on and study.trials().outcomes:  # another machine may just have made the folder
         print(f"Going on with the search in {output}.", flush=True)
         _tell_failures(study.trials())
     try:
@@ -150,7 +150,7 @@ def finish(study: Study, trials: Trials, *, interrupted: bool = False) -> None:
     args, output, objective = study.args, study.output, study.objective
     outcomes = [study.probe(), *trials.outcomes]
     leaderboard.print_leaderboard(outcomes, objective)
-    leaderboard.write_leaderboard(output / "leaderboard.csv", outcomes, objective)
+    leaderboard.write_leaderboard(output / leaderboard.FILE, outcomes, objective)
     save_figure(
         search_figure(leaderboard.as_trials(outcomes), score_name=objective.name),
         output / "search.png",
