@@ -11,6 +11,7 @@ from leaderboard import (
     as_trials,
     best_of,
     cell,
+    epochs_differ,
     probe_of,
     ranked,
     score_text,
@@ -202,8 +203,9 @@ def _leaderboard(found: Found) -> str:
     names = varied(as_trials(found.outcomes))
     logged = dict.fromkeys(name for one in shown for name in one.metrics if "val_" in name)
     metrics = [name for name in logged if name != found.objective.name]
-    columns = ["trial", found.objective.name, *metrics, "epoch", "seconds", *names]
-    rows = [_row(one, metrics, names) for one in shown]
+    granted = ["epochs"] * epochs_differ(shown)
+    columns = ["trial", found.objective.name, *metrics, "epoch", *granted, "seconds", *names]
+    rows = [_row(one, metrics, granted, names) for one in shown]
     caption = "Best first, with ± the deviation over folds where there are folds"
     parts = [table(caption, columns, rows[:_ROWS])]
     if rest := rows[_ROWS:]:
@@ -214,13 +216,16 @@ def _leaderboard(found: Found) -> str:
     return "\n".join(parts)
 
 
-def _row(outcome: Outcome, metrics: Sequence[str], names: Sequence[str]) -> list[str]:
+def _row(
+    outcome: Outcome, metrics: Sequence[str], granted: Sequence[str], names: Sequence[str]
+) -> list[str]:
     marks = {"probe": "0 (probe)", "stopped": f"{outcome.trial} (stopped)"}
     return [
         marks.get(status_of(outcome), str(outcome.trial)),
         score_text(outcome),
         *(f"{outcome.metrics[m]:.4f}" if m in outcome.metrics else "" for m in metrics),
         cell(outcome.epoch),
+        *(cell(outcome.epochs) for _ in granted),
         f"{outcome.seconds:.1f}",
         *(cell(outcome.hyperparameters.get(name)) for name in names),
     ]
