@@ -13,12 +13,13 @@ from outcome import Outcome
 from PIL import Image
 from scores import measures
 from search_page import NAMES, write_search_page
+from space import Space
 from test_report_page import Document, browse, in_a_browser, probed
 from test_search_figures import searched
 
 from keras_transfer.examined import examine
 from keras_transfer.history_table import write_csv
-from keras_transfer.intervals import percent
+from keras_transfer.intervals import DASH, percent
 from keras_transfer.page_parts import interval
 
 LOSS = Objective("val_loss", "min")
@@ -80,6 +81,7 @@ def folder(tmp_path_factory):
     trials = outcomes()
     curves(folder, trials)
     settings = {"directory": EVIL, "backbone": ["a", "b"], "minutes": None, "seed": 0}
+    settings["space"] = Space().to_dict()
     write_search_page(folder, trials, LOSS, winner=winner(), average_of=[3, 1], settings=settings)
     return folder
 
@@ -162,6 +164,28 @@ def test_the_leaderboard_has_the_probe_the_best_and_the_rest_folded_away(text):
     failed = sum(one.failed for one in outcomes())
     assert rest.count("<td>failed</td>") == failed > 0
     assert len(rest.split("</tr>")[:-1]) == 31 - 20
+
+
+def test_the_settings_have_a_row_for_each_hyperparameter_as_it_would_be_written(text):
+    section = text[text.index('<section id="settings"') :]
+    rows = re.findall(r"<tr>(.*?)</tr>", section, flags=re.S)
+    told = {" ".join(re.sub(r"<[^>]*>", " ", row).split()) for row in rows}
+    assert "space hidden {min: 32, max: 512, log: True, step: 2}" in told
+    assert "space depth [1, 2]" in told
+    assert "backbone [a, b]" in told
+    assert f"minutes {DASH}" in told
+
+
+@pytest.mark.slow
+@in_a_browser
+def test_the_settings_fit_a_narrow_window(tmp_path, text):
+    script = (
+        "<script>document.title = [...document.querySelectorAll('#settings .wide')]"
+        ".map(e => e.scrollWidth - e.clientWidth).join()</script></body>"
+    )
+    page = re.sub(r"<meta http-equiv[^>]*>", "", text).replace("</body>", script)
+    dom, _, _ = browse(tmp_path, page, "--window-size=390,900")
+    assert "<title>0</title>" in dom
 
 
 def test_failures_show_the_first_traceback_line_by_line(text):

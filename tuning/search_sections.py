@@ -296,15 +296,19 @@ def _failures(found: Found) -> str:
 
 
 def _settings(found: Found) -> str:
-    rows = [(name, _setting(value)) for name, value in found.settings.items()]
+    """A row for each setting, and for each part of one that has parts, such as the space."""
+    rows: list[tuple[str, str]] = []
+    for name, value in found.settings.items():
+        parts = value if isinstance(value, Mapping) else {"": value}
+        rows += [(f"{name} {part}".rstrip(), _setting(item)) for part, item in parts.items()]
     return table("What was asked for, and what it ran with", ("name", "value"), rows)
 
 
 def _setting(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_setting(item)}" for key, item in value.items())
+        return f"{{{', '.join(f'{key}: {_setting(item)}' for key, item in value.items())}}}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_setting, value))
+        return f"[{', '.join(map(_setting, value))}]"
     return DASH if value is None else str(value)
 
 
