@@ -222,7 +222,8 @@ def test_a_search_goes_on_only_where_trials_have_ended(tmp_path, monkeypatch, ca
     import study_run
     from exit_codes import NO_WORKERS
 
-    study = SimpleNamespace(output=tmp_path, asked=dict, trials=lambda: trials(tmp_path))
+    data = SimpleNamespace(stamps={})
+    study = SimpleNamespace(output=tmp_path, data=data, asked=dict, trials=lambda: trials(tmp_path))
     monkeypatch.setattr(study_run.Study, "of", lambda *args: study)
     monkeypatch.setattr(study_run, "_trials", lambda study: (study.trials(), NO_WORKERS))
     monkeypatch.setattr(study_run, "end_with_parent", lambda: None)

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
     study = Study.of(args, directory, args.output, began)
     output = study.output
     output.mkdir(parents=True, exist_ok=True)
-    went_on = asked.begin(output, study.asked())
+    went_on = asked.begin(output, study.asked(), study.data.stamps)
     if role() == "worker":
         return work(study.trials(), study.data.train, study.data.valid, **study.fit_arguments)
     if went_on and study.trials().outcomes:  # another machine may just have made the folder
