@@ -22,6 +22,9 @@ from keras_transfer.trial_facts import varied, with_score
 
 CHARTS = ("search", "parallel", "importance", "best_five")
 _CURVES = 5
+# Cross-entropy of the least probability that Keras knows, 1e-7, is 16; whoever is above that on
+# the average of all images has diverged.
+_MOST_LOSS = 20.0
 
 
 def search_charts(
@@ -58,6 +61,7 @@ def search_charts(
             epochs={name: epochs for name, (_, epochs) in curves.items()},
             monitor=_monitor(objective, logs),
             mode=objective.mode,
+            most_loss=_MOST_LOSS,
         )
         words = f"Curves of {', '.join(curves)}, the best epoch of each ringed."
         charts["best_five"] = png_chart("best_five", figure, words)
