@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from curves import curves_of
+from importance import Importance
 from metrics import Objective
 from outcome import Outcome
 from PIL import Image
@@ -121,6 +122,27 @@ def test_curves_of_trials_with_folds_say_which_fold(tmp_path):
         curves(tmp_path / str(folds), trials)
         names = set(curves_of(tmp_path / str(folds) / "trials", trials))
         assert names == {f"trial {one.trial}{said}" for one in trials if one.trial and one.metrics}
+
+
+def test_the_best_five_name_the_trial_that_is_the_best_over_all_folds(tmp_path, monkeypatch):
+    import search_charts
+
+    drawn = []
+    monkeypatch.setattr(
+        search_charts, "compare_figure", lambda logs, **kwargs: drawn.append((logs, kwargs))
+    )
+    monkeypatch.setattr(search_charts, "png_chart", lambda *_: None)
+    trials = outcomes(5)
+    curves(tmp_path, trials)
+    best, second = search_charts.ranked(trials, LOSS)[:2]
+    write_csv(
+        {"val_loss": [0.0]}, range(1), tmp_path / "trials" / f"trial_{second.id}" / "history.csv"
+    )
+    search_charts.search_charts(trials, LOSS, Importance(5, 0.0, reason="few"), tmp_path / "trials")
+    ((logs, told),) = drawn
+    assert f"trial {second.trial}, fold 1" in logs
+    assert f": trial {best.trial}, val_loss {best.score:.4f} ± 0.0100" in told["title"]
+    assert told["most_loss"] == 20
 
 
 def test_the_page_is_one_file_without_scripts_and_all_names_are_text(text):

@@ -6,7 +6,7 @@ from typing import Any
 
 from curves import curves_of
 from importance import Importance
-from leaderboard import as_trials, ranked
+from leaderboard import as_trials, ranked, score_text
 from metrics import Objective
 from outcome import Outcome
 
@@ -61,6 +61,11 @@ def search_charts(
             epochs={name: epochs for name, (_, epochs) in curves.items()},
             monitor=_monitor(objective, logs),
             mode=objective.mode,
+            # With folds the curves are those of the first, of which another trial may be the best.
+            title=f"best of the search: trial {best[0].trial}, {objective.name} "
+            f"{score_text(best[0])}"
+            if best[0].folds
+            else None,
             most_loss=_MOST_LOSS,
         )
         words = f"Curves of {', '.join(curves)}, the best epoch of each ringed."
