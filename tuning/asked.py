@@ -49,6 +49,8 @@ def begin(output: Path, asked: Mapping[str, Any], images: Stamps) -> bool:
             f"--output {output} holds another search: {'; '.join(differing)}. Ask for the same to "
             "go on with it, or name another folder."
         )
+    if not (output / IMAGES).exists():  # a search of an earlier version
+        write_json(output / IMAGES, images)
     return True
 
 
