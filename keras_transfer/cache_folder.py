@@ -63,6 +63,7 @@ class CacheFolder:
         self.path = Path(path).expanduser()
         self.limit = limit
         self.known: set[str] = set()
+        self.found: list[Mapping[str, Any]] = []  # origins of what was there already
         self._prepare()
 
     def _prepare(self) -> None:
@@ -128,7 +129,8 @@ class CacheFolder:
     def nearest_miss(self, origin: Mapping[str, Any]) -> str:
         """Returns in what the entry differs that is most like an origin; empty if none is.
 
-        Entries that this object has made or found itself are left out.
+        Entries that this object has made or found itself are left out. Where one like this was
+        found, the folder is of this data, of which this is another split.
         """
         nearest: list[str] = list(origin)
         for folder in self.entries():
@@ -139,6 +141,8 @@ class CacheFolder:
             if differ and len(differ) < len(nearest):
                 nearest = differ
         if len(nearest) > 2 or "after" in nearest:  # something else altogether
+            return ""
+        if nearest == ["data"] and {**origin, "data": ""} in self.found:
             return ""
         return " and ".join(_FIELDS.get(name, name) for name in nearest)
 
@@ -251,6 +255,7 @@ class Entry:
             with contextlib.suppress(OSError):
                 os.utime(self.folder / MANIFEST)
             self._cache.forget_shares(self.folder.name)
+            self._cache.found.append({**self._origin, "data": ""})
             return self.opened()
         warnings.warn(
             f"Kept activations in {str(self.folder)!r} are damaged. What is broken is made again.",

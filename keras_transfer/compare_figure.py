@@ -61,6 +61,7 @@ def compare_figure(
     kept: Mapping[str, int] | None = None,
     notes: Mapping[str, str] | None = None,
     footnotes: Sequence[str] = (),
+    most_loss: float | None = None,
 ) -> Figure:
     """Draws several runs in the same panels, each in its own colour.
 
@@ -79,6 +80,8 @@ def compare_figure(
         notes: For runs by name, what the legend says under the name of the epoch that is ringed; a
             note may have several lines. Default: nothing.
         footnotes: Sentences below the panels, broken into lines that fit. Default: none.
+        most_loss: Above that, losses are of a training that diverged: they do not decide on the
+            axis, and leave the picture, which says so. Default: no loss is.
 
     Returns:
         A figure that no pyplot knows of.
@@ -108,15 +111,18 @@ def compare_figure(
     runs = _runs(histories, epochs, monitor, mode, kept or {}, notes or {})
     keys = list(dict.fromkeys(key for run in runs for key in run.curves))
     names = metric_names(keys) + [_RATE] * (_RATE in keys)
+    most = math.inf if most_loss is None else most_loss
+    if cut := _cut(runs, most):
+        footnotes = (*footnotes, cut)
     with figure_style():
         figure, panels = panel_grid(len(names))
         for ax, name in zip(panels, names, strict=True):
             for run in runs:
-                _draw_run(ax, name, run)
+                _draw_run(ax, name, run, most)
         heights = {
             name: f"logarithmic above {text_of(height)}"
             for ax, name in zip(panels, names, strict=True)
-            if name.endswith("loss") and (height := _make_room(ax, name, runs))
+            if name.endswith("loss") and (height := _make_room(ax, name, runs, most))
         }
         epoch_axes(panels, {epoch for name in histories for epoch in epochs[name]})
         if _RATE in keys:
@@ -168,7 +174,22 @@ def _curves(name: str, logs: Logs, epochs: Sequence[int]) -> dict[str, Curve]:
         raise ValueError(f"Run {name!r}: {error}") from error
 
 
-def _draw_run(axes: Axes, name: str, run: _Run) -> None:
+def _cut(runs: Sequence[_Run], most: float) -> str:
+    """Says which runs have losses that are too high to be shown."""
+    found = [
+        run.name
+        for run in runs
+        if any(key.endswith("loss") and y > most for key, c in run.curves.items() for y in c.y)
+    ]
+    if not found:
+        return ""
+    return (
+        f"Losses above {text_of(most)} leave the picture, of trainings that diverged: "
+        f"{', '.join(found)}."
+    )
+
+
+def _draw_run(axes: Axes, name: str, run: _Run, most: float) -> None:
     """One run in one panel: training thin, validation thick, its best epoch ringed."""
     if name == _RATE:
         if name in run.curves:
@@ -178,12 +199,15 @@ def _draw_run(axes: Axes, name: str, run: _Run) -> None:
         if key in run.curves:
             dots = {"marker": ""} if len(run.curves[key].x) > _FEW else {}
             draw_curve(axes, run.curves[key], **run.line, **width, **dots)
-    if run.ringed is not None and run.ringed.key.removeprefix("val_") == name:
+    seen = run.ringed is not None and not (name.endswith("loss") and run.ringed.value > most)
+    if run.ringed is not None and seen and run.ringed.key.removeprefix("val_") == name:
         ring(axes, run.ringed.epoch + 1, run.ringed.value, run.line["color"])
 
 
-def _make_room(axes: Axes, name: str, runs: Sequence[_Run]) -> float | None:
+def _make_room(axes: Axes, name: str, runs: Sequence[_Run], most: float) -> float | None:
     """Where a run is so high that the others would be one flat line, puts it on a log scale.
+
+    What is above `most` counts for nothing there.
 
     Returns:
         Where that scale begins: above all runs that are not so high; None where there are none.
@@ -192,12 +216,16 @@ def _make_room(axes: Axes, name: str, runs: Sequence[_Run]) -> float | None:
         [y for key in (name, f"val_{name}") if key in run.curves for y in run.curves[key].y]
         for run in runs
     ]
-    finite = [[y for y in values if not math.isnan(y)] for values in drawn]
+    finite = [[y for y in values if y <= most] for values in drawn]  # a NaN is not
+    shown = [y for values in finite for y in values]
+    if shown and any(y > most for values in drawn for y in values):
+        room = 0.05 * (max(shown) - min(shown)) or 0.05
+        axes.set_ylim(min(shown) - room, max(shown) + room)
     peaks = [max(map(abs, values)) for values in finite if any(values)]
     low = [peak for peak in peaks if peak <= _FLATTENS * min(peaks)]
     if len(low) == len(peaks):
         return None
-    log_above(axes, max(low), [y for values in finite for y in values])
+    log_above(axes, max(low), shown)
     return max(low)
 
 

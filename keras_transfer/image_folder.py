@@ -74,6 +74,17 @@ class ImageFolder:
         """
         return self._selected(self._to_fold, shuffled=True)
 
+    @property
+    def stamps(self) -> dict[str, tuple[int, int]]:
+        """Path below `directory` to size in bytes and time of change in ns, of all images in use.
+
+        Paths have slashes. Of the same files it is the same whatever the size and the seed.
+        """
+        root = Path(self.directory).expanduser()
+        rows = np.sort(np.concatenate(list(self._rows.values())))
+        images = self._source.images
+        return {images.paths[row].relative_to(root).as_posix(): images.stamps[row] for row in rows}
+
     def folds(self, k: int, seed: int = 0) -> list[tuple[tf.data.Dataset, tf.data.Dataset]]:
         """Divides the images of `train` and `valid` for cross-validation; `test` stays apart.
 

@@ -16,7 +16,7 @@ from keras_transfer.figure_layout import (
 )
 from keras_transfer.figure_style import GREY, INK, SMALL, VERMILLION, figure_style
 from keras_transfer.parallel_axes import NOT_SET, ParallelAxis, hyperparameter_axis, score_axis
-from keras_transfer.trial_facts import Trial, trials_text, varied, with_score
+from keras_transfer.trial_facts import Trial, best_first, trials_text, varied
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ def parallel_figure(
         ... )
     """
     lower = lower_is_better(score_name, mode)
-    scored = sorted(with_score(trials), key=lambda t: t["score"], reverse=lower)  # the best last
+    scored = best_first(trials, lower_is_better=lower)[::-1]  # the best last, on top of all
     names = varied(scored)
     if not names:
         raise ValueError(

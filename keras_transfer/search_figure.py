@@ -20,6 +20,7 @@ from keras_transfer.figure_style import BLUE, CROSS, INK, PALE, RING, VERMILLION
 from keras_transfer.panel_parts import cross, log_axis, ring, whole_numbers
 from keras_transfer.trial_facts import (
     Trial,
+    best_first,
     categories_of,
     spans_powers_of_ten,
     trials_text,
@@ -76,7 +77,7 @@ def search_figure(
         raise ValueError("trials is empty. Expected at least one; draw after the first trial.")
     sign = 1 if lower_is_better(score_name, mode) else -1
     scored = with_score(trials)
-    best = min(scored, key=lambda trial: sign * trial["score"], default=None)
+    best = next(iter(best_first(trials, lower_is_better=sign == 1)), None)
     names = varied(trials)
     with figure_style():
         figure, (first, *others) = panel_grid(1 + len(names))

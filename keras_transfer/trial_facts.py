@@ -17,6 +17,17 @@ def with_score(trials: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in trials if is_finite(trial["score"])]
 
 
+def best_first(trials: Sequence[Trial], *, lower_is_better: bool) -> list[Trial]:
+    """The trials with a finite score, the best first; of equal ones the one that was earlier.
+
+    Args:
+        trials: In any order.
+        lower_is_better: Whether the lowest score is the best.
+    """
+    sign = 1 if lower_is_better else -1
+    return sorted(with_score(trials), key=lambda trial: (sign * trial["score"], trial["trial"]))
+
+
 def varied(trials: Sequence[Trial]) -> list[str]:
     """Hyperparameters with several values, in the order seen; all of them if none has several."""
     values: dict[str, set[str]] = {}

@@ -241,8 +241,13 @@ def value_of(node: yaml.Node) -> Any:
     return text
 
 
-def received(node: yaml.Node) -> str:
-    """Returns what a node holds, as an error tells it."""
+def received(node: yaml.Node, allows: Callable[[Any], bool] = lambda value: True) -> str:
+    """Returns what a node holds, as an error tells it.
+
+    Args:
+        node: The node.
+        allows: Tells whether a number would be right. One that would not is not told how to write.
+    """
     if not isinstance(node, yaml.ScalarNode):
         kind = "list" if isinstance(node, yaml.SequenceNode) else "mapping"
         return f"a {kind}" if node.value else f"an empty {kind}"
@@ -256,28 +261,42 @@ def received(node: yaml.Node) -> str:
             return f"{plain}, {why}"
         case str() if node.style is None:
             return f"the text {quoted}"
-        case str() if REAL_NUMBER.fullmatch(value):
+        case str() if REAL_NUMBER.fullmatch(value) and allows(_number(value)):
             return f"the quoted text {quoted}. Leave the quotes out"
         case str():
             return f"the quoted text {quoted}"
         case float() if _WHOLE_NUMBER.fullmatch(node.value):
             return f"{plain}, a number of {len(node.value)} digits"
-        case float() if value.is_integer() and abs(value) < 1e15:
+        case float() if value.is_integer() and abs(value) < 1e15 and allows(int(value)):
             return f"{plain}. Write {value:.0f}"
     return plain
 
 
-def wrong_node(node: yaml.Node, what: str, expected: str) -> WrongError:
+def _number(text: str) -> int | float:
+    return int(text) if _WHOLE_NUMBER.fullmatch(text) else float(text)
+
+
+def wrong_node(
+    node: yaml.Node,
+    what: str,
+    expected: str,
+    allows: Callable[[Any], bool] = lambda value: True,
+) -> WrongError:
     """Returns the error for a node that holds something else than was expected."""
-    return WrongError((line_of(node), f"{what} must be {expected}. Received: {received(node)}."))
+    told = received(node, allows)
+    return WrongError((line_of(node), f"{what} must be {expected}. Received: {told}."))
 
 
 def whole(node: yaml.Node, what: str, least: int = 0) -> int:
     """Returns a whole number, or raises a `WrongError`."""
+
+    def allows(value: Any) -> bool:
+        return type(value) is int and value >= least
+
     value = value_of(node)
-    if type(value) is int and value >= least:
+    if allows(value):
         return value
-    raise wrong_node(node, what, f"a whole number from {least} on")
+    raise wrong_node(node, what, f"a whole number from {least} on", allows)
 
 
 def from_one(node: yaml.Node, what: str) -> int:
@@ -287,10 +306,14 @@ def from_one(node: yaml.Node, what: str) -> int:
 
 def rate(node: yaml.Node, what: str) -> float:
     """Returns a positive number, or raises a `WrongError`."""
+
+    def allows(value: Any) -> bool:
+        return type(value) in (int, float) and 0 < value < math.inf
+
     value = value_of(node)
-    if type(value) in (int, float) and 0 < value < math.inf:
+    if allows(value):
         return float(value)
-    raise wrong_node(node, what, "a positive number, such as 1e-5")
+    raise wrong_node(node, what, "a positive number, such as 1e-5", allows)
 
 
 def flag(node: yaml.Node, what: str) -> bool:

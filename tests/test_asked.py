@@ -3,20 +3,61 @@ import json
 import asked
 import pytest
 
+FIRST = {
+    "images": {"train": {"a": 2}},
+    "data": ["40b5801ce6c9a2f5067cf2330ee718c46489e6e3dd91b4a25bd2c524de59b7df"],
+    "classes": ["a"],
+    "backbones": {"one": {"weights": "dfcb1c047ef913956f57cce37344c403"}},
+    "space": {"hidden": [32, 64], "depth": 1},
+    "image_size": 32,
+    "seed": 0,
+}
+IMAGES = {"a/1.png": (10, 1), "a/2.png": (20, 2), "a/3.png": (30, 3)}
+
+
+def refused(folder, found=IMAGES, **changes) -> str:
+    with pytest.raises(ValueError, match="holds another search: ") as error:
+        asked.begin(folder, {**FIRST, **changes}, found)
+    return str(error.value).partition("another search: ")[2].partition(". Ask for")[0]
+
 
 def test_the_same_search_goes_on_and_another_is_refused_with_what_differs(tmp_path):
-    first = {"seed": 0, "space": {"hidden": [32, 64]}, "data": ["abc"]}
-    assert not asked.begin(tmp_path, first)
-    assert asked.begin(tmp_path, json.loads(json.dumps(first)))
-    with pytest.raises(
-        ValueError, match=r"seed was 0 and is 1.*folds was not there and is 5"
-    ) as told:
-        asked.begin(tmp_path, {**first, "seed": 1, "folds": 5})
-    assert "data" not in str(told.value)
-    assert asked.begin(tmp_path, first)  # nothing was changed by that
+    assert not asked.begin(tmp_path, FIRST, IMAGES)
+    assert asked.begin(tmp_path, json.loads(json.dumps(FIRST)), IMAGES)
+    assert refused(tmp_path, seed=1, folds=5) == "seed was 0 and is 1; folds was not there and is 5"
+    space = {"hidden": [32, 64], "depth": [1, 2]}
+    assert refused(tmp_path, space=space) == "space depth was 1 and is [1, 2]"
+    backbones = {"one": {"weights": "e" * 32}}
+    assert refused(tmp_path, backbones=backbones) == "backbones one weights differs"
+    assert asked.begin(tmp_path, FIRST, IMAGES)  # nothing was changed by that
+
+
+def test_other_images_are_told_by_how_many_changed_came_and_went(tmp_path):
+    asked.begin(tmp_path, FIRST, IMAGES)
+    others = {"a/2.png": (20, 9), "a/3.png": (30, 3), "b/1.png": (1, 1), "b/0.png": (1, 1)}
+    assert refused(tmp_path, others, data=["e" * 64], images={}) == (
+        "of 3 images 1 changed (first a/2.png), 2 came (first b/0.png), 1 went (first a/1.png)"
+    )
+
+
+@pytest.mark.parametrize("changed", [{"seed": 3}, {"image_size": 64}])
+def test_what_is_done_with_the_same_images_is_no_difference_of_the_images(tmp_path, changed):
+    asked.begin(tmp_path, FIRST, IMAGES)
+    (name, value), of_data = next(iter(changed.items())), {"data": ["e" * 64], "images": {}}
+    assert refused(tmp_path, **changed, **of_data) == f"{name} was {FIRST[name]} and is {value}"
+    others = {**IMAGES, "a/4.png": (4, 4)}
+    assert "of 3 images 1 came (first a/4.png)" in refused(tmp_path, others, **changed, **of_data)
+
+
+def test_a_search_of_an_earlier_version_has_no_list_of_its_images(tmp_path):
+    asked.begin(tmp_path, FIRST, IMAGES)
+    (tmp_path / asked.IMAGES).unlink()
+    assert refused(tmp_path, {}, data=["e" * 64]) == "the images differ"
+    assert asked.begin(tmp_path, FIRST, IMAGES)
+    assert "3 went" in refused(tmp_path, {}, data=["e" * 64])
 
 
 def test_a_torn_file_is_named(tmp_path):
     (tmp_path / asked.FILE).write_text('{"seed": ')
     with pytest.raises(ValueError, match=r"search\.json' is torn"):
-        asked.begin(tmp_path, {"seed": 0})
+        asked.begin(tmp_path, {"seed": 0}, {})

@@ -103,7 +103,7 @@ def test_time_left_is_the_median_of_the_trials_over_the_workers_or_until_the_dea
     assert seconds_left([], 6, until_deadline=5.0) == 5
     assert seconds_left([], 6) is None
     assert seconds_left([10], 0, until_deadline=99.0) == 0
-    board = Board(LOSS, count=9, deadline=100.0, clock=lambda: 93.0, quiet=True)
+    board = Board(LOSS, count=9, deadline=100.0, clock=lambda: 93.0)
     board.on_end(outcome(1))
     assert board.seconds_left == 7
 
@@ -173,18 +173,6 @@ def test_a_progress_bar_within_a_trial_stands_beside_the_live_line(monkeypatch):
         board.on_end(outcome(1))
 
 
-def test_quiet_shows_nothing_but_the_first_traceback_on_standard_error(capsys, monkeypatch):
-    screen = terminal(monkeypatch)
-    with Board(LOSS, count=3, quiet=True) as board:
-        board.on_begin(1, {})
-        board.on_end(outcome(1))
-        board.on_end(outcome(2, None, **FAILED))
-        board.on_end(outcome(3, None, **FAILED))
-    captured = capsys.readouterr()
-    assert (captured.out, screen.getvalue()) == ("", "")
-    assert captured.err == FAILED["traceback"] + "\n"
-
-
 CODE = """
 import os, subprocess, sys
 from only_json import only_json
@@ -219,3 +207,15 @@ def test_only_json_speaks_to_a_replaced_standard_output_too(capsys):
         say("{}")
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("{}", "not for scripts\n")
+
+
+def test_beside_json_a_line_a_trial_goes_to_standard_error(capsys):
+    from only_json import only_json
+
+    with only_json() as say, Board(LOSS, count=2) as board:
+        board.on_begin(1, {})
+        board.on_end(outcome(1))
+        say("{}")
+    captured = capsys.readouterr()
+    assert captured.out == "{}"
+    assert captured.err.startswith("trial 1 of 2: val_loss 0.5000")

@@ -143,6 +143,17 @@ def test_any_difference_is_a_miss_and_one_line_says_which(
     assert len(out.splitlines()) == 2
 
 
+def test_a_split_that_is_read_for_the_first_time_is_no_other_data(photos, tmp_path, capsys):
+    folder, data = tmp_path / "cache", read(photos)
+    rows(FeatureCache(folder), data.train)
+    rows(FeatureCache(folder), data.valid)
+    cache = FeatureCache(folder)
+    rows(cache, data.train)
+    capsys.readouterr()
+    rows(cache, data.test)
+    assert "computed anew" not in capsys.readouterr().out
+
+
 def test_a_file_that_was_written_to_is_other_data(photos, tmp_path, computed):
     rows(FeatureCache(tmp_path / "cache"), read(photos).train)
     os.utime(photos / "a" / "00.png", ns=(1, 1))

@@ -220,6 +220,15 @@ def test_identity_is_the_same_for_the_same_files_elsewhere(photos, tmp_path):
     assert int(one.train.identity, 16)
 
 
+def test_the_stamps_tell_the_files_whatever_is_done_with_them(photos):
+    stamps = load(photos).stamps
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    assert sorted(stamps) == names
+    status = (photos / names[0]).stat()
+    assert stamps[names[0]] == (status.st_size, status.st_mtime_ns)
+    assert load(photos, seed=1, image_size=4, batch_size=2).stamps == stamps
+
+
 def test_identity_differs_between_splits_seeds_and_sizes(photos):
     data = load(photos)
     found = {data.train.identity, data.valid.identity, data.test.identity}

@@ -87,11 +87,31 @@ def test_the_screen_shows_the_probe_and_the_best_as_far_as_there_is_room(capsys)
     print_leaderboard(many, LOSS, rows=3)
     out = capsys.readouterr().out
     lines = out.splitlines()
-    assert len(lines) == 3 + 1 + 3 + 1
+    assert len(lines) == 3 + 1 + 3 + 1 + 1
+    assert lines[-1] == "26 more in leaderboard.csv."
     assert "0 (probe)" in lines[3]
     assert "0.3000" in lines[4]
     assert "stopped" in lines[5]
     assert "seeded" not in out  # it is the same in all trials
+
+
+def test_the_epochs_that_hyperband_grants_are_told_where_they_differ(tmp_path, capsys):
+    rounds = [trial(n, 0.5 - n / 10, epochs=epochs) for n, epochs in ((1, 3), (2, 9))]
+    print_leaderboard(rounds, LOSS)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    head, best = lines[1], lines[3]
+    assert best[head.index("epochs")] == "9"
+    rows = written(tmp_path, [OUTCOMES[0], *rounds])
+    assert [(row["trial"], row["epochs"]) for row in rows] == [("0", ""), ("2", "9"), ("1", "3")]
+    same = [trial(n, 0.5, epochs=9) for n in (1, 2)]
+    print_leaderboard(same, LOSS)
+    assert "epochs" not in capsys.readouterr().out
+    assert "epochs" not in written(tmp_path, same)[0]
+
+
+def test_where_all_trials_are_shown_there_are_no_more(capsys):
+    print_leaderboard(OUTCOMES, LOSS, rows=4)
+    assert "more in" not in capsys.readouterr().out
 
 
 def test_what_has_no_room_on_the_screen_is_named(capsys):

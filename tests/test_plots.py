@@ -687,6 +687,25 @@ def test_a_run_far_above_the_others_does_not_flatten_them(times):
     assert sum(bottom <= tick <= top for tick in axes.get_yticks()) >= 4
 
 
+def test_losses_that_diverged_leave_the_picture_which_says_so():
+    calm, lost = run(9), scaled(run(9, seed=1), 1e6)
+    saved = {"loss": [5e5, *calm["loss"]], "val_loss": [3e5, *calm["val_loss"]]}
+    figure = compare_figure({"calm": calm, "saved": saved, "lost": lost}, most_loss=20)
+    loss = figure.axes[0]
+    bottom, top = loss.get_ylim()
+    good = calm["loss"] + calm["val_loss"]
+    assert bottom < min(good) < max(good) < top < 1.2 * max(good)
+    assert loss.get_yscale() == "linear"
+    (told,) = [text for text in all_text(figure) if "leave the picture" in text]
+    assert " ".join(told.split()).endswith("that diverged: saved, lost.")
+    assert all(value < top for _, value in rings(loss))
+    assert not [
+        text for text in all_text(compare_figure({"a": calm}, most_loss=20)) if "leave" in text
+    ]
+    alone = compare_figure({"lost": lost}, most_loss=20).axes[0]
+    assert alone.get_ylim()[1] > max(lost["loss"])  # there is nothing else to see
+
+
 def test_runs_of_about_the_same_height_have_a_linear_axis():
     figure = compare_figure({"a": run(9), "b": scaled(run(9), 4), "lost": {"loss": [math.nan]}})
     assert figure.axes[0].get_yscale() == "linear"

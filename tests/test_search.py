@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import demo_data
 import keras
@@ -18,6 +19,7 @@ import tensorflow as tf
 from hub_modules import save_reusable
 from PIL import Image
 from small_lite import small_lite
+from stand_in import trials
 
 from keras_transfer import efficientnet_lite
 
@@ -194,6 +196,16 @@ def test_the_demo_split_is_the_stated_one_and_written_once(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["elpv"]
 
 
+def test_a_worker_of_a_search_for_scripts_leaves_the_summary_to_its_chief(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(search, "_search", lambda args, began: 0)
+    for name, value in (("TUNER_ID", "w1"), ("ORACLE_IP", "127.0.0.1"), ("ORACLE_PORT", "1")):
+        monkeypatch.setenv(f"KERASTUNER_{name}", value)
+    assert search.main(["--json", "--output", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out == ""
+
+
 def refused(capsys, *arguments: str) -> str:
     """The message of a run that ends with exit code 2 and no traceback."""
     try:
@@ -222,6 +234,27 @@ def test_the_same_command_goes_on_and_another_search_is_refused(five_classes, tm
     assert "seed was 0 and is 1" in capsys.readouterr().err
 
 
+def test_a_search_goes_on_only_where_trials_have_ended(tmp_path, monkeypatch, capsys):
+    import study_run
+    from exit_codes import NO_WORKERS
+
+    data = SimpleNamespace(stamps={})
+    study = SimpleNamespace(output=tmp_path, data=data, asked=dict, trials=lambda: trials(tmp_path))
+    monkeypatch.setattr(study_run.Study, "of", lambda *args: study)
+    monkeypatch.setattr(study_run, "_trials", lambda study: (study.trials(), NO_WORKERS))
+    monkeypatch.setattr(study_run, "end_with_parent", lambda: None)
+
+    def told() -> str:
+        assert study_run.run(SimpleNamespace(output=tmp_path), tmp_path, 0.0) == NO_WORKERS
+        return capsys.readouterr().out
+
+    assert "Going on" not in told()
+    assert "Going on" not in told()  # as where another machine has begun a moment ago
+    trials(tmp_path, count=1).run()
+    capsys.readouterr()
+    assert "Going on with the search" in told()
+
+
 def leaderboard(output):
     with (output / "leaderboard.csv").open() as file:
         return [
@@ -247,6 +280,8 @@ def test_folds_a_metric_balance_and_a_final_fit_go_together_the_same_in_every_pr
         [str(part) for part in command], capture_output=True, text=True, env={**os.environ, **paths}
     )
     assert done.returncode == 0, done.stderr
+    assert "trial 1 of 2: val_" in done.stderr
+    assert "activations after" in done.stderr
     summary = json.loads(done.stdout)
     assert summary["objective"] == {"name": "val_f1", "mode": "max"}
     assert len(summary["best"]["folds"]) == len(summary["probe"]["folds"]) == 2

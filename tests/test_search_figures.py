@@ -100,6 +100,15 @@ def test_the_best_trial_is_thick_and_over_all_others():
     assert max(one.get_linewidth() for one in others) < drawn[best].get_linewidth() / 2
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_of_equal_scores_the_earlier_trial_is_the_best_in_every_picture(mode):
+    numbers = (4, 2, 7, 5)
+    equal = [{"trial": n, "score": 0.5, "hyperparameters": {"a": n}} for n in numbers]
+    for draw in (parallel_figure, search_figure):
+        (title,) = [text for text in all_text(draw(equal, mode=mode)) if "best of 4" in text]
+        assert "trial 2" in title, draw
+
+
 def test_the_highest_is_the_best_where_more_is_better():
     figure = parallel_figure(small([1, 2, 3]), score_name="val_accuracy")
     (best,) = [one for one in figure.axes[0].lines if one.get_color() == VERMILLION]

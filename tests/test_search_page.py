@@ -8,15 +8,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from curves import curves_of
+from importance import Importance
 from metrics import Objective
 from outcome import Outcome
 from PIL import Image
+from scores import measures
 from search_page import NAMES, write_search_page
+from space import Space
 from test_report_page import Document, browse, in_a_browser, probed
 from test_search_figures import searched
 
 from keras_transfer.examined import examine
 from keras_transfer.history_table import write_csv
+from keras_transfer.intervals import DASH, percent
+from keras_transfer.page_parts import interval
 
 LOSS = Objective("val_loss", "min")
 EVIL = '<script>alert("x")</script> & <b>'
@@ -77,6 +82,7 @@ def folder(tmp_path_factory):
     trials = outcomes()
     curves(folder, trials)
     settings = {"directory": EVIL, "backbone": ["a", "b"], "minutes": None, "seed": 0}
+    settings["space"] = Space().to_dict()
     write_search_page(folder, trials, LOSS, winner=winner(), average_of=[3, 1], settings=settings)
     return folder
 
@@ -118,6 +124,27 @@ def test_curves_of_trials_with_folds_say_which_fold(tmp_path):
         assert names == {f"trial {one.trial}{said}" for one in trials if one.trial and one.metrics}
 
 
+def test_the_best_five_name_the_trial_that_is_the_best_over_all_folds(tmp_path, monkeypatch):
+    import search_charts
+
+    drawn = []
+    monkeypatch.setattr(
+        search_charts, "compare_figure", lambda logs, **kwargs: drawn.append((logs, kwargs))
+    )
+    monkeypatch.setattr(search_charts, "png_chart", lambda *_: None)
+    trials = outcomes(5)
+    curves(tmp_path, trials)
+    best, second = search_charts.ranked(trials, LOSS)[:2]
+    write_csv(
+        {"val_loss": [0.0]}, range(1), tmp_path / "trials" / f"trial_{second.id}" / "history.csv"
+    )
+    search_charts.search_charts(trials, LOSS, Importance(5, 0.0, reason="few"), tmp_path / "trials")
+    ((logs, told),) = drawn
+    assert f"trial {second.trial}, fold 1" in logs
+    assert f": trial {best.trial}, val_loss {best.score:.4f} ± 0.0100" in told["title"]
+    assert told["most_loss"] == 20
+
+
 def test_the_page_is_one_file_without_scripts_and_all_names_are_text(text):
     document = Document(text)
     assert not document.all("script")
@@ -143,6 +170,12 @@ def test_the_summary_tells_the_best_the_gain_and_the_test_score(text):
     assert "The test images were used once, for the average of trials 3, 1." in seen
 
 
+def test_the_summary_tells_the_area_under_the_curve_that_the_terminal_tells(text):
+    found = winner().found
+    area = measures(found.true, found.probabilities).auc
+    assert f"AUC, test {percent(area.value)} {interval(area)} %" in words(text)
+
+
 def test_the_leaderboard_has_the_probe_the_best_and_the_rest_folded_away(text):
     board, rest = re.findall(r"<tbody>(.*?)</tbody>", text, flags=re.S)[1:3]
     rows = [re.sub(r"<[^>]*>", " ", row).split() for row in board.split("</tr>")[:-1]]
@@ -153,6 +186,28 @@ def test_the_leaderboard_has_the_probe_the_best_and_the_rest_folded_away(text):
     failed = sum(one.failed for one in outcomes())
     assert rest.count("<td>failed</td>") == failed > 0
     assert len(rest.split("</tr>")[:-1]) == 31 - 20
+
+
+def test_the_settings_have_a_row_for_each_hyperparameter_as_it_would_be_written(text):
+    section = text[text.index('<section id="settings"') :]
+    rows = re.findall(r"<tr>(.*?)</tr>", section, flags=re.S)
+    told = {" ".join(re.sub(r"<[^>]*>", " ", row).split()) for row in rows}
+    assert "space hidden {min: 32, max: 512, log: True, step: 2}" in told
+    assert "space depth [1, 2]" in told
+    assert "backbone [a, b]" in told
+    assert f"minutes {DASH}" in told
+
+
+@pytest.mark.slow
+@in_a_browser
+def test_the_settings_fit_a_narrow_window(tmp_path, text):
+    script = (
+        "<script>document.title = [...document.querySelectorAll('#settings .wide')]"
+        ".map(e => e.scrollWidth - e.clientWidth).join()</script></body>"
+    )
+    page = re.sub(r"<meta http-equiv[^>]*>", "", text).replace("</body>", script)
+    dom, _, _ = browse(tmp_path, page, "--window-size=390,900")
+    assert "<title>0</title>" in dom
 
 
 def test_failures_show_the_first_traceback_line_by_line(text):
@@ -188,6 +243,15 @@ def test_a_page_of_nothing_but_failures_says_so_and_removes_old_pictures(tmp_pat
 def _undrawn(monkeypatch):
     """Spares the time of drawing, where a test does not look at it."""
     monkeypatch.setattr("search_page.search_charts", lambda *_: {})
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_a_winner_that_was_trained_again_is_told_with_the_commas_of_a_sentence(tmp_path):
+    path = write_search_page(tmp_path, outcomes(3), LOSS, winner=winner(), trained_again=76)
+    seen = words(path.read_text())
+    assert "trained again on 76 images, gets" in seen
+    assert "trained again on 76 images." in seen
+    assert ",." not in seen
 
 
 @pytest.mark.usefixtures("_undrawn")

@@ -108,6 +108,22 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path, text, told):
     assert told in wrong(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("learning_rate: [1.0e+6, 0.01]", "Received: 1.0e+6."),
+        ("learning_rate: 1e6", "Received: 1e6."),
+        ('learning_rate: "1e6"', "Received: the quoted text '1e6'."),
+        ("hidden: 1e9", "Received: 1e9."),
+        ("dropout: 1.0", "Received: 1.0."),
+        ("hidden: 64.0", "Received: 64.0. Write 64."),
+        ('learning_rate: "1e-4"', "Received: the quoted text '1e-4'. Leave the quotes out."),
+    ],
+)
+def test_how_to_write_a_number_is_told_only_where_the_number_would_be_right(tmp_path, text, told):
+    assert wrong(tmp_path, text).endswith(told)
+
+
 def test_one_error_does_not_hide_another(tmp_path):
     told = wrong(tmp_path, "hiden: 3\ndropout: 2\nhidden: {min: 9, max: 3}\n").split("\n")
     assert [line.partition(":")[0] for line in told] == ["line 1", "line 2", "line 3"]

@@ -30,6 +30,7 @@ def test_what_came_of_a_trial_lies_in_its_folder(tmp_path, capsys):
     outcome = again.outcomes[1]
     history, epochs = again.history(outcome)
     assert outcome.score == min(history["val_loss"])
+    assert outcome.epochs == again.epochs
     assert outcome.epoch == epochs[history["val_loss"].index(outcome.score)] + 1
     assert outcome.metrics["val_accuracy"] == 1 - outcome.score / 2
     assert outcome.hyperparameters["pooling"] in ("avg", "max")
@@ -217,6 +218,7 @@ def test_hyperband_goes_on_from_what_an_earlier_round_has_trained(tmp_path):
     assert not search.failures
     later = search.oracle.trials["0003"].hyperparameters.values
     past = next(o for o in search.outcomes if o.id == later["tuner/trial_id"])
+    assert search.outcomes[3].epochs == later["tuner/epochs"] > past.epochs
     for weight, value in zip(begun[0], search.member(past).head_weights, strict=True):
         assert (weight == value).all()
     assert search.history(search.outcomes[3])[1][0] == later["tuner/initial_epoch"]

@@ -282,7 +282,14 @@ def test_a_worker_without_a_chief_gives_up(tmp_path, named, capsys):
     assert work(trials(tmp_path), wait=1.0) == CHIEF_LOST
     err = capsys.readouterr().err
     assert f"Nothing was heard of the chief at 127.0.0.1:{named} for 1 s" in err
+    assert f"the search is over, or the chief has another --output than {tmp_path}, or" in err
     assert not list(tmp_path.iterdir())  # a worker without a chief touches nothing
+
+
+def test_a_worker_that_comes_when_all_trials_have_ended_waits_for_no_chief(tmp_path, named, capsys):
+    trials(tmp_path).run()
+    assert work(trials(tmp_path), wait=1.0) == DONE
+    assert "All 4 trials have ended" in capsys.readouterr().out
 
 
 def test_a_worker_in_another_folder_is_refused(tmp_path, named, monkeypatch, capsys):

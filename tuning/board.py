@@ -1,6 +1,5 @@
 """Board: what a search shows while it runs."""
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -20,7 +19,7 @@ class Board:
     """Shows trial i of N, the best so far, the time left, and the seconds that sharing saved.
 
     On a terminal that is a live line under a line for each trial that has ended; elsewhere these
-    lines alone, or nothing. The traceback of the first trial that fails is shown at once.
+    lines alone. The traceback of the first trial that fails is shown at once.
 
     Args:
         objective: What makes a trial the best.
@@ -30,7 +29,6 @@ class Board:
         deadline: When no trial goes on, in seconds of `clock`; None, the default, for never.
         sharing: Gives what computing the activations cost, as soon as that is known.
         epochs_of: Gives how many epochs a trial ran, over all its folds.
-        quiet: Whether to show nothing, but the first traceback on standard error. Default False.
         clock: Default `time.monotonic`.
 
     Example:
@@ -50,7 +48,6 @@ class Board:
         deadline: float | None = None,
         sharing: Callable[[], Sharing | None] = lambda: None,
         epochs_of: Callable[[Outcome], int] = lambda outcome: 0,
-        quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.objective = objective
@@ -59,7 +56,6 @@ class Board:
         self.deadline = deadline
         self.sharing = sharing
         self.epochs_of = epochs_of
-        self.quiet = quiet
         self.clock = clock
         self.running: dict[int, Mapping[str, Any]] = {}
         self._ended = {outcome.id: outcome for outcome in outcomes}
@@ -68,7 +64,7 @@ class Board:
 
     def __enter__(self) -> Self:
         console = get_console()  # that of the progress bars within trials: they stand together
-        if not self.quiet and console.is_terminal and not console.is_dumb_terminal:
+        if console.is_terminal and not console.is_dumb_terminal:
             columns = (BarColumn(bar_width=20), _Line(self))
             self._live = Progress(
                 *columns, console=console, transient=True, refresh_per_second=1, expand=True
@@ -107,7 +103,7 @@ class Board:
         self.running.pop(outcome.trial, None)
         self._epochs += self.epochs_of(outcome) if outcome.trial else 0
         if first:
-            self._say_traceback(outcome)
+            self._say(outcome.traceback.strip() or outcome.failure)
         self._say(self._line(outcome))
         self._refresh()
 
@@ -160,19 +156,10 @@ class Board:
         return " | ".join((f"{name}: {outcome}{stopped}", *told))
 
     def _say(self, line: str) -> None:
-        if self.quiet:
-            return
         if self._live is not None:
             self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             print(line, flush=True)
-
-    def _say_traceback(self, outcome: Outcome) -> None:
-        text = outcome.traceback.strip() or outcome.failure
-        if self.quiet:
-            print(text, file=sys.stderr, flush=True)
-        else:
-            self._say(text)
 
     def _refresh(self) -> None:
         if self._live is not None:

@@ -109,8 +109,9 @@ class ChiefClient:
                 if time.monotonic() > until:
                     raise ChiefLost(
                         f"Nothing was heard of the chief at {self.address} for {self.wait:.0f} s "
-                        f"({error.code().name}). Start it again with the same command, then this "
-                        "worker."
+                        f"({error.code().name}). Either the search is over, or the chief has "
+                        f"another --output than {self.trials.parent}, or it has died: then start "
+                        "it again with the same command, then this worker."
                     ) from error
             time.sleep(BEAT / 2)
 

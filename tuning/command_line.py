@@ -65,6 +65,18 @@ def exit_status(program: str, work: Callable[[], int]) -> int:
         return 130
 
 
+def backbone_names(args: argparse.Namespace) -> list[str]:
+    """Returns the names of the backbones.
+
+    Raises:
+        ValueError: If one is empty, or there twice.
+    """
+    names = [name.strip() for name in args.backbone.split(",")]
+    if len(set(names)) < len(names) or not all(names):
+        raise ValueError(f"--backbone {args.backbone!r}. Expected names, each once, with commas.")
+    return names
+
+
 def image_directory(args: argparse.Namespace) -> Path:
     """Returns the folder of images that was named, or that of the demo data.
 

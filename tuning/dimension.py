@@ -4,10 +4,12 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras_tuner
 import yaml
+
+if TYPE_CHECKING:
+    import keras_tuner
 
 Value = int | float | str
 
@@ -41,7 +43,7 @@ class Choices:
         """Returns all values above one."""
         return [one for one in self.values if one > value]  # type: ignore[operator]
 
-    def declare(self, hp: keras_tuner.HyperParameters, name: str, usual: Value) -> Any:
+    def declare(self, hp: "keras_tuner.HyperParameters", name: str, usual: Value) -> Any:
         """Declares a hyperparameter; returns its value in this trial, `None` if inactive.
 
         Args:
@@ -103,7 +105,7 @@ class Range:
             numbers = set(range(int(self.min), int(self.max) + 1, int(self.step or 1)))
         return sorted(number for number in numbers if number > value)
 
-    def declare(self, hp: keras_tuner.HyperParameters, name: str, usual: Value) -> Any:
+    def declare(self, hp: "keras_tuner.HyperParameters", name: str, usual: Value) -> Any:
         """Declares a hyperparameter; returns its value in this trial, `None` if inactive.
 
         Args:

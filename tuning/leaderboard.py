@@ -14,6 +14,7 @@ from rich.table import Table
 from keras_transfer.trial_facts import Trial, varied
 from keras_transfer.whole_files import written_whole
 
+FILE = "leaderboard.csv"
 PROBE = "probe"
 _FACTS = ("trial", "val_loss", "val_accuracy", "epoch")
 _MORE = ("status", "score", "deviation", "folds", "seed", "worker", "id")
@@ -62,6 +63,14 @@ def status_of(outcome: Outcome) -> str:
     return outcome.status if outcome.trial else PROBE
 
 
+def epochs_differ(outcomes: Iterable[Outcome]) -> bool:
+    """Whether some trials were allowed more epochs than others, as Hyperband does.
+
+    Its trials of one configuration look like one another without that.
+    """
+    return len({outcome.epochs for outcome in trials_of(outcomes)} - {None}) > 1
+
+
 def hyperparameter_names(outcomes: Sequence[Outcome]) -> list[str]:
     """The names of all hyperparameters, in the order seen; those of the probe alone last."""
     later = [outcome for outcome in outcomes if not outcome.trial]
@@ -78,15 +87,17 @@ def write_leaderboard(path: Path, outcomes: Sequence[Outcome], objective: Object
     names = hyperparameter_names(outcomes)
     logged = dict.fromkeys(name for outcome in outcomes for name in outcome.metrics)
     metrics = [name for name in logged if name not in (*_FACTS, *_MORE, *names)]
+    granted = ["epochs"] * epochs_differ(outcomes)
     with written_whole(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*_FACTS, *names, "seconds", "failure", *_MORE, *metrics])
+        writer.writerow([*_FACTS, *granted, *names, "seconds", "failure", *_MORE, *metrics])
         for one in _rows(outcomes, objective):
             values = [one.hyperparameters.get(name) for name in names]
             ends = [round(one.seconds, 1), one.failure]
             more = [status_of(one), one.score, one.deviation, len(one.folds) or None]
             more += [one.seed, one.worker, one.id, *(one.metrics.get(name) for name in metrics)]
-            writer.writerow([*_facts(one), *values, *ends, *more])
+            allowed = [one.epochs] if granted else []
+            writer.writerow([*_facts(one), *allowed, *values, *ends, *more])
 
 
 def print_leaderboard(outcomes: Sequence[Outcome], objective: Objective, rows: int = 10) -> None:
@@ -97,9 +108,9 @@ def print_leaderboard(outcomes: Sequence[Outcome], objective: Objective, rows: i
         objective: What decides on their order.
         rows: How many trials at most. Default 10.
     """
-    shown = _rows(outcomes, objective)
-    probes = len(shown) - len(trials_of(outcomes))
-    shown = shown[: rows + probes]
+    ordered = _rows(outcomes, objective)
+    probes = len(ordered) - len(trials_of(outcomes))
+    shown = ordered[: rows + probes]
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     cells = _cells(shown, objective, varied(as_trials(outcomes)))
     columns, left_out = _fitting(cells, console.width)
@@ -107,6 +118,8 @@ def print_leaderboard(outcomes: Sequence[Outcome], objective: Objective, rows: i
     for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
     console.print(table, markup=False)
+    if more := len(ordered) - len(shown):
+        print(f"{more} more in {FILE}.")
     if left_out:
         print(f"Not shown for want of room: {', '.join(left_out)}.")
 
@@ -147,6 +160,8 @@ def _cells(
         if name != objective.name:
             columns[name] = [cell(o.metrics.get(name)) for o in shown]
     columns["epoch"] = [cell(o.epoch) for o in shown]
+    if epochs_differ(shown):
+        columns["epochs"] = [cell(o.epochs) for o in shown]
     columns["seconds"] = [f"{o.seconds:.1f}" for o in shown]
     if any(o.status == "stopped" for o in shown):
         columns["status"] = [status_of(o) for o in shown]

@@ -44,6 +44,8 @@ class Outcome:
         seed: That of its first execution.
         folds: The metrics of each fold, empty without folds.
         worker: The id of the tuner that ran it.
+        epochs: The last epoch that it was allowed, which Hyperband raises from round to round;
+            `None` if nobody noted it.
 
     Raises:
         ValueError: If the status is unknown, or a trial that did not fail has no finite score.
@@ -69,6 +71,7 @@ class Outcome:
     seed: int = 0
     folds: tuple[Mapping[str, float], ...] = ()
     worker: str = ""
+    epochs: int | None = None
 
     def __post_init__(self) -> None:
         if self.status not in get_args(Status):

@@ -21,12 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from command_line import (
+    backbone_names,
     exit_status,
     image_directory,
     minutes_from,
     number_from,
     output_folder,
 )
+from hyperband import hyperband_needs
+from light import without_keras
 from renewal import MOST_GROWTH, GrownError, began, begin_again
 
 if TYPE_CHECKING:
@@ -62,19 +65,22 @@ def _main(args: argparse.Namespace, began: float) -> int:
     if args.show_space:
         print(args.space)
         return 0
+    _check(args)
     if not args.json:
         return _search(args, began)
     from only_json import only_json
+    from role import role
 
     with only_json() as say:
         code = _search(args, began)
-        if code == 0:
+        if code == 0 and role() != "worker":  # whose chief writes it
             say((args.output / "summary.json").read_text(encoding="utf-8"))
     return code
 
 
 def _search(args: argparse.Namespace, began: float) -> int:
-    from asked import FILE
+    with without_keras():
+        from asked import FILE
 
     args.output = output_folder(args, goes_on=FILE)
     directory = image_directory(args)
@@ -176,12 +182,24 @@ def _add_results(add: Callable[..., object]) -> None:
 def _space(args: argparse.Namespace) -> "Space":
     from dataclasses import replace
 
-    from space import Space
+    with without_keras():
+        from space import Space
 
     space = Space() if args.space is None else Space.read(args.space)
     if args.unfreeze is not None:
         space = replace(space, unfreeze=list(range(args.unfreeze + 1)) if args.unfreeze else 0)
     return space
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuses arguments that do not fit each other, before Keras is imported."""
+    args.space.backbones(backbone_names(args))
+    args.space.check_epochs(args.epochs)
+    if args.tuner == "hyperband" and args.trials < (needed := hyperband_needs(args.epochs)):
+        raise ValueError(
+            f"--tuner hyperband at {args.epochs} epochs needs {needed} trials until one has "
+            f"trained to the end. Received: --trials {args.trials}. Give more, or fewer epochs."
+        )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 
 from curves import curves_of
 from importance import Importance
-from leaderboard import as_trials, ranked
+from leaderboard import as_trials, ranked, score_text
 from metrics import Objective
 from outcome import Outcome
 
@@ -22,6 +22,9 @@ from keras_transfer.trial_facts import varied, with_score
 
 CHARTS = ("search", "parallel", "importance", "best_five")
 _CURVES = 5
+# Cross-entropy of the least probability that Keras knows, 1e-7, is 16; whoever is above that on
+# the average of all images has diverged.
+_MOST_LOSS = 20.0
 
 
 def search_charts(
@@ -58,6 +61,12 @@ def search_charts(
             epochs={name: epochs for name, (_, epochs) in curves.items()},
             monitor=_monitor(objective, logs),
             mode=objective.mode,
+            # With folds the curves are those of the first, of which another trial may be the best.
+            title=f"best of the search: trial {best[0].trial}, {objective.name} "
+            f"{score_text(best[0])}"
+            if best[0].folds
+            else None,
+            most_loss=_MOST_LOSS,
         )
         words = f"Curves of {', '.join(curves)}, the best epoch of each ringed."
         charts["best_five"] = png_chart("best_five", figure, words)

@@ -20,8 +20,11 @@ from keras_transfer.report_files import report_pictures
 from keras_transfer.whole_files import check_folder, write_together
 
 PAGE = "report.html"
-# A leaderboard is wider than a sheet of paper is.
+# A leaderboard is wider than a sheet of paper is. Settings are text, which is read from the left.
 _STYLE = """
+#settings th, #settings td { text-align: left; vertical-align: top; }
+#settings td { white-space: normal; overflow-wrap: anywhere; }
+#settings .name { width: auto; }
 @page leaderboard { size: landscape; margin: 1cm; }
 @media print {
   #leaderboard { page: leaderboard; }

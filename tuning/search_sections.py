@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from gain import Gain, gains
 from importance import Importance
 from leaderboard import (
     as_trials,
     best_of,
     cell,
+    epochs_differ,
     probe_of,
     ranked,
     score_text,
@@ -18,10 +20,11 @@ from leaderboard import (
 )
 from metrics import Objective
 from outcome import Outcome
+from roc_area import macro_area
 from sharing import seconds_text
 
 from keras_transfer.examined import Examined
-from keras_transfer.intervals import DASH, auc_interval, percent
+from keras_transfer.intervals import DASH, percent
 from keras_transfer.page_parts import (
     Chart,
     bullets,
@@ -118,7 +121,12 @@ class Found:
         if len(self.average_of) > 1:
             told = f"the average of trials {', '.join(map(str, self.average_of))}"
         again = self.trained_again
-        return f"{told}, trained again on {again:,} images," if again else told
+        return f"{told}, trained again on {again:,} images" if again else told
+
+    @property
+    def winner_within(self) -> str:
+        """The same for the middle of a sentence, where an insertion ends with a comma."""
+        return f"{self.winner_text}," if self.trained_again else self.winner_text
 
 
 def lead_sentence(found: Found) -> str:
@@ -130,7 +138,7 @@ def lead_sentence(found: Found) -> str:
     if found.winner is not None:
         accuracy = found.winner.numbers.accuracy
         said += (
-            f". On {found.winner.numbers.images:,} {found.split} images {found.winner_text} gets "
+            f". On {found.winner.numbers.images:,} {found.split} images {found.winner_within} gets "
             f"{percent(accuracy.value)} right (95 % interval {interval(accuracy)} %)"
         )
     return said + "."
@@ -142,9 +150,12 @@ def _worth(found: Found) -> list[tuple[str, str, str]]:
         return []
     numbers = found.winner.numbers
     worth = {"accuracy": numbers.accuracy, "macro F1": numbers.f1}
-    if numbers.roc is not None and len(numbers.classes) == 2:
-        one, other = (number.images for number in numbers.classes)
-        worth["AUC"] = auc_interval(numbers.roc.area, other, one)
+    seen = found.winner.found
+    if (
+        np.isfinite(seen.probabilities).all()
+        and (area := macro_area(seen.true, seen.probabilities)).known
+    ):
+        worth["AUC"] = area
     return [
         (f"{name}, {found.split}", percent(number.value), f"{interval(number)} %")
         for name, number in worth.items()
@@ -192,8 +203,9 @@ def _leaderboard(found: Found) -> str:
     names = varied(as_trials(found.outcomes))
     logged = dict.fromkeys(name for one in shown for name in one.metrics if "val_" in name)
     metrics = [name for name in logged if name != found.objective.name]
-    columns = ["trial", found.objective.name, *metrics, "epoch", "seconds", *names]
-    rows = [_row(one, metrics, names) for one in shown]
+    granted = ["epochs"] * epochs_differ(shown)
+    columns = ["trial", found.objective.name, *metrics, "epoch", *granted, "seconds", *names]
+    rows = [_row(one, metrics, granted, names) for one in shown]
     caption = "Best first, with ± the deviation over folds where there are folds"
     parts = [table(caption, columns, rows[:_ROWS])]
     if rest := rows[_ROWS:]:
@@ -204,13 +216,16 @@ def _leaderboard(found: Found) -> str:
     return "\n".join(parts)
 
 
-def _row(outcome: Outcome, metrics: Sequence[str], names: Sequence[str]) -> list[str]:
+def _row(
+    outcome: Outcome, metrics: Sequence[str], granted: Sequence[str], names: Sequence[str]
+) -> list[str]:
     marks = {"probe": "0 (probe)", "stopped": f"{outcome.trial} (stopped)"}
     return [
         marks.get(status_of(outcome), str(outcome.trial)),
         score_text(outcome),
         *(f"{outcome.metrics[m]:.4f}" if m in outcome.metrics else "" for m in metrics),
         cell(outcome.epoch),
+        *(cell(outcome.epochs) for _ in granted),
         f"{outcome.seconds:.1f}",
         *(cell(outcome.hyperparameters.get(name)) for name in names),
     ]
@@ -262,7 +277,7 @@ def _of_winner(
     def of(found: Found) -> str:
         if found.winner is None or found.pictures is None:
             return ""
-        who = f"{found.winner_text[0].upper()}{found.winner_text[1:]}"
+        who = f"{found.winner_within[0].upper()}{found.winner_within[1:]}"
         said = f"{who} on the {found.winner.numbers.images:,} {found.split} images."
         return f"{paragraph(said)}\n{part(found.winner.numbers, found.pictures)}"
 
@@ -281,15 +296,19 @@ def _failures(found: Found) -> str:
 
 
 def _settings(found: Found) -> str:
-    rows = [(name, _setting(value)) for name, value in found.settings.items()]
+    """A row for each setting, and for each part of one that has parts, such as the space."""
+    rows: list[tuple[str, str]] = []
+    for name, value in found.settings.items():
+        parts = value if isinstance(value, Mapping) else {"": value}
+        rows += [(f"{name} {part}".rstrip(), _setting(item)) for part, item in parts.items()]
     return table("What was asked for, and what it ran with", ("name", "value"), rows)
 
 
 def _setting(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_setting(item)}" for key, item in value.items())
+        return f"{{{', '.join(f'{key}: {_setting(item)}' for key, item in value.items())}}}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_setting, value))
+        return f"[{', '.join(map(_setting, value))}]"
     return DASH if value is None else str(value)
 
 

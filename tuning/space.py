@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import keras_tuner
 from dimension import Choices, Dimension, Range, dimension
 from space_file import read_space
 from space_rules import RULES, SpaceError, typed, wrong
 
 from keras_transfer.whole_files import written_whole
 from keras_transfer.yaml_file import unknown
+
+if TYPE_CHECKING:
+    import keras_tuner
 
 LEVELS = "levels"
 _FINE_TUNING = ("fine_tuning_learning_rate", "lr_decay", "frozen_epochs")
@@ -155,7 +157,9 @@ class Space:
                 "`unfreeze: 0`."
             )
 
-    def declare(self, hp: keras_tuner.HyperParameters, backbones: Sequence[str]) -> dict[str, Any]:
+    def declare(
+        self, hp: "keras_tuner.HyperParameters", backbones: Sequence[str]
+    ) -> dict[str, Any]:
         """Declares all hyperparameters, and returns the values of this trial.
 
         `unfreeze` is there only where the pooling is not of all levels, and those of fine-tuning
@@ -180,7 +184,7 @@ class Space:
             declared = self._declare_unfreeze(hp)
         return {**values, **({"unfreeze": 0} if values["pooling"] == LEVELS else declared)}
 
-    def _declare_unfreeze(self, hp: keras_tuner.HyperParameters) -> dict[str, Any]:
+    def _declare_unfreeze(self, hp: "keras_tuner.HyperParameters") -> dict[str, Any]:
         values = {"unfreeze": self.unfreeze.declare(hp, "unfreeze", RULES["unfreeze"].usual)}
         if not self.unfreeze.most:
             return values
@@ -189,7 +193,7 @@ class Space:
         with hp.conditional_scope("unfreeze", self.unfreeze.above(0)):
             return {**values, **self._declare_fine_tuning(hp)}
 
-    def _declare_fine_tuning(self, hp: keras_tuner.HyperParameters) -> dict[str, Any]:
+    def _declare_fine_tuning(self, hp: "keras_tuner.HyperParameters") -> dict[str, Any]:
         return {
             name: getattr(self, name).declare(hp, name, RULES[name].usual) for name in _FINE_TUNING
         }

@@ -106,5 +106,5 @@ def _scalar(name: str, node: yaml.Node) -> Any:
     if rule.allows(value):
         return value
     raise WrongError(
-        (line_of(node), f"`{name}`: expected {rule.told}. Received: {received(node)}.")
+        (line_of(node), f"`{name}`: expected {rule.told}. Received: {received(node, rule.allows)}.")
     )

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from command_line import backbone_names
 from hypermodel import TransferHyperModel
 from median_stopping import MedianStopping
 from metrics import Objective, balanced_class_weight, objective
@@ -21,7 +22,7 @@ from renewal import Growth
 from sharing import Sharing
 from state_files import read_json, write_json
 from summary import versions
-from trials import FOLDER, Trials, hyperband_needs
+from trials import FOLDER, Trials
 
 from keras_transfer import FeatureCache, FrozenBackbone, ImageFolder, image_folder
 from keras_transfer.extraction import by_keras
@@ -67,12 +68,9 @@ class Study:
             OSError: If images or weights cannot be read.
         """
         _quiet()
-        _check_hyperband(args)
-        backbones = {name: _backbone(args, name) for name in _names(args)}
+        backbones = {name: _backbone(args, name) for name in backbone_names(args)}
         data = _images(args, directory)
-        cache = FeatureCache(
-            args.cache or output / ACTIVATIONS, verbose=not args.json, seed=args.seed
-        )
+        cache = FeatureCache(args.cache or output / ACTIVATIONS, seed=args.seed)
         hypermodel = TransferHyperModel(
             backbones,
             data.class_names,
@@ -273,21 +271,6 @@ _DECISIVE = (
 
 def _quiet() -> None:
     tf.get_logger().setLevel("ERROR")  # it warns of tracing for each new model
-
-
-def _names(args: argparse.Namespace) -> list[str]:
-    names = [name.strip() for name in args.backbone.split(",")]
-    if len(set(names)) < len(names) or not all(names):
-        raise ValueError(f"--backbone {args.backbone!r}. Expected names, each once, with commas.")
-    return names
-
-
-def _check_hyperband(args: argparse.Namespace) -> None:
-    if args.tuner == "hyperband" and args.trials < (needed := hyperband_needs(args.epochs)):
-        raise ValueError(
-            f"--tuner hyperband at {args.epochs} epochs needs {needed} trials until one has "
-            f"trained to the end. Received: --trials {args.trials}. Give more, or fewer epochs."
-        )
 
 
 def _backbone(args: argparse.Namespace, name: str) -> FrozenBackbone:

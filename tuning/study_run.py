@@ -51,11 +51,11 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
     study = Study.of(args, directory, args.output, began)
     output = study.output
     output.mkdir(parents=True, exist_ok=True)
-    went_on = asked.begin(output, study.asked())
+    went_on = asked.begin(output, study.asked(), study.data.stamps)
     if role() == "worker":
         study.take_share()
         return work(study.trials(), study.data.train, study.data.valid, **study.fit_arguments)
-    if went_on:
+    if went_on and study.trials().outcomes:  # another machine may just have made the folder
         print(f"Going on with the search in {output}.", flush=True)
         _tell_failures(study.trials())
     try:
@@ -105,7 +105,6 @@ def _trials(study: Study) -> tuple[Trials, int]:
         deadline=study.deadline,
         sharing=lambda: sharing[0] if sharing else None,
         epochs_of=lambda outcome: epochs_run(output / FOLDER, outcome),
-        quiet=args.json,
     )
     with board:
         if role() == "chief":
@@ -166,7 +165,7 @@ def finish(study: Study, trials: Trials, *, interrupted: bool = False) -> None:
     args, output, objective = study.args, study.output, study.objective
     outcomes = [study.probe(), *trials.outcomes]
     leaderboard.print_leaderboard(outcomes, objective)
-    leaderboard.write_leaderboard(output / "leaderboard.csv", outcomes, objective)
+    leaderboard.write_leaderboard(output / leaderboard.FILE, outcomes, objective)
     save_figure(
         search_figure(leaderboard.as_trials(outcomes), score_name=objective.name),
         output / "search.png",

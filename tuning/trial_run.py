@@ -82,6 +82,7 @@ class TrialRun:
             "hyperparameters": hyperparameters(trial),
             "seed": seed_of(self.seed, number, 0),
             "worker": tuner_id,
+            "epochs": self._epochs_of(trial),
         }
         try:
             facts |= self._all_folds(trial, source, folder.stage(tuner_id), pairs)
@@ -143,20 +144,22 @@ class TrialRun:
         keras.utils.set_random_seed(seed_of(self.seed, int(trial.trial_id) + 1, execution))
         model = self.hypermodel.build(hp)
         self._go_on(hp.values.get("tuner/trial_id"), model, execution)
-        epochs = hp.values.get("tuner/epochs", self.epochs)
         callbacks = [stop, *self.callbacks()]
         self.hypermodel.fit(
             hp,
             model,
             pair[0],
             validation_data=pair[1],
-            epochs=epochs,
+            epochs=self._epochs_of(trial),
             initial_epoch=hp.values.get("tuner/initial_epoch", 0),
             verbose=0,
             callbacks=callbacks,
             **self.arguments,
         )
         return self.hypermodel.trained, any(getattr(one, "cut", False) for one in callbacks)
+
+    def _epochs_of(self, trial: Trial) -> int:
+        return int(trial.hyperparameters.values.get("tuner/epochs", self.epochs))
 
     def _check(self, metrics: Mapping[str, float]) -> None:
         name = self.objective.name

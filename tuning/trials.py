@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from keras_tuner import Objective as KerasTunerObjective
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import TrialStatus
-from keras_tuner.oracles import HyperbandOracle
+from leaderboard import ranked
 from metrics import Objective
 from oracles import durable_oracle
 from outcome import Begun, Outcome, read_all
@@ -191,8 +191,7 @@ class Trials:
     @property
     def ranked(self) -> list[Outcome]:
         """The outcomes, best first, failed ones last."""
-        sign = -1 if self.objective.mode == "max" else 1
-        return sorted(self.outcomes, key=lambda o: (o.failed, sign * (o.score or 0), o.trial))
+        return ranked(self.outcomes, self.objective)
 
     @property
     def best(self) -> Outcome | None:
@@ -259,11 +258,3 @@ def _only_new_garbage() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def hyperband_needs(epochs: int) -> int:
-    """Returns how many trials Hyperband runs before it has trained one to the last epoch."""
-    oracle = HyperbandOracle(objective=KerasTunerObjective("val_loss", "min"), max_epochs=epochs)
-    # The sizes of its rounds have no public name in KerasTuner.
-    bracket = oracle._get_num_brackets() - 1
-    return sum(oracle._get_size(bracket, i) for i in range(oracle._get_num_rounds(bracket)))

@@ -19,7 +19,7 @@ def work(
     wait: float = CHIEF_WAIT,
     **arguments: Any,
 ) -> int:
-    """Runs trials of a chief until it has no more.
+    """Runs trials of a chief until it has no more, or until its folder has them all.
 
     The chief's address and this worker's name are in KerasTuner's environment variables. A part
     is added to the name, so that one that died and the next of its name are not mistaken.
@@ -40,10 +40,14 @@ def work(
     end_with_parent()
     address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
     tuner_id = f"{os.environ['KERASTUNER_TUNER_ID']}-{uuid.uuid4().hex[:6]}"
+    if _all_ended(trials):
+        return DONE
     try:
         with ChiefClient(address, tuner_id, trials.output / FOLDER, wait) as chief:
             trials.work(chief, tuner_id, train, valid, **arguments)
     except ChiefLost as error:
+        if _all_ended(trials):
+            return DONE
         print(f"{tuner_id}: {error}", file=sys.stderr, flush=True)
         return CHIEF_LOST
     except OSError as error:
@@ -52,3 +56,11 @@ def work(
     except KeyboardInterrupt:
         return INTERRUPTED
     return DONE
+
+
+def _all_ended(trials: Trials) -> bool:
+    """Whether the folder has all trials that there are to be, so that no chief need be there."""
+    if len(trials.outcomes) < trials.count:
+        return False
+    print(f"All {trials.count} trials have ended: there is nothing left to do.", flush=True)
+    return True
