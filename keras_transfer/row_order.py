@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+_ORIGINAL = "_keras_transfer_original"  # what a fresh copy is one of
 ROW_NUMBERS = "_keras_transfer_row_numbers"  # what `RowNumbers` of a dataset are known by
 _WITH_STATE = ("_ShuffleDataset", "RandomDataset")
 _SEEDED_ANEW = ("ShuffleDatasetV3", "RandomDatasetV2")
@@ -132,6 +133,7 @@ def fresh_copy(dataset: Any) -> Any:
 
     What is too large to be written as a graph (2 GB of arrays in the dataset itself) stays.
     """
+    dataset = getattr(dataset, _ORIGINAL, dataset)  # whose stages are known by their types
     if not any(type(stage).__name__ in _WITH_STATE for stage in all_stages(dataset)):
         return dataset
     variant = tf.data.experimental.to_variant(dataset)
@@ -148,4 +150,6 @@ def fresh_copy(dataset: Any) -> Any:
             new = graph.node.add(op="DummySeedGenerator", name=f"{node.name}/seeds")
             node.input[4 if node.op == "ShuffleDatasetV3" else 2] = new.name
     variant = tf.raw_ops.DatasetFromGraph(graph_def=graph.SerializeToString())
-    return tf.data.experimental.from_variant(variant, dataset.element_spec)
+    copy = tf.data.experimental.from_variant(variant, dataset.element_spec)
+    setattr(copy, _ORIGINAL, dataset)
+    return copy

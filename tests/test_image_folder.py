@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 
 from keras_transfer import image_files
 from keras_transfer.image_folder import image_folder
+from keras_transfer.pipelines import inspect
+from keras_transfer.row_order import begin_again
 
 SIZE = (8, 12)  # height, width
 
@@ -914,3 +916,17 @@ def test_the_summary_is_a_table_of_classes_and_splits(photos):
         "total     20      5     5     30",
     ]
     assert repr(data) == str(data)
+
+
+def test_what_begins_again_has_the_order_of_the_first_fit_however_often(photos):
+    train = image_folder(photos, image_size=8, batch_size=2, seed=0).train
+
+    def epochs():
+        begin_again(train)
+        batches = inspect(train).order.indices(len(train.labels))
+        return [np.concatenate([batch.numpy() for batch in batches]).tolist() for _ in range(3)]
+
+    first = epochs()
+    assert first[0] != first[1]  # each epoch has another order
+    assert epochs() == first
+    assert epochs() == first

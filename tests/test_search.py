@@ -114,7 +114,7 @@ def test_each_tuner_searches(five_classes, tmp_path, capsys, tuner):
     count = 6 if tuner == "hyperband" else 2
     arguments += ["--unfreeze", "0", "--flips", "mirror", "--trials", str(count), "--average", "1"]
     assert search.main(arguments) == 0
-    warned = "keep their first value in 2 trials of up to 28,000." in capsys.readouterr().err
+    warned = "keep their first value in 2 trials of up to 42,000." in capsys.readouterr().err
     assert warned == (tuner == "grid")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["trials"], summary["failed_trials"]) == (count, 0)
