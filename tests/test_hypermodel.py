@@ -379,3 +379,8 @@ def test_what_cannot_work_is_refused_before_the_first_trial():
         hypermodel(metric="fun")
     with pytest.raises(SpaceError, match=r"unknown backbone 'tony'\. Did you mean 'tiny'"):
         hypermodel(space=Space(backbone="tony"))
+
+
+def test_a_backbone_that_is_a_name_only_is_refused_with_what_to_give():
+    with pytest.raises(TypeError, match=r"is of type str.*Expected a.*FrozenBackbone\('vgg16'\)"):
+        TransferHyperModel({"vgg16": "vgg16"}, ["a", "b"], epochs=2)

@@ -58,6 +58,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         trained: What the last trial has left behind, `None` before it has.
 
     Raises:
+        TypeError: If a backbone is no `FrozenBackbone`.
         ValueError: If there is no backbone, one has fewer blocks than may be unfrozen, or nothing
             would ever be unfrozen though it may be.
 
@@ -83,6 +84,12 @@ class TransferHyperModel(keras_tuner.HyperModel):
         super().__init__()
         if not backbones:
             raise ValueError("`backbones` is empty. Expected {name: FrozenBackbone(name)}.")
+        for name, backbone in backbones.items():
+            if not isinstance(backbone, FrozenBackbone):
+                raise TypeError(
+                    f"backbones[{name!r}] is of type {type(backbone).__name__}. Expected a "
+                    f"FrozenBackbone, such as FrozenBackbone({name!r})."
+                )
         self.backbones = dict(backbones)
         self.class_names = tuple(class_names)
         self.space = space or Space()

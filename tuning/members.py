@@ -20,10 +20,12 @@ class Averaged:
     Attributes:
         trials: What came of each, and what it has trained on its folds; the best first.
         too_bad: Those that would have been next, but for their scores.
+        unlike: Those before the last of these that one model could not hold with the winner.
     """
 
     trials: tuple[tuple[Outcome, list[Member]], ...]
     too_bad: tuple[Outcome, ...]
+    unlike: tuple[Outcome, ...]
 
 
 def to_average(
@@ -48,7 +50,8 @@ def to_average(
     """
     chosen: list[tuple[Outcome, list[Member]]] = []
     too_bad: list[Outcome] = []
-    for outcome, members in itertools.islice(_like_the_first(ranked), most):
+    unlike: list[Outcome] = []
+    for outcome, members in itertools.islice(_like_the_first(ranked, unlike), most):
         score = outcome.score or 0.0
         best = (chosen[0][0].score or 0.0) if chosen else score
         limit = best + _NEAR * (chance - best)
@@ -57,17 +60,19 @@ def to_average(
             chosen.append((outcome, members))
         else:
             too_bad.append(outcome)
-    return Averaged(tuple(chosen), tuple(too_bad))
+    return Averaged(tuple(chosen), tuple(too_bad), tuple(unlike))
 
 
 def _like_the_first(
-    ranked: Iterable[tuple[Outcome, list[Member]]],
+    ranked: Iterable[tuple[Outcome, list[Member]]], unlike: list[Outcome]
 ) -> Iterator[tuple[Outcome, list[Member]]]:
     seen: list[Mapping[str, Any]] = []
     winner: Member | None = None
     for outcome, members in ranked:
         winner = winner or members[0]
         own = {k: v for k, v in outcome.hyperparameters.items() if not k.startswith("tuner/")}
-        if goes_with(members[0], winner) and own not in seen:
+        if not goes_with(members[0], winner):
+            unlike.append(outcome)
+        elif own not in seen:
             seen.append(own)
             yield outcome, members

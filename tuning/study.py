@@ -277,6 +277,8 @@ def _backbone(args: argparse.Namespace, name: str) -> FrozenBackbone:
     keras.utils.set_random_seed(args.seed)  # of random weights, and of tf.data's shuffles
     weights = None if args.weights == "none" else args.weights
     backbone = FrozenBackbone(name, weights=weights)
+    if "://" in name or Path(name).exists():
+        print(f"{name} is given pixels of 0..1, as modules of TF-Hub take them.", flush=True)
     if args.space.unfreeze.most:
         backbone.select(args.space.unfreeze.most)
     try:

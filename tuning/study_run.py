@@ -231,7 +231,7 @@ def _write(
         "images": data.counts,
         "trials_asked_for": args.trials,
         "average_of": list(winner.trials),
-        "left_out_of_average": list(winner.left_out),
+        "left_out_of_average": sorted((*winner.left_out, *winner.unlike)),
         "trained_again": winner.trained_again,
         "interrupted": told["interrupted"],
         "seconds": round(time.monotonic() - study.began, 1),
@@ -255,9 +255,12 @@ def _tell(study: Study, trials: Trials, winner: Winner, tested: OnTest | None, l
     print(f"Best: trial {best.trial}, {best} in epoch {best.epoch}.")
     if not study.objective.better(best.score or 0.0, than=probe.score or 0.0):
         print(f"No trial did better in validation than the probe, {name} {probe.score:.4f}.")
-    if winner.left_out:
-        numbers = ", ".join(map(str, winner.left_out))
-        print(f"Not averaged, since they are too far behind in validation: trials {numbers}.")
+    for left_out, why in (
+        (winner.left_out, "they are too far behind in validation"),
+        (winner.unlike, "another backbone, or features of all levels, do not fit into one model"),
+    ):
+        if left_out:
+            print(f"Not averaged, since {why}: {', '.join(map(str, left_out))}.")
     if tested is None:
         print("There is no test split.")
     else:

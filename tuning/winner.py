@@ -35,12 +35,14 @@ class Winner:
         trained_again: On how many images, training and validation together, they were trained
             again after the search; `None` without `--final-fit`.
         left_out: The numbers of those that would be in the average but for their scores.
+        unlike: And of those that one model could not hold with the winner.
     """
 
     model: TransferModel
     trials: tuple[int, ...]
     trained_again: int | None = None
     left_out: tuple[int, ...] = ()
+    unlike: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         told = f"trial {self.trials[0]}"
@@ -98,7 +100,8 @@ def winner_of(study: Study, trials: Trials) -> Winner:
     model, numbers = _averaged(study, found.trials)
     if args.average_views and args.flips != "none":
         model = AveragedViews.of(model, Flips(args.flips))
-    return Winner(model, numbers, again, tuple(one.trial for one in found.too_bad))
+    left_out, unlike = (tuple(o.trial for o in one) for one in (found.too_bad, found.unlike))
+    return Winner(model, numbers, again, left_out, unlike)
 
 
 def _averaged(
