@@ -1,7 +1,7 @@
 """A process whose memory has grown ends between two trials, and its command begins anew.
 
-TensorFlow never gives back the functions that it has traced (tensorflow#62854), some 20 MB for each
-model that is fitted, in plain Keras, too. What a search has done lies in files, so nothing is lost.
+TensorFlow never gives back the functions that it has traced (tensorflow#62854), in plain Keras
+either. What a search has done lies in files, so nothing is lost.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import psutil
 
-MOST_GROWTH = 2**30  # bytes: 40 fine-tuned trials or so, against some 15 s for a new process
+MOST_GROWTH = 2**30  # bytes: dozens of fine-tuned trials, against some seconds for a new process
 _BEGAN = "KERAS_TRANSFER_BEGAN"
 
 
