@@ -1,85 +1,33 @@
 """What the README shows, runs."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
-import keras
-import numpy as np
 import pytest
-import tensorflow as tf
-from conftest import tiny_backbone
-from hub_modules import save_plain, save_reusable
-from PIL import Image
 from small_lite import small_lite
 
 import keras_transfer
-from keras_transfer import FrozenBackbone, efficientnet_lite, frozen_backbone, hub_source
+from keras_transfer import FrozenBackbone
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-SNIPPETS = re.findall(r"### ([^\n]+)\n(?:(?!###).)*?```python\n(.*?)```", README, flags=re.S)
-TEN_LINES = re.search(r"## Ten lines\n```python\n(.*?)```", README, flags=re.S)[1]
-
-
-@pytest.fixture
-def _workplace(tmp_path, monkeypatch):
-    """A folder with photos/, and backbones without a download."""
-    generator = np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for i in range(10):
-            pixels = generator.integers(0, 256, (40, 40, 3)).astype("uint8")
-            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.jpg")
-    monkeypatch.chdir(tmp_path)
-    searched = keras_transfer.TransferModel(tiny_backbone(), ["cat", "dog"])
-    searched.build((None, 150, 150, 3))
-    (tmp_path / "runs" / "photos").mkdir(parents=True)
-    searched.save(tmp_path / "runs" / "photos" / "best.keras")
-    save_plain(tmp_path / "module", outputs=2)
-    published, folder_of = save_reusable(tmp_path / "published"), hub_source.folder_of
-    monkeypatch.setattr(
-        hub_source, "folder_of", lambda h: published if hub_source.is_remote(h) else folder_of(h)
-    )
-    load = frozen_backbone.backbones.load
-
-    def offline(source, *, weights="imagenet", input_shape=None):
-        weights = weights if source == "efficientnet_lite0" else None
-        return load(source, weights=weights, input_shape=input_shape)
-
-    monkeypatch.setattr(frozen_backbone.backbones, "load", offline)
-
-
-def names() -> dict[str, object]:
-    """What a snippet may take for granted: the data of a user, histories of two runs."""
-    pixels = np.random.default_rng(0).integers(0, 256, (4, 150, 150, 3)).astype("uint8")
-    batches = tf.data.Dataset.from_tensor_slices((pixels, [0, 1, 0, 1])).batch(2)
-    curve = {"loss": [0.5, 0.4], "val_loss": [0.6, 0.5]}
-    return {
-        "images": pixels,
-        "train": batches,
-        "valid": batches,
-        "history_a": curve,
-        "history_b": SimpleNamespace(history=curve, epoch=[0, 1]).history,
-        "keras": keras,
-    }
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_workplace")
-def test_the_ten_lines_do_what_they_say(tmp_path):
-    exec(TEN_LINES, {})
+def test_every_snippet_and_the_search_run_in_processes_that_set_no_seed(tmp_path):
+    program = ROOT / "tests" / "benchmarks" / "readme.py"
+    done = subprocess.run(
+        [sys.executable, program, "--small", "--folder", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    assert f"{README.count('```python')} snippets passed" in done.stdout
     assert (tmp_path / "history.png").exists()
     assert (tmp_path / "serving" / "1" / "saved_model.pb").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("_workplace")
-@pytest.mark.parametrize(("title", "code"), SNIPPETS, ids=[title for title, _ in SNIPPETS])
-def test_each_recipe_runs(title, code, monkeypatch):
-    monkeypatch.setattr(efficientnet_lite, "EfficientNetLite0", small_lite)
-    # A recipe shows as many epochs as are useful; here two phases of one are enough.
-    exec(re.sub(r"epochs=\d+", "epochs=2", code).replace("{20:", "{1:"), names())
 
 
 def test_what_recipes_run_on_has_blocks_of_the_embedded_backbone():
@@ -87,10 +35,6 @@ def test_what_recipes_run_on_has_blocks_of_the_embedded_backbone():
     embedded = [block.name for block in FrozenBackbone(weights=None).blocks]
     assert [block.name for block in small.blocks] == ["stem", "block7", "top"]
     assert {block.name for block in small.blocks} < set(embedded)
-
-
-def test_every_snippet_is_found():
-    assert len(SNIPPETS) + 1 == README.count("```python")
 
 
 def test_there_are_two_commands_and_ci_runs_the_second():
