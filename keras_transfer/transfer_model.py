@@ -155,7 +155,9 @@ class TransferModel(keras.Model):
         Args:
             optimizer: As for any Keras model; Adam at 1e-3 unless given.
             loss: Unless given, binary cross-entropy for two classes, sparse categorical
-                cross-entropy for more.
+                cross-entropy for more. Under a binary cross-entropy over three or more classes an
+                image may be of several: labels are 0 or 1 for each class, `(n, classes)`, and the
+                head ends in a sigmoid.
             metrics: Accuracy unless given.
             **kwargs: As for any Keras model.
 
@@ -169,7 +171,7 @@ class TransferModel(keras.Model):
         if metrics is None:
             metrics = ["accuracy"]
             if self._is_multi_label(loss):
-                _warn_of_softmax(self.head)
+                _warn_of_softmax(self.head, self.units)
                 metrics = [keras.metrics.BinaryAccuracy("accuracy")]
         given = of_shares(loss) if self.label_smoothing else loss
         super().compile(optimizer, given, metrics=metrics, **kwargs)
@@ -471,13 +473,12 @@ def _check_probabilities(head: keras.Layer) -> None:
         )
 
 
-def _warn_of_softmax(head: keras.Layer) -> None:
+def _warn_of_softmax(head: keras.Layer, units: int) -> None:
     if last_activation(head) == "softmax":
         warnings.warn(
-            f"The head '{head.name}' ends in softmax, whose outputs have the sum 1, and the binary "
-            "cross-entropy takes each class by itself. If an image may be of several classes, give "
-            "a head that ends in 'sigmoid', such as head=keras.layers.Dense(3, "
-            "activation='sigmoid'); if it is of one, leave the loss out.",
+            f"The head '{head.name}' ends in softmax, whose outputs have the sum 1, but a binary "
+            "cross-entropy takes each class by itself. If an image may be of several classes, pass "
+            f"head=keras.layers.Dense({units}, activation='sigmoid'); if not, leave the loss out.",
             stacklevel=3,
         )
 
