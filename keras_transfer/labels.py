@@ -38,7 +38,9 @@ def check_multi_hot(labels: Any, class_names: Sequence[str]) -> None:
     Raises:
         ValueError: If they are something else; the message says what.
     """
-    names, shape = _names(class_names), tuple(labels.shape)
+    if tf.TensorShape(labels.shape).rank is None:  # only reading them would tell
+        return
+    shape = tuple(labels.shape)
     received = f"shape {shape}"
     if len(shape) == 2 and shape[1] in (len(class_names), None):
         if isinstance(labels, tf.TensorSpec):
@@ -47,10 +49,11 @@ def check_multi_hot(labels: Any, class_names: Sequence[str]) -> None:
         if ((values >= 0) & (values <= 1)).all():  # false for NaN
             return
         received = f"values from {values.min():g} to {values.max():g}"
+    count = len(class_names)
     raise ValueError(
-        f"Under a binary cross-entropy labels must say 0 or 1 for each of the {len(class_names)} "
-        f"classes {names}: shape (images, {len(class_names)}). Received: labels of {received}. If "
-        "each image is of one class, leave the loss out, and give positions in the classes."
+        f"Under a binary cross-entropy labels must say 0 or 1 for each of the {count} classes "
+        f"{_names(class_names)}: shape (images, {count}). Received: labels of {received}. If each "
+        "image is of one class, leave the loss out, and give positions in the classes."
     )
 
 

@@ -25,7 +25,7 @@ def restore_training_state(model: keras.Model) -> Iterator[None]:
         >>> with restore_training_state(model):
         ...     model.fit(train)
     """
-    # The variables of a model include those of its random generators and of built metrics.
+    # `model.variables` includes the state of random layers, and not the metrics.
     variables = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
     values = [(variable, np.array(variable.numpy())) for variable in variables]
     attributes = {name: getattr(model, name, None) for name in _ATTRIBUTES}
