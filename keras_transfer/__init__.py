@@ -12,6 +12,7 @@ _ALONE = {("-m", "keras_transfer.predict"), ("-m", "keras_transfer.plot_history"
 if _sys.argv[:1] != ["-m"] or _ALONE.isdisjoint(
     zip(_sys.orig_argv, _sys.orig_argv[1:], strict=False)
 ):
+    from keras_transfer import supported_keras as supported_keras  # first: checks the backend
     from keras_transfer.averaged_views import AveragedViews as AveragedViews
     from keras_transfer.block_unfreezer import BlockUnfreezer as BlockUnfreezer
     from keras_transfer.feature_cache import FeatureCache as FeatureCache

@@ -18,6 +18,7 @@ from keras_transfer.schedule import Phase, Which, check_rate, gradual, phases
 from keras_transfer.schedule_file import read_schedule
 from keras_transfer.stages import stages
 from keras_transfer.step_functions import adopt_optimizer, make_variables, retrace
+from keras_transfer.supported_keras import check_keras_3
 
 _SCHEDULED = "as scheduled"
 
@@ -114,6 +115,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
         """Checks the schedule against the model, and gives each block of it an optimizer."""
         super().set_model(model)
         self._others = lead(self)
+        check_keras_3(model=model, callbacks=self._others)
         if any(isinstance(other, BlockUnfreezer) for other in self._others):
             raise ValueError("Expected one BlockUnfreezer in a fit. Received: several.")
         self.transitions = []

@@ -17,6 +17,7 @@ from keras_transfer.page_parts import printable
 from keras_transfer.report_files import image_names
 from keras_transfer.report_numbers import ReportNumbers, report_numbers
 from keras_transfer.row_order import all_stages
+from keras_transfer.supported_keras import check_keras_3
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +70,7 @@ def examine(
     """
     if isinstance(pictures, bool) or not isinstance(pictures, int) or pictures < 0:
         raise ValueError(f"pictures={pictures!r} is no number of pictures. Pass 0 or more.")
+    check_keras_3(model=model)
     if not isinstance(model, keras.Layer):
         raise TypeError(
             f"model={model!r:.80} is of type {type(model).__name__}. Expected a Keras model; one "

@@ -16,7 +16,8 @@ import tensorflow as tf
 from keras_transfer.blockwise_optimizer import BlockwiseOptimizer
 from keras_transfer.model_blocks import is_wholly_built
 from keras_transfer.plots import rate_figure, save_figure
-from keras_transfer.untouched import untouched
+from keras_transfer.supported_keras import check_keras_3
+from keras_transfer.training_state import restore_training_state
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,11 +72,9 @@ def find_learning_rate(
     the smoothed loss diverges. Suggested is the rate at which the smoothed loss falls fastest.
     The sweep is a `fit` of the model's own, so a `TransferModel` trains on kept activations.
 
-    Afterwards all is as it was, bit for bit, also when the sweep fails or is interrupted: weights,
-    the optimizer and its state, metrics, random state, the order of the data. Only a model that is
-    not built is built, as `fit` would build it. A later `fit` gives the same weights as without
-    the sweep. Not restored is random state that the data keep for themselves: that of Python
-    code in a `PyDataset`, or of Keras layers in `dataset.map`.
+    Afterwards weights, random layers, metrics, and the optimizer with its state are as they were,
+    also if the sweep fails or is interrupted. Only a model that is not built is built, as `fit`
+    would build it. The data are read as by a `fit`, so a shuffle goes on to its next order.
 
     Args:
         model: A compiled model, with a learning rate that is a number.
@@ -114,7 +113,7 @@ def find_learning_rate(
     _build(model, data)
     rates = [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]
     sweep = _Sweep(rates, diverged)
-    with untouched(model, data):
+    with restore_training_state(model):
         model.steps_per_execution = 1
         model.fit(
             data,
@@ -240,6 +239,7 @@ def _check_numbers(lowest: Any, highest: Any, steps: Any, diverged: Any) -> None
 
 
 def _check_model(model: keras.Model) -> None:
+    check_keras_3(model=model)
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         raise ValueError(f"Model '{model.name}' has no optimizer. Call `model.compile(...)` first.")

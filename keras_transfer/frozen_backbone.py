@@ -21,6 +21,7 @@ from keras_transfer.preprocessing import (
     warn_of_range,
     warn_of_raw_pixels,
 )
+from keras_transfer.supported_keras import check_channels_last, check_keras_3
 
 _AFTER = "after:"
 
@@ -89,8 +90,11 @@ class FrozenBackbone(keras.layers.Layer):
             raise ValueError(
                 f"Unknown pooling {pooling!r}. Expected 'avg', 'max', 'flatten', 'levels' or None."
             )
+        check_keras_3(source=source, preprocessing=preprocessing)
+        check_channels_last()
         super().__init__(autocast=False, **kwargs)
         loaded = backbones.load(source, weights=weights, input_shape=input_shape)
+        check_channels_last(loaded.model.input_shape)
         self.pooling = pooling
         self.preprocessing = preprocessing_layer(_mode(preprocessing, loaded), loaded.dtype)
         self._source = _Opaque(loaded.model)

@@ -27,6 +27,7 @@ from keras_transfer.plots import (
     phase_marks,
     save_figure,
 )
+from keras_transfer.supported_keras import check_keras_3
 from keras_transfer.trained_blocks import TrainedBlocks, describe_change, trained_blocks
 from keras_transfer.whole_files import check_no_folder, check_suffix
 
@@ -122,6 +123,11 @@ class HistoryPlotter(keras.callbacks.Callback):
         self._trained_before: tuple[TrainedBlocks, ...] | None = None
         self._drawn_epochs = 0
         self._next_drawing = 0.0
+
+    def set_model(self, model: keras.Model) -> None:
+        """Refuses a model of Keras 2, whose `fit` takes callbacks of Keras 2 only."""
+        check_keras_3(model=model)
+        super().set_model(model)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Starts anew and refuses a path that cannot be written, before the first batch.

@@ -199,8 +199,9 @@ def image_folder(
         directory: The folder.
         image_size: Height and width, or one number for a square. Defaults to `(224, 224)`.
         batch_size: Images in a batch; the last one may be smaller. Defaults to 32.
-        validation_split: Share of each class that becomes `valid`, 0..1, unless there is a folder
-            for it; 0 for none. At least one image, if the class has enough. Defaults to 0.15.
+        validation_split: Share of each class that becomes `valid`, from 0 (none) up to, not
+            including, 1, unless there is a folder for it. At least one image, if the class has
+            enough. Defaults to 0.15.
         test_split: The same for `test`. Defaults to 0.15.
         seed: 0 or larger; decides the splits and the order of `train`. Defaults to 0.
         on_corrupt: What to do about files that are empty, truncated or otherwise unreadable:

@@ -1,7 +1,7 @@
 """Keeper: puts kept activations in the place of images, as far up as a backbone is frozen."""
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +34,7 @@ class Keeper:
         verbose: Whether to show progress, and say why something cannot be kept.
         check_labels: Called with labels, or with the `tf.TensorSpec` of those still to come, before
             anything is trained on them.
+        own_methods: The methods of a user's own that take what the model is trained on.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Keeper:
         will_train: Collection[str] = (),
         verbose: bool = True,
         check_labels: Callable[[Any], None] | None = None,
+        own_methods: Sequence[str] = (),
     ) -> None:
         self._backbone = backbone
         self._cache = FeatureCache(verbose=verbose)
@@ -53,6 +55,8 @@ class Keeper:
         self._will_train = will_train
         self._verbose = verbose
         self._check = check_labels
+        self._own_methods = own_methods
+        self._hint = ""
         self._told: set[str] = set()
         self._pipelines: dict[int, Pipeline] = {}
         self._owed: dict[int, int] = {}
@@ -75,9 +79,11 @@ class Keeper:
             self.check_pixels(part)
             return self._as_it_is(part, loop.get("steps"))
         try:
-            return self._kept(part, loop)
+            kept = self._kept(part, loop)
+            self._note_own_methods()
+            return kept
         except NotKeepable as reason:
-            self._tell(str(reason))
+            self._tell(f"Training end to end, with nothing kept: {reason}.")
             self.check_pixels(part)
             return self._as_it_is(part, loop.get("steps"))
 
@@ -224,10 +230,29 @@ class Keeper:
             return self._stream(part.x, numbers.to_train).batches()
         return numbers.to_train
 
-    def _tell(self, reason: str) -> None:
-        if self._verbose and reason not in self._told:
-            self._told.add(reason)
-            print(f"Training end to end, with nothing kept: {reason}.")
+    def _note_own_methods(self) -> None:
+        if self._own_methods:
+            self._hint = (
+                f"Given to {', '.join(self._own_methods)}: kept activations, {{'after:"
+                f"{self._backbone.border}': ...}}, in place of images. Where that does not fit, "
+                "pass feature_cache=None to the model."
+            )
+            self._tell(self._hint)
+
+    @contextlib.contextmanager
+    def hinting(self) -> Iterator[None]:
+        """Adds to errors within a block that methods of a user's own got kept activations."""
+        try:
+            yield
+        except Exception as error:
+            if self._hint:
+                error.add_note(self._hint)
+            raise
+
+    def _tell(self, line: str) -> None:
+        if self._verbose and line not in self._told:
+            self._told.add(line)
+            print(line)
 
 
 def _check_kept(backbone: FrozenBackbone, part: Part) -> None:

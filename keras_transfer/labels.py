@@ -1,13 +1,10 @@
-"""Labels: whether they are positions in a list of class names."""
+"""Labels: whether they fit a list of class names."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-
-# The losses that take positions; under any other, labels are what that loss makes of them.
-LOSSES = ("binary_crossentropy", "sparse_categorical_crossentropy")
 
 
 def check_labels(labels: Any, class_names: Sequence[str]) -> None:
@@ -30,6 +27,36 @@ def check_labels(labels: Any, class_names: Sequence[str]) -> None:
         _check_values(np.asarray(labels, "float64"), class_names)
 
 
+def check_multi_hot(labels: Any, class_names: Sequence[str]) -> None:
+    """Checks that labels say of each class whether an image is of it.
+
+    Args:
+        labels: `(n, classes)`: 0, 1 or what lies between. A `tf.TensorSpec` is checked for its
+            shape.
+        class_names: The classes.
+
+    Raises:
+        ValueError: If they are something else; the message says what.
+    """
+    if tf.TensorShape(labels.shape).rank is None:  # only reading them would tell
+        return
+    shape = tuple(labels.shape)
+    received = f"shape {shape}"
+    if len(shape) == 2 and shape[1] in (len(class_names), None):
+        if isinstance(labels, tf.TensorSpec):
+            return
+        values = np.asarray(labels, "float64")
+        if ((values >= 0) & (values <= 1)).all():  # false for NaN
+            return
+        received = f"values from {values.min():g} to {values.max():g}"
+    count = len(class_names)
+    raise ValueError(
+        f"Under a binary cross-entropy labels must say 0 or 1 for each of the {count} classes "
+        f"{_names(class_names)}: shape (images, {count}). Received: labels of {received}. If each "
+        "image is of one class, leave the loss out, and give positions in the classes."
+    )
+
+
 def _check_columns(shape: Any, class_names: Sequence[str]) -> None:
     columns = shape[-1] if len(shape) else None
     if len(shape) == 2 and columns in (1, None):
@@ -37,6 +64,11 @@ def _check_columns(shape: Any, class_names: Sequence[str]) -> None:
     next_step = "Give one number for each image."
     if len(shape) == 2 and columns == len(class_names):
         next_step = "One-hot labels become positions by `labels.argmax(axis=-1)`."
+        if columns > 2:
+            next_step += (
+                " Where an image may be of several classes: compile(loss='binary_crossentropy') "
+                f"and head=keras.layers.Dense({columns}, activation='sigmoid')."
+            )
     raise _error(class_names, f"labels of shape {tuple(shape)}", next_step)
 
 
@@ -54,8 +86,11 @@ def _check_values(values: np.ndarray, class_names: Sequence[str]) -> None:
 
 
 def _error(class_names: Sequence[str], received: str, next_step: str) -> ValueError:
-    names = ", ".join(map(repr, class_names[:3])) + (", ..." if len(class_names) > 3 else "")
     return ValueError(
-        f"Labels must be positions in the classes {names}: 0 to {len(class_names) - 1}. Received: "
-        f"{received}. {next_step}"
+        f"Labels must be positions in the classes {_names(class_names)}: 0 to "
+        f"{len(class_names) - 1}. Received: {received}. {next_step}"
     )
+
+
+def _names(class_names: Sequence[str]) -> str:
+    return ", ".join(map(repr, class_names[:3])) + (", ..." if len(class_names) > 3 else "")

@@ -128,7 +128,13 @@ def is_wholly_built(model: keras.Model) -> bool:
     layers = list(layers_of(model))
     backbones = [layer for layer in layers if isinstance(layer, FrozenBackbone)]
     inside = {id(layer) for backbone in backbones for layer in layers_of(backbone)}
-    return all(layer.built for layer in layers if id(layer) not in inside)
+    unbuilt = [layer for layer in layers if not layer.built and id(layer) not in inside]
+    return all(_makes_no_weights(layer) for layer in unbuilt)
+
+
+def _makes_no_weights(layer: keras.Layer) -> bool:
+    """Whether building a layer makes no weights but those of the layers in it."""
+    return isinstance(layer, keras.Sequential) or type(layer).build is keras.Layer.build
 
 
 def layers_of(layer: keras.Layer) -> Iterator[keras.Layer]:

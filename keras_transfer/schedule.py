@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_transfer.optimizer_kind import serialized
+from keras_transfer.supported_keras import check_keras_3
 
 Which = str | int | Sequence[str]
 
@@ -67,6 +68,7 @@ class Phase:
         _check_whole("warmup", self.warmup, least=0)
         check_rate("learning_rate", self.learning_rate)
         check_rate("lr_decay", self.lr_decay)
+        check_keras_3(optimizer=self.optimizer)
         if not isinstance(self.own_optimizer(), keras.optimizers.Optimizer | None):
             raise TypeError(
                 f"`optimizer` must be a Keras optimizer or its name. Received: {self.optimizer!r}."

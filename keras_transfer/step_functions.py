@@ -64,3 +64,14 @@ def make_variables(
             optimizer.build(model.trainable_variables)
         if labels is not None and metrics is not None and not metrics.built:
             metrics.build(keras.KerasTensor(labels), keras.KerasTensor((None, units)))
+
+
+def own_methods(model: keras.Model) -> list[str]:
+    """Returns the methods of a user's subclass that `fit` hands the input to."""
+    names = ("call", "train_step", "test_step", "compute_loss", "compute_metrics")
+    found = []
+    for name in names:
+        owner = next(kind for kind in type(model).__mro__ if name in vars(kind))
+        if owner.__module__.split(".")[0] not in ("keras", "keras_transfer"):
+            found.append(f"{owner.__name__}.{name}")
+    return found

@@ -1,8 +1,10 @@
 """TransferModel: a frozen backbone and a head, whose epochs cost only what they train."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
@@ -18,10 +20,12 @@ from keras_transfer.fit_data import Part, split
 from keras_transfer.frozen_backbone import FrozenBackbone
 from keras_transfer.hub_module import HubModule, cloning
 from keras_transfer.keeper import Keeper
-from keras_transfer.labels import LOSSES, check_labels
+from keras_transfer.labels import check_labels, check_multi_hot
+from keras_transfer.losses import is_binary, is_sparse, of_shares, smoothed
 from keras_transfer.one_training import OneTraining
 from keras_transfer.quantizing import Quantization, tell
-from keras_transfer.step_functions import make_variables
+from keras_transfer.step_functions import make_variables, own_methods
+from keras_transfer.supported_keras import check_keras_3
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -36,7 +40,7 @@ class TransferModel(keras.Model):
         classes: The class names, or their number, two or more. Two classes give one sigmoid unit
             for the probability of the second, more give softmax.
         hidden: Units of the hidden layer (ReLU); 0 for none.
-        dropout: Rate before the last layer, 0 to 1.
+        dropout: Rate before the last layer, from 0 up to, not including, 1.
         head: A layer or model to take the place of hidden layer, dropout and last layer. Its
             output must have one unit for two classes, else one for each class.
         augmentation: A layer or a list of layers for raw pixels, run in training only. The views
@@ -46,8 +50,9 @@ class TransferModel(keras.Model):
         feature_cache: `"auto"` to keep activations for the time of each `fit`; a `FeatureCache` to
             share them between fits and models, or runs if it has a folder; `None` to run the whole
             model on images in every epoch.
-        label_smoothing: Share of each label that is spread evenly over all classes, 0 to 1, in
-            training only: the loss of validation is what it would be without.
+        label_smoothing: Share of each label, from 0 up to, not including, 1, that is spread evenly
+            over all classes (under a binary cross-entropy: over yes and no), in training only: the
+            loss of validation is what it would be without.
         **kwargs: As for any Keras model.
 
     Attributes:
@@ -97,11 +102,11 @@ class TransferModel(keras.Model):
                 "`label_smoothing` must be a share from 0 up to, not including, 1. Received: "
                 f"{label_smoothing!r}."
             )
+        check_keras_3(backbone=backbone, head=head, augmentation=augmentation)
         super().__init__(**kwargs)
         self.class_names = names
         self.hidden = hidden
         self.dropout = dropout
-        self.own_head = head is not None
         self.feature_cache = feature_cache
         self.label_smoothing = float(label_smoothing)
         self.will_train: tuple[str, ...] = ()
@@ -150,24 +155,35 @@ class TransferModel(keras.Model):
         Args:
             optimizer: As for any Keras model; Adam at 1e-3 unless given.
             loss: Unless given, binary cross-entropy for two classes, sparse categorical
-                cross-entropy for more.
+                cross-entropy for more. Under a binary cross-entropy over three or more classes an
+                image may be of several: labels are 0 or 1 for each class, `(n, classes)`, and the
+                head ends in a sigmoid.
             metrics: Accuracy unless given.
             **kwargs: As for any Keras model.
 
         Raises:
             ValueError: If no loss is given and the head is not known to give probabilities.
         """
+        check_keras_3(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
         if loss is None:
             _check_probabilities(self.head)
             loss = "binary_crossentropy" if self.units == 1 else "sparse_categorical_crossentropy"
-        if self.label_smoothing and loss not in LOSSES:
-            raise ValueError(
-                f"`label_smoothing` goes with the losses {', '.join(map(repr, LOSSES))}. Received: "
-                f"loss={loss!r}. Leave the loss out, or smooth the labels in it."
-            )
-        super().compile(
-            optimizer, loss, metrics=["accuracy"] if metrics is None else metrics, **kwargs
-        )
+        if metrics is None:
+            metrics = ["accuracy"]
+            if self._is_multi_label(loss):
+                _warn_of_softmax(self.head, self.units)
+                metrics = [keras.metrics.BinaryAccuracy("accuracy")]
+        given = of_shares(loss) if self.label_smoothing else loss
+        super().compile(optimizer, given, metrics=metrics, **kwargs)
+        self.loss = loss
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Returns the arguments of `compile`."""
+        config = super().get_compile_config()
+        return config and {**config, "loss": keras.saving.serialize_keras_object(self.loss)}
+
+    def _is_multi_label(self, loss: Any) -> bool:
+        return self.units > 1 and is_binary(loss)
 
     def compute_loss(
         self,
@@ -178,15 +194,10 @@ class TransferModel(keras.Model):
         training: bool = True,
     ) -> Any:
         """Computes the loss as Keras does, with smoothed labels in training."""
-        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-        if not (training and self.label_smoothing):
-            return loss
-        # Cross-entropy is linear in the labels, so that those which are class numbers can stay.
-        binary = self.units == 1
-        kind = keras.losses.BinaryCrossentropy if binary else keras.losses.CategoricalCrossentropy
-        even = ops.full_like(y_pred, 1 / len(self.class_names))
-        rest = kind()(even, y_pred, sample_weight)
-        return (1 - self.label_smoothing) * loss + self.label_smoothing * rest
+        if self.label_smoothing and y is not None:
+            share = self.label_smoothing if training else 0.0
+            y = keras.tree.map_structure(lambda one: smoothed(one, y_pred, share, self.loss), y)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model as it was."""
@@ -226,6 +237,7 @@ class TransferModel(keras.Model):
                 activations are given that lie beyond a block that trains.
         """
         self._assert_compile_called("fit")
+        check_keras_3(callbacks=callbacks)
         self.evaluation = None
         train, valid = split(x, y, sample_weight, validation_split, validation_data)
         train = replace(train, augmentation=self.augmentation)
@@ -246,9 +258,10 @@ class TransferModel(keras.Model):
             self.feature_cache,
             will_train=one.will_train.union(self.will_train),
             verbose=verbose != 0,
-            check_labels=self._check_labels if self.loss in LOSSES else None,
+            check_labels=self._label_check(),
+            own_methods=own_methods(self),
         )
-        with one:
+        with keeper.hinting(), one:
             for start, stop in one.phases(initial_epoch, epochs):
                 epochs_before = one.epochs_run
                 kept = keeper.at_border(
@@ -280,8 +293,13 @@ class TransferModel(keras.Model):
                     keeper.ran(train, epochs_of_phase, steps_per_epoch)
         return self.history
 
-    def _check_labels(self, labels: Any) -> None:
-        check_labels(labels, self.class_names)
+    def _label_check(self) -> Callable[[Any], None] | None:
+        """Returns what checks labels, under a loss that is known to take them."""
+        if self._is_multi_label(self.loss):
+            return partial(check_multi_hot, class_names=self.class_names)
+        if is_sparse(self.loss) or is_binary(self.loss):
+            return partial(check_labels, class_names=self.class_names)
+        return None
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Evaluates as `keras.Model.evaluate` does; warns of pixels that are not 0..255."""
@@ -340,7 +358,8 @@ class TransferModel(keras.Model):
 
         Example:
             >>> model.export("serving/1")
-            >>> tf.saved_model.load("serving/1").serve(photos).shape
+            >>> served = tf.saved_model.load("serving/1")  # keep it: it owns the weights
+            >>> served.serve(photos).shape
             TensorShape([8, 1])
         """
         if input_signature is not None or format not in FORMATS:
@@ -370,7 +389,7 @@ class TransferModel(keras.Model):
             "classes": list(self.class_names),
             "hidden": self.hidden,
             "dropout": self.dropout,
-            "head": serialize(self.head) if self.own_head else None,
+            "head": serialize(self.head),  # files of earlier versions: None for the default one
             "augmentation": serialize(self.augmentation),
             "feature_cache": None if self.feature_cache is None else "auto",
             "label_smoothing": self.label_smoothing,
@@ -451,6 +470,16 @@ def _check_probabilities(head: keras.Layer) -> None:
             f"The head '{head.name}' {ends}. Let it end in activation='sigmoid' (two classes) or "
             "'softmax', or compile with a loss, such as "
             "keras.losses.BinaryCrossentropy(from_logits=True)."
+        )
+
+
+def _warn_of_softmax(head: keras.Layer, units: int) -> None:
+    if last_activation(head) == "softmax":
+        warnings.warn(
+            f"The head '{head.name}' ends in softmax, whose outputs have the sum 1, but a binary "
+            "cross-entropy takes each class by itself. If an image may be of several classes, pass "
+            f"head=keras.layers.Dense({units}, activation='sigmoid'); if not, leave the loss out.",
+            stacklevel=3,
         )
 
 

@@ -1,10 +1,12 @@
+import re
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import SIZE, dataset, identical, images, labels, snapshot, tiny_backbone, tiny_network
 
-from keras_transfer import BlockUnfreezer, FeatureCache, FrozenBackbone, TransferModel
+from keras_transfer import BlockUnfreezer, FeatureCache, Flips, FrozenBackbone, TransferModel
 
 
 def model_of(classes=2, **kwargs) -> TransferModel:
@@ -301,3 +303,71 @@ def test_fit_before_compile_says_so():
 def test_a_validation_split_of_a_dataset_is_refused():
     with pytest.raises(ValueError, match="`validation_split` needs arrays"):
         model_of().fit(dataset(8), validation_split=0.2)
+
+
+class OwnCall(TransferModel):
+    def call(self, inputs, training=False):
+        return super().call(keras.ops.cast(inputs, "float32"), training=training)
+
+
+class OwnStep(TransferModel):
+    def train_step(self, data):
+        pixels, y = data
+        return super().train_step((pixels[:, ::-1], y))
+
+
+@pytest.mark.parametrize("own", [OwnCall, OwnStep])
+def test_a_method_that_cannot_take_kept_activations_gets_a_hint(own):
+    hint = rf"{own.__name__}\.\w+: kept activations[\s\S]*'after:pooling'.*feature_cache=None"
+    model = own(tiny_backbone(), 2)
+    model.compile()
+    with pytest.raises(TypeError) as caught:
+        model.fit(dataset(8), verbose=0)
+    assert re.search(hint, "\n".join(caught.value.__notes__))
+    model = own(tiny_backbone(), 2, feature_cache=None)
+    model.compile()
+    model.fit(dataset(8), verbose=0)  # as the hint says
+
+
+def test_a_method_that_takes_kept_activations_gets_them_and_one_line_says_so(capsys):
+    class Fits(TransferModel):
+        def train_step(self, data):
+            return super().train_step(data)
+
+    model = Fits(tiny_backbone(), 2)
+    model.compile()
+    model.fit(dataset(8), validation_data=dataset(8), epochs=2, verbose=2)
+    assert capsys.readouterr().out.count("Given to Fits.train_step: kept activations") == 1
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [Flips(), [keras.layers.RandomFlip(), keras.layers.RandomRotation(0.1)]],
+    ids=["flips", "list"],
+)
+def test_a_built_model_has_all_its_weights_whatever_its_augmentation(augmentation):
+    model = TransferModel(tiny_backbone(), 2, augmentation=augmentation)
+    model.compile()
+    model.build((None, SIZE, SIZE, 3))
+    schedule = BlockUnfreezer({1: "block4"}, restore_best=True, monitor="loss")
+    assert len(model.fit(dataset(8), epochs=2, verbose=0, callbacks=[schedule]).epoch) == 2
+
+
+@pytest.mark.filterwarnings("ignore:`build:UserWarning")  # Keras says so of the unbuilt Flips
+def test_a_layer_that_runs_in_training_only_and_has_no_weights_counts_as_built():
+    class Mine(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.augmentation = keras.Sequential([Flips()])
+            self.backbone = tiny_backbone()
+            self.top = keras.layers.Dense(1, activation="sigmoid")
+
+        def call(self, images, training=False):
+            x = self.augmentation(images) if training else images
+            return self.top(self.backbone(x))
+
+    model = Mine()
+    model.compile("adam", "binary_crossentropy")
+    model(images(2))
+    schedule = BlockUnfreezer({1: "block4"}, restore_best=True, monitor="loss")
+    assert len(model.fit(dataset(8), epochs=2, verbose=0, callbacks=[schedule]).epoch) == 2

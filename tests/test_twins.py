@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import SIZE, dataset, identical, images, labels, snapshot, tiny_backbone
+from conftest import SIZE, dataset, identical, images, snapshot, tiny_backbone
 from hub_modules import save_reusable
 
 from keras_transfer import FeatureCache, FrozenBackbone, HubModule, TransferModel
@@ -72,35 +72,6 @@ def test_of_a_module_that_cannot_be_cut_a_twin_has_a_copy(tmp_path):
     name = twin.blocks[-1].name
     shared = {id(weight) for weight in backbone.weights}
     assert not shared & {id(weight) for weight in twin.block_weights(name)}
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("weights", [None, [1.0, 2.0, 0.0, 1.0, 3.0, 1.0]])
-def test_label_smoothing_is_that_of_keras_in_training_and_none_in_validation(classes, weights):
-    model = TransferModel(tiny_backbone(), classes, label_smoothing=0.2)
-    model.compile()
-    y, scores = labels(6, classes), model(images(6))
-    if classes == 2:
-        targets, kind = y[:, None].astype("float32"), keras.losses.BinaryCrossentropy
-    else:
-        targets, kind = keras.ops.one_hot(y, 3), keras.losses.CategoricalCrossentropy
-    weights = None if weights is None else keras.ops.convert_to_tensor(weights)
-    for training, smoothing in ((True, 0.2), (False, 0.0)):
-        found = model.compute_loss(None, y, scores, weights, training=training)
-        expected = kind(label_smoothing=smoothing)(targets, scores, weights)
-        assert float(found) == pytest.approx(float(expected), rel=1e-5)
-
-
-def test_label_smoothing_out_of_range_or_with_a_loss_of_ones_own_is_refused(tmp_path):
-    for wrong in (1.0, -0.1, "much"):
-        with pytest.raises(ValueError, match="`label_smoothing` must be a share from 0"):
-            TransferModel(tiny_backbone(), 2, label_smoothing=wrong)
-    model = TransferModel(tiny_backbone(), 2, label_smoothing=0.1)
-    with pytest.raises(ValueError, match="`label_smoothing` goes with the losses"):
-        model.compile(loss=keras.losses.BinaryCrossentropy())
-    model.build((None, SIZE, SIZE, 3))
-    model.save(tmp_path / "model.keras")
-    assert keras.saving.load_model(tmp_path / "model.keras").label_smoothing == 0.1
 
 
 def losses(data, cache, again: bool = False) -> list[float]:
