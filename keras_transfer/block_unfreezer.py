@@ -132,6 +132,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
             )
             self._check_phases()
             groups = {name: self._blocks.weights(name) for name in sorted(self.blocks)}
+            self._optimizer.rename_groups(self._blocks.former_names)
             self._optimizer.add_groups(groups)
         self._optimizer.know(model)
         described = self._described()
@@ -201,6 +202,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Brings the blocks into the state that belongs to the epoch."""
         self._complete_history(epoch)
+        self._optimizer.check_owners(self._blocks.names)
         state, why = self._optimizer.state, "what was saved"
         if not (self._is_same_schedule and state.epoch == epoch - 1):  # not the run that is saved
             self._begin(self._begun_by(epoch), epoch)
