@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer.blockwise_optimizer import REST
 from keras_transfer.callback_order import lead
 from keras_transfer.curve_facts import lower_is_better
 from keras_transfer.model_blocks import ModelBlocks, is_wholly_built
@@ -192,12 +193,12 @@ class BlockUnfreezer(keras.callbacks.Callback):
                 "`fit`, model(images)."
             )
         frozen = {id(weight) for weight in self._blocks.all_weights()}
-        head = [weight for weight in model.weights if id(weight) not in frozen]
-        own = [weight for name in sorted(self.blocks) for weight in self._blocks.weights(name)]
+        weights = {name: self._blocks.weights(name) for name in self.blocks}
+        weights[REST] = [weight for weight in model.weights if id(weight) not in frozen]
         with model.distribute_strategy.scope():
             if not self._optimizer.built:
                 self._optimizer.build(model.trainable_variables)
-            self._optimizer.keep_best_of([*head, *own])
+            self._optimizer.keep_best_of(weights)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Brings the blocks into the state that belongs to the epoch."""

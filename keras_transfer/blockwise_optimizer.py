@@ -15,7 +15,8 @@ from keras_transfer.optimizer_kind import Kind, Opaque, deserialized, steps_of
 from keras_transfer.schedule_state import ScheduleState
 
 REST = "rest"  # the group of what belongs to no block
-BEST = "best"  # under which the best values are saved
+_BEST, _BEST_SLOTS = "best/", "best/slots/"  # under which a group's best values are saved
+_FORMER_BEST = "best"  # under which earlier versions saved those of all groups
 TRAINED = "trained"  # what a schedule calls the blocks that train in a phase
 _SCHEDULE = "schedule"
 _HISTORY = "history"
@@ -84,7 +85,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         self._iterations.assign(optimizer.iterations)
         self._groups = Opaque({REST: self._follow(optimizer, REST)})
         self._scales = Opaque({})
-        self._best = Opaque([])
+        self._best: Opaque = Opaque({})
         self._group_of: dict[Any, str] = {}
         self._pending: dict[str, list[Any]] = {}
         self._built_on = Opaque([])
@@ -221,15 +222,16 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         """
         self._former_names = dict(former_names)
         self._group_of = {key: self._renamed(group) for key, group in self._group_of.items()}
-        for by_name in (self._groups.value, self._scales.value, self._pending, self._positions):
+        states = (self._groups.value, self._scales.value, self._best.value)
+        for by_name in (*states, self._pending, self._positions):
             for part in [part for part in by_name if self._renamed(part) != part]:
                 by_name[self._renamed(part)] = by_name.pop(part)
         for key, inner in self._inner.items():
             self._follow(inner, key.partition("@")[0])
 
     def _renamed(self, part: str) -> str:
-        scale, group, kind = _parsed(part)
-        return f"{scale}{self._former_names.get(group, group)}{kind}"
+        what, group, kind = _parsed(part)
+        return f"{what}{self._former_names.get(group, group)}{kind}"
 
     def check_owners(self, groups: Collection[str]) -> None:
         """Checks that what was loaded belongs to groups that there are, or may be.
@@ -240,7 +242,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         Raises:
             ValueError: If some of it does not.
         """
-        owners = {*groups, REST, BEST}
+        owners = {*groups, REST, _FORMER_BEST}
         lost = sorted({_parsed(part)[1] for part in self._pending}.difference(owners))
         if lost:
             raise ValueError(
@@ -277,17 +279,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
 
     def _load_pending(self, part: str) -> None:
         if part in self._pending:
-            self._assign(part, self._pending.pop(part))
-
-    def _assign(self, part: str, values: Sequence[Any]) -> None:
-        variables = self._state()[part]
-        if len(values) != len(variables):
-            raise ValueError(
-                f"The saved optimizer has {len(values)} variables for group '{part}', this one "
-                f"{len(variables)}. Expected the same model, schedule and optimizer."
-            )
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
+            _assign(part, self._state()[part], self._pending.pop(part))
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Makes the slots of all variables that have none, in the group `"rest"`.
@@ -349,23 +341,47 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             if own and steps_of(inner) > 0:
                 inner.finalize_variable_values(own)
 
-    def keep_best_of(self, variables: Sequence[keras.Variable]) -> None:
-        """Makes room for the best values of variables, and of the slots of all groups."""
-        by_name = sorted(self._inner, key=lambda name: (name.partition("@")[0] != REST, name))
-        slots = [variable for name in by_name for variable in self._inner[name].variables]
-        known = {id(variable) for variable, _ in self._best.value}
-        self._best.value += [(v, _copy(v)) for v in [*variables, *slots] if id(v) not in known]
-        self._name_variables(BEST)
-        self._load_pending(BEST)
+    def keep_best_of(self, weights: Mapping[str, Sequence[keras.Variable]]) -> None:
+        """Makes room for the best values of weights, and of the slots of all groups.
+
+        Args:
+            weights: Group name to weights.
+        """
+        slots = {f"{_BEST_SLOTS}{key}": inner.variables for key, inner in self._inner.items()}
+        own = {f"{_BEST}{group}": variables for group, variables in weights.items()}
+        for part, variables in {**own, **slots}.items():
+            kept = self._best.value.setdefault(part, [])
+            known = {id(variable) for variable, _ in kept}
+            kept += [(v, _copy(v)) for v in variables if id(v) not in known]
+            self._name_variables(part)
+            self._load_pending(part)
+        self._load_former_best()
+
+    def _load_former_best(self) -> None:
+        """Loads the best values of a file of an earlier version: all in the order of names."""
+        if not self._best.value or _FORMER_BEST not in self._pending:
+            return
+        former = {new: old for old, new in self._former_names.items()}
+
+        def place(part: str) -> tuple[str, bool, str, str]:
+            what, group, kind = _parsed(part)
+            return what, group != REST, former.get(group, group), kind
+
+        in_order = sorted(self._best.value, key=place)
+        copies = [copy for part in in_order for _, copy in self._best.value[part]]
+        _assign(_FORMER_BEST, copies, self._pending.pop(_FORMER_BEST))
+
+    def _best_pairs(self) -> list[tuple[Any, Any]]:
+        return [pair for pairs in self._best.value.values() for pair in pairs]
 
     def remember(self) -> None:
         """Keeps the values of now as the best."""
-        for variable, copy in self._best.value:
+        for variable, copy in self._best_pairs():
             copy.assign(variable)
 
     def recall(self) -> None:
         """Brings back the best values."""
-        for variable, copy in self._best.value:
+        for variable, copy in self._best_pairs():
             variable.assign(copy)
 
     def save_own_variables(self, store: Any) -> None:
@@ -406,7 +422,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             if part not in state or not state[part]:
                 self._pending[part] = ordered
                 continue
-            self._assign(part, ordered)
+            _assign(part, state[part], ordered)
+        self._load_former_best()
 
     def _check_schedule(self, saved: Any) -> None:
         self._saved_schedule = saved
@@ -439,7 +456,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             "": list(self._variables),
             **{f"scale/{group}": [scale] for group, scale in self._scales.value.items()},
             **{group: inner.variables for group, inner in self._inner.items()},
-            BEST: [copy for _, copy in self._best.value],
+            **{part: [copy for _, copy in pairs] for part, pairs in self._best.value.items()},
         }
 
     def scale_of(self, group: str) -> keras.Variable:
@@ -525,9 +542,9 @@ class _Scales(MutableMapping):
 
 
 def _copy(variable: keras.Variable) -> keras.Variable:
-    # Of an array: Keras takes another variable's value for its own.
-    value = ops.convert_to_numpy(variable.value)
-    return keras.Variable(value, trainable=False, dtype=variable.dtype)
+    # Of an array: Keras takes another variable's value for its own. `numpy` also reads what is
+    # spread over devices.
+    return keras.Variable(variable.numpy(), trainable=False, dtype=variable.dtype)
 
 
 def _key(group: str, kind: int) -> str:
@@ -535,10 +552,20 @@ def _key(group: str, kind: int) -> str:
     return f"{group}@{kind}" if kind else group
 
 
+def _assign(part: str, variables: Sequence[Any], values: Sequence[Any]) -> None:
+    if len(values) != len(variables):
+        raise ValueError(
+            f"The saved optimizer has {len(values)} variables for group '{part}', this one "
+            f"{len(variables)}. Expected the same model, schedule and optimizer."
+        )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
 def _parsed(part: str) -> tuple[str, str, str]:
     """The group that a part of the state is of, with what stands before and behind its name."""
-    scale, group, kind = re.fullmatch(r"(scale/)?(.*?)(@\d+)?", part).groups(default="")
-    return scale, group, kind
+    what, group, kind = re.fullmatch(r"(scale/|best/slots/|best/)?(.*?)(@\d+)?", part).groups(default="")
+    return what, group, kind
 
 
 def _as_bytes(plain: Any) -> np.ndarray:
