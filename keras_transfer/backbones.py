@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_transfer import hub_source
+from keras_transfer.blocks import is_numbered_by_keras
 from keras_transfer.hub_module import HubModule
 
 DEFAULT = "efficientnet_lite0"
@@ -113,11 +114,12 @@ def _functional(model: keras.Model, input_shape: tuple[int | None, ...] | None) 
             f"Model '{model.name}' takes inputs of shape {model.input_shape[1:]}. Received: "
             f"input_shape={input_shape}. Leave it out."
         )
+    name = None if is_numbered_by_keras(model) else model.name
     if not own_graph:
         image = keras.Input(input_shape or (None, None, 3))
-        return keras.Model(image, model(image), name=model.name)
+        return keras.Model(image, model(image), name=name)
     if isinstance(model, keras.Sequential):
-        return keras.Model(model.inputs, model.outputs, name=model.name)
+        return keras.Model(model.inputs, model.outputs, name=name)
     return model
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer.blockwise_optimizer import REST
 from keras_transfer.callback_order import lead
 from keras_transfer.curve_facts import lower_is_better
 from keras_transfer.model_blocks import ModelBlocks, is_wholly_built
@@ -134,6 +135,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
             )
             self._check_phases()
             groups = {name: self._blocks.weights(name) for name in sorted(self.blocks)}
+            self._optimizer.rename_groups(self._blocks.former_names)
             self._optimizer.add_groups(groups)
         self._optimizer.know(model)
         described = self._described()
@@ -193,16 +195,17 @@ class BlockUnfreezer(keras.callbacks.Callback):
                 "`fit`, model(images)."
             )
         frozen = {id(weight) for weight in self._blocks.all_weights()}
-        head = [weight for weight in model.weights if id(weight) not in frozen]
-        own = [weight for name in sorted(self.blocks) for weight in self._blocks.weights(name)]
+        weights = {name: self._blocks.weights(name) for name in self.blocks}
+        weights[REST] = [weight for weight in model.weights if id(weight) not in frozen]
         with model.distribute_strategy.scope():
             if not self._optimizer.built:
                 self._optimizer.build(model.trainable_variables)
-            self._optimizer.keep_best_of([*head, *own])
+            self._optimizer.keep_best_of(weights)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Brings the blocks into the state that belongs to the epoch."""
         self._complete_history(epoch)
+        self._optimizer.check_owners(self._blocks.names)
         state, why = self._optimizer.state, "what was saved"
         if not (self._is_same_schedule and state.epoch == epoch - 1):  # not the run that is saved
             self._begin(self._begun_by(epoch), epoch)

@@ -2,11 +2,12 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import keras
+from keras.src.utils.naming import to_snake_case  # no public name; see `is_numbered_by_keras`
 
 MAX_BLOCKS = 12
 
@@ -105,7 +106,7 @@ class _Segment:
     @property
     def stage(self) -> str | None:
         """The last stage that a layer's name speaks of: joins and norms end a stage."""
-        names = (stage_of(operation.name) for operation in reversed(self.operations))
+        names = (stage_of(_without_number(operation)) for operation in reversed(self.operations))
         return next((name for name in names if name is not None), None)
 
     @property
@@ -118,6 +119,23 @@ class _Segment:
     def downsamples(self) -> bool:
         """Whether the segment makes the feature map smaller, at any image size."""
         return any(max(_as_tuple(_strides(operation))) > 1 for operation in self.operations)
+
+
+def is_numbered_by_keras(operation: Any) -> bool:
+    """Whether the name of a layer or model is one that Keras makes up, such as `conv2d_5`.
+
+    Such a name depends on how many of its class were built before in the process, so nothing that
+    is saved may be found again by it.
+    """
+    return re.fullmatch(_class_name(operation) + r"(_\d+)?", operation.name) is not None
+
+
+def _class_name(operation: Any) -> str:
+    return to_snake_case(type(operation).__name__)
+
+
+def _without_number(operation: Any) -> str:
+    return _class_name(operation) if is_numbered_by_keras(operation) else operation.name
 
 
 def stage_of(layer_name: str) -> str | None:
@@ -144,11 +162,35 @@ def split(model: keras.Model) -> dict[str, keras.Model]:
 
     Returns:
         Block name to model, first block first. A model without a cut point is one block under its
-        own name.
+        own name. A block whose name would be one that Keras made up is `block<number>`, its place
+        in the chain counted from 1.
 
     Raises:
         ValueError: If the model has several inputs or outputs.
     """
+    groups = _groups(model)
+    return {
+        name: keras.Model(group[0].start, group[-1].end, name=name)
+        for name, (_, group) in zip(_block_names(model, groups), groups, strict=True)
+    }
+
+
+def former_names(model: keras.Model) -> dict[str, str]:
+    """Returns the names that Keras made up for layers, which earlier versions gave to blocks.
+
+    Args:
+        model: As for `split`.
+
+    Returns:
+        Former name to name, of the blocks whose names differ.
+    """
+    groups = _groups(model)
+    former = _unique(name for name, _ in groups)
+    names = _block_names(model, groups)
+    return {old: new for old, new in zip(former, names, strict=True) if old != new}
+
+
+def _groups(model: keras.Model) -> list[tuple[str, list[_Segment]]]:
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(
             f"A backbone needs one input and one output. Received: model '{model.name}' with "
@@ -156,12 +198,21 @@ def split(model: keras.Model) -> dict[str, keras.Model]:
             "tensor that you want: keras.Model(model.inputs[0], model.outputs[0])."
         )
     groups = _named_groups(list(_segments(model)))
-    if len(groups) == 1:
-        groups = [(model.name, groups[0][1])]
-    return {
-        name: keras.Model(group[0].start, group[-1].end, name=name)
-        for name, group in _with_unique_names(groups)
+    return [(model.name, groups[0][1])] if len(groups) == 1 else groups
+
+
+def _block_names(
+    model: keras.Model, groups: Sequence[tuple[str, list[_Segment]]]
+) -> Iterator[str]:
+    operations = [model, *(o for _, group in groups for segment in group for o in segment.operations)]
+    made_up = {
+        operation.name
+        for operation in operations
+        if is_numbered_by_keras(operation) and stage_of(_without_number(operation)) is None
     }
+    return _unique(
+        f"block{number}" if name in made_up else name for number, (name, _) in enumerate(groups, 1)
+    )
 
 
 def _segments(model: keras.Model) -> Iterator[_Segment]:
@@ -251,19 +302,17 @@ def _without_weightless_groups(
     return kept
 
 
-def _with_unique_names(
-    groups: Sequence[tuple[str, list[_Segment]]],
-) -> Iterator[tuple[str, list[_Segment]]]:
+def _unique(names: Iterable[str]) -> Iterator[str]:
     """Numbers the names that come back: a stage that was left and is entered again."""
     taken = set(_RESERVED)
-    for name, group in groups:
+    for name in names:
         unique = name
         for number in itertools.count(2):
             if unique not in taken:
                 break
             unique = f"{name}_{number}"
         taken.add(unique)
-        yield unique, group
+        yield unique
 
 
 def _strides(operation: Any) -> Any:

@@ -1,7 +1,8 @@
 """BlockwiseOptimizer: one inner optimizer for each block, so that a late block starts fresh."""
 
 import json
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -14,7 +15,9 @@ from keras_transfer.optimizer_kind import Kind, Opaque, deserialized, steps_of
 from keras_transfer.schedule_state import ScheduleState
 
 REST = "rest"  # the group of what belongs to no block
-BEST = "best"  # under which the best values are saved
+_BEST, _BEST_SLOTS = "best/", "best/slots/"  # under which a group's best values are saved
+_FORMER_BEST = "best"  # under which earlier versions saved those of all groups
+TRAINED = "trained"  # what a schedule calls the blocks that train in a phase
 _SCHEDULE = "schedule"
 _HISTORY = "history"
 
@@ -82,14 +85,16 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         self._iterations.assign(optimizer.iterations)
         self._groups = Opaque({REST: self._follow(optimizer, REST)})
         self._scales = Opaque({})
-        self._best = Opaque([])
+        self._best: Opaque = Opaque({})
         self._group_of: dict[Any, str] = {}
         self._pending: dict[str, list[Any]] = {}
         self._built_on = Opaque([])
         self.holds_averages = False
         self._positions = dict(positions or {})
+        self._former_names: dict[str, str] = {}
         self._model = Opaque(None)
         self.state = ScheduleState(self)
+        self._name_variables(REST)
         self.scale_of(REST)
         if optimizer.built:  # what it has slots for has no public name
             for variable in optimizer._trainable_variables:
@@ -209,6 +214,43 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             if own and group not in self._inner:
                 self._add_group(group, own)
 
+    def rename_groups(self, former_names: Mapping[str, str]) -> None:
+        """Gives groups of files of earlier versions, loaded before or later, the names of now.
+
+        Args:
+            former_names: Former name to name.
+        """
+        self._former_names = dict(former_names)
+        self._group_of = {key: self._renamed(group) for key, group in self._group_of.items()}
+        states = (self._groups.value, self._scales.value, self._best.value)
+        for by_name in (*states, self._pending, self._positions):
+            for part in [part for part in by_name if self._renamed(part) != part]:
+                by_name[self._renamed(part)] = by_name.pop(part)
+        for key, inner in self._inner.items():
+            self._follow(inner, key.partition("@")[0])
+
+    def _renamed(self, part: str) -> str:
+        what, group, kind = _parsed(part)
+        return f"{what}{self._former_names.get(group, group)}{kind}"
+
+    def check_owners(self, groups: Collection[str]) -> None:
+        """Checks that what was loaded belongs to groups that there are, or may be.
+
+        Args:
+            groups: The names of all blocks.
+
+        Raises:
+            ValueError: If some of it does not.
+        """
+        owners = {*groups, REST, _FORMER_BEST}
+        lost = sorted({_parsed(part)[1] for part in self._pending}.difference(owners))
+        if lost:
+            raise ValueError(
+                f"What was saved holds optimizer state of {', '.join(map(repr, lost))}, which is no "
+                f"block of this model. Its blocks are {', '.join(groups)}. Build the model that "
+                "was saved, or begin anew without the saved state."
+            )
+
     def _add_group(self, group: str, variables: Sequence[keras.Variable]) -> None:
         for variable in variables:
             self._group_of[self._var_key(variable)] = group
@@ -224,17 +266,28 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             if variables and not self._inner[key].built:
                 self._inner[key].build(variables)
                 self._load_pending(key)
+            self._name_variables(key)
+
+    def _name_variables(self, part: str) -> None:
+        """Gives each variable of the state a path of its own, as `.h5` files need.
+
+        Keras gives some twice, those of Adafactor even within an optimizer, and lets nobody else
+        set them: `_path` has no public name.
+        """
+        for i, variable in enumerate(self._state()[part]):
+            variable._path = f"{self.name}/{_entry(part, i)}"
 
     def _load_pending(self, part: str) -> None:
-        values = self._pending.pop(part, ())
-        for variable, value in zip(self._state()[part], values, strict=False):
-            variable.assign(value)
+        if part in self._pending:
+            _assign(part, self._state()[part], self._pending.pop(part))
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Makes the slots of all variables that have none, in the group `"rest"`.
 
         A loaded optimizer finds its groups by the variables' places.
         """
+        if not variables:  # as Keras builds what a legacy `.h5` file holds, before it knows more
+            return
         for group, places in self._positions.items():
             self.add_groups({group: [variables[place] for place in places]})
         rest = [v for v in variables if self._var_key(v) not in self._group_of]
@@ -288,21 +341,47 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             if own and steps_of(inner) > 0:
                 inner.finalize_variable_values(own)
 
-    def keep_best_of(self, variables: Sequence[keras.Variable]) -> None:
-        """Makes room for the best values of variables, and of the slots of all groups."""
-        slots = [variable for inner in self._inner.values() for variable in inner.variables]
-        known = {id(variable) for variable, _ in self._best.value}
-        self._best.value += [(v, _copy(v)) for v in [*variables, *slots] if id(v) not in known]
-        self._load_pending(BEST)
+    def keep_best_of(self, weights: Mapping[str, Sequence[keras.Variable]]) -> None:
+        """Makes room for the best values of weights, and of the slots of all groups.
+
+        Args:
+            weights: Group name to weights.
+        """
+        slots = {f"{_BEST_SLOTS}{key}": inner.variables for key, inner in self._inner.items()}
+        own = {f"{_BEST}{group}": variables for group, variables in weights.items()}
+        for part, variables in {**own, **slots}.items():
+            kept = self._best.value.setdefault(part, [])
+            known = {id(variable) for variable, _ in kept}
+            kept += [(v, _copy(v)) for v in variables if id(v) not in known]
+            self._name_variables(part)
+            self._load_pending(part)
+        self._load_former_best()
+
+    def _load_former_best(self) -> None:
+        """Loads the best values of a file of an earlier version: all in the order of names."""
+        if not self._best.value or _FORMER_BEST not in self._pending:
+            return
+        former = {new: old for old, new in self._former_names.items()}
+
+        def place(part: str) -> tuple[str, bool, str, str]:
+            what, group, kind = _parsed(part)
+            return what, group != REST, former.get(group, group), kind
+
+        in_order = sorted(self._best.value, key=place)
+        copies = [copy for part in in_order for _, copy in self._best.value[part]]
+        _assign(_FORMER_BEST, copies, self._pending.pop(_FORMER_BEST))
+
+    def _best_pairs(self) -> list[tuple[Any, Any]]:
+        return [pair for pairs in self._best.value.values() for pair in pairs]
 
     def remember(self) -> None:
         """Keeps the values of now as the best."""
-        for variable, copy in self._best.value:
+        for variable, copy in self._best_pairs():
             copy.assign(variable)
 
     def recall(self) -> None:
         """Brings back the best values."""
-        for variable, copy in self._best.value:
+        for variable, copy in self._best_pairs():
             variable.assign(copy)
 
     def save_own_variables(self, store: Any) -> None:
@@ -336,20 +415,15 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
                     self.loaded_history = [(epoch, logs) for epoch, logs in found]
                 continue
             part, _, i = key.rpartition(":")
-            saved.setdefault(part.replace("|", "/"), {})[int(i)] = store[key]
+            saved.setdefault(self._renamed(part.replace("|", "/")), {})[int(i)] = store[key]
         state = self._state()
         for part, values in saved.items():
             ordered = [ops.convert_to_numpy(values[i]) for i in range(len(values))]
             if part not in state or not state[part]:
                 self._pending[part] = ordered
                 continue
-            if len(ordered) != len(state[part]):
-                raise ValueError(
-                    f"The saved optimizer has {len(ordered)} variables for group '{part}', this "
-                    f"one {len(state[part])}. Expected the same model, schedule and optimizer."
-                )
-            for variable, value in zip(state[part], ordered, strict=True):
-                variable.assign(value)
+            _assign(part, state[part], ordered)
+        self._load_former_best()
 
     def _check_schedule(self, saved: Any) -> None:
         self._saved_schedule = saved
@@ -382,7 +456,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             "": list(self._variables),
             **{f"scale/{group}": [scale] for group, scale in self._scales.value.items()},
             **{group: inner.variables for group, inner in self._inner.items()},
-            BEST: [copy for _, copy in self._best.value],
+            **{part: [copy for _, copy in pairs] for part, pairs in self._best.value.items()},
         }
 
     def scale_of(self, group: str) -> keras.Variable:
@@ -391,6 +465,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         if group not in scales:
             with tf.init_scope():
                 scales[group] = keras.Variable(1.0, trainable=False, name="scale")
+            self._name_variables(f"scale/{group}")
             self._load_pending(f"scale/{group}")
         return scales[group]
 
@@ -467,14 +542,30 @@ class _Scales(MutableMapping):
 
 
 def _copy(variable: keras.Variable) -> keras.Variable:
-    # Of an array: Keras takes another variable's value for its own.
-    value = ops.convert_to_numpy(variable.value)
-    return keras.Variable(value, trainable=False, dtype=variable.dtype)
+    # Of an array: Keras takes another variable's value for its own. `numpy` also reads what is
+    # spread over devices.
+    return keras.Variable(variable.numpy(), trainable=False, dtype=variable.dtype)
 
 
 def _key(group: str, kind: int) -> str:
     """The name of a group's state under one of the optimizers."""
     return f"{group}@{kind}" if kind else group
+
+
+def _assign(part: str, variables: Sequence[Any], values: Sequence[Any]) -> None:
+    if len(values) != len(variables):
+        raise ValueError(
+            f"The saved optimizer has {len(values)} variables for group '{part}', this one "
+            f"{len(variables)}. Expected the same model, schedule and optimizer."
+        )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _parsed(part: str) -> tuple[str, str, str]:
+    """The group that a part of the state is of, with what stands before and behind its name."""
+    what, group, kind = re.fullmatch(r"(scale/|best/slots/|best/)?(.*?)(@\d+)?", part).groups(default="")
+    return what, group, kind
 
 
 def _as_bytes(plain: Any) -> np.ndarray:
@@ -493,8 +584,10 @@ def _differences(saved: Any, schedule: Any) -> list[str]:
     if len(saved) != len(schedule):
         found.append(f"it had {len(saved) - 1} phases, this one has {len(schedule) - 1}")
     for number, (old, new) in enumerate(zip(saved, schedule, strict=False)):
+        # What was written for the blocks counts only where a file does not say which they are.
+        passed_over = ("which", "freeze") if TRAINED in old else (TRAINED,)
         for key in [*old, *(key for key in new if key not in old)]:
-            if old.get(key) != new.get(key):
+            if key not in passed_over and old.get(key) != new.get(key):
                 which = f"phase {number}" if number else "it"
                 found.append(f"{which} had {key}={old.get(key)!r}, this one has {new.get(key)!r}")
     return found

@@ -96,7 +96,7 @@ def classify(
         for x, y, weights in batches(data):
             if not class_names:
                 check(x)
-            share = as_probabilities(model.predict_on_batch(x), logits)
+            share = as_probabilities(_outputs(model, x), logits)
             class_names = class_names or names(share.shape[1])
             position = as_positions(y, class_names)
             _check_rows(len(position), len(share))
@@ -121,6 +121,13 @@ def classify(
         logits,
         tuple(notes),
     )
+
+
+def _outputs(model: keras.Model, x: Any) -> Any:
+    # `predict_on_batch` has each replica of a strategy run the whole batch, and gives all of it.
+    if model.distribute_strategy.num_replicas_in_sync > 1:
+        return model.predict(x, verbose=0)
+    return model.predict_on_batch(x)
 
 
 def batches(data: Any) -> Iterator[tuple[Any, Any, Any]]:

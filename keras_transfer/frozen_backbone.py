@@ -4,6 +4,7 @@ import contextlib
 import fnmatch
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -382,6 +383,10 @@ class FrozenBackbone(keras.layers.Layer):
         chosen: set[str] = set()
         for pattern in which if listed else [which]:  # type: ignore[union-attr]
             matches = _matches(pattern, names)
+            if not matches and (former := self.former_names):
+                matches = [former[name] for name in _matches(pattern, list(former))]
+                if matches:
+                    warn_of_number(pattern, ", ".join(map(repr, matches)))
             if not matches:
                 raise ValueError(
                     f"No block of backbone '{self.name}' matches {pattern!r}. Expected one of its "
@@ -390,6 +395,16 @@ class FrozenBackbone(keras.layers.Layer):
                 )
             chosen.update(matches)
         return tuple(name for name in names if name in chosen)
+
+    @property
+    def former_names(self) -> Mapping[str, str]:
+        """Names that Keras made up for layers, which earlier versions gave to blocks, and theirs.
+
+        They depend on what else was built in the process.
+        """
+        names = [unit.name for unit in self._units]
+        former = blocks.former_names(self._source.value)
+        return {old: new for old, new in former.items() if new in names}
 
     def call(self, inputs: Any) -> Any:
         """Runs the chain on images, or what is left of it on kept activations."""
@@ -520,7 +535,8 @@ class FrozenBackbone(keras.layers.Layer):
             )
         layer = cls(**config)
         if unfrozen:
-            layer.unfreeze(unfrozen)
+            former = layer.former_names  # files of earlier versions
+            layer.unfreeze([former.get(name, name) for name in unfrozen])
         return layer
 
 
@@ -541,6 +557,16 @@ def _matches(pattern: Any, names: Sequence[str]) -> Sequence[str]:
     if not isinstance(pattern, str):
         return ()
     return names if pattern == "all" else fnmatch.filter(names, pattern)
+
+
+def warn_of_number(given: Any, meant: str) -> None:
+    """Warns of a name that is another layer's where other models were built before."""
+    warnings.warn(
+        f"{given!r} is a name that Keras made up. It depends on what else was built in this "
+        f"process, so another process may give it to another layer. Here it stands for {meant}: "
+        "say that, or name your layers.",
+        stacklevel=3,
+    )
 
 
 class _Opaque:

@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterator
 
 import keras
 
-from keras_transfer.frozen_backbone import FrozenBackbone
+from keras_transfer.blocks import is_numbered_by_keras
+from keras_transfer.frozen_backbone import FrozenBackbone, warn_of_number
 from keras_transfer.schedule import Which
 
 
@@ -12,7 +13,8 @@ class ModelBlocks:
     """Finds the backbones of a model at any depth, and freezes and unfreezes their blocks.
 
     In a model with several backbones a block's name is `"<layer>/<block>"`, and so is what is
-    selected by: `"left/block5"`, `"left/2"`, `"left/all"`.
+    selected by: `"left/block5"`, `"left/2"`, `"left/all"`. A layer without a name of its own goes
+    by its place among the backbones, counted from 1: `"backbone2/block5"`.
 
     Args:
         model: A Keras model.
@@ -31,7 +33,10 @@ class ModelBlocks:
                 f"Model '{model.name}' holds no backbone. Expected FrozenBackbone(...) as one of "
                 "its layers, at any depth."
             )
-        self._backbones = {backbone.name: backbone for backbone in found}
+        self._backbones = {
+            f"backbone{number}" if is_numbered_by_keras(backbone) else backbone.name: backbone
+            for number, backbone in enumerate(found, 1)
+        }
         if len(self._backbones) < len(found):
             raise ValueError(
                 f"Model '{model.name}' holds several backbones named "
@@ -51,6 +56,10 @@ class ModelBlocks:
         if len(self._backbones) == 1:
             return next(iter(self._backbones.values())), str(name)
         layer, slash, block = name.partition("/") if isinstance(name, str) else ("", "", "")
+        for known, backbone in self._backbones.items():
+            if layer == backbone.name != known and layer not in self._backbones:
+                warn_of_number(layer, repr(known))
+                layer = known
         if not slash or layer not in self._backbones:
             raise ValueError(
                 f"The model holds the backbones {', '.join(map(repr, self._backbones))}, and "
@@ -75,8 +84,19 @@ class ModelBlocks:
         for pattern in [which] if isinstance(which, str | int) else which:
             backbone, block = self._parts(pattern)
             selected = backbone.select(int(block) if block.isdecimal() else block)
-            chosen.update(self._full(backbone.name, name) for name in selected)
+            (layer,) = (name for name, known in self._backbones.items() if known is backbone)
+            chosen.update(self._full(layer, name) for name in selected)
         return tuple(name for name in self.names if name in chosen)
+
+    @property
+    def former_names(self) -> dict[str, str]:
+        """Names under which files of earlier versions know blocks, and the names they have."""
+        former = {}
+        for layer, backbone in self._backbones.items():
+            same = {block.name: block.name for block in backbone.blocks}
+            for old, new in {**same, **backbone.former_names}.items():
+                former[self._full(backbone.name, old)] = self._full(layer, new)
+        return {old: new for old, new in former.items() if old != new}
 
     @property
     def trained(self) -> set[str]:

@@ -27,13 +27,16 @@ class OneTraining(keras.callbacks.CallbackList):
 
     def __enter__(self) -> Self:
         self.model.stop_training = False
-        self._hold_averages(True)
         super().on_train_begin()
+        self._hold_averages(True)
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self._hold_averages(False)
-        if error is None:
+        if error is None:  # as in Keras' own `fit`: what is interrupted keeps its weights
+            optimizer = self._blockwise_optimizer
+            if optimizer is not None and self.epochs_run:
+                optimizer.finalize_variable_values(self.model.trainable_weights)
             super().on_train_end(self._logs)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
@@ -53,12 +56,14 @@ class OneTraining(keras.callbacks.CallbackList):
             self.model.stop_training = True
 
     def _hold_averages(self, hold: bool) -> None:
-        """Lets moving averages take the place of the weights once, when all fits are over."""
+        """Lets no end of a phase's fit put moving averages in the place of the weights."""
+        if self._blockwise_optimizer is not None:
+            self._blockwise_optimizer.holds_averages = hold
+
+    @property
+    def _blockwise_optimizer(self) -> BlockwiseOptimizer | None:
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        if isinstance(optimizer, BlockwiseOptimizer):
-            optimizer.holds_averages = hold
-            if not hold:
-                optimizer.finalize_variable_values(self.model.trainable_weights)
+        return optimizer if isinstance(optimizer, BlockwiseOptimizer) else None
 
     @property
     def _unfreezers(self) -> list[BlockUnfreezer]:

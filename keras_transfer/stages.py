@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keras_transfer.blockwise_optimizer import BlockwiseOptimizer
+from keras_transfer.blockwise_optimizer import TRAINED, BlockwiseOptimizer
 from keras_transfer.model_blocks import ModelBlocks
 from keras_transfer.schedule import Phase
 
@@ -33,9 +33,14 @@ class Stage:
 
     def describe(self) -> dict[str, Any]:
         """Returns what it does, as plain values: equal for equal stages."""
-        own = {"learning_rate": self.sets_rate, "lr_decay": self.lr_decay}
         described = self.phase.describe() if self.phase else {}
-        return {**described, **own, "restore_best": self.restore_best}
+        return {
+            **described,
+            "learning_rate": self.sets_rate,
+            "lr_decay": self.lr_decay,
+            "restore_best": self.restore_best,
+            TRAINED: sorted(self.trained),
+        }
 
 
 def stages(

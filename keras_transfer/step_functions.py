@@ -17,6 +17,10 @@ def adopt_optimizer(model: keras.Model) -> BlockwiseOptimizer:
     optimizer = model.optimizer
     if optimizer is None:
         raise ValueError("The model has no optimizer. Call `compile` with one before `fit`.")
+    # What `save` writes of the optimizer is the one that `compile` was given; saving to a legacy
+    # `.h5` file has Keras drop it from there.
+    compiled = model._compile_config.config
+    compiled.setdefault("optimizer", optimizer)
     wraps = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     inner = optimizer.inner_optimizer if wraps else optimizer
     if isinstance(inner, BlockwiseOptimizer):
@@ -26,8 +30,6 @@ def adopt_optimizer(model: keras.Model) -> BlockwiseOptimizer:
         optimizer.inner_optimizer = blockwise
     else:
         model.optimizer = blockwise
-    # What `save` writes of the optimizer is the one that `compile` was given.
-    compiled = model._compile_config.config
     if not isinstance(compiled["optimizer"], keras.optimizers.LossScaleOptimizer):
         compiled["optimizer"] = blockwise
     retrace(model)
