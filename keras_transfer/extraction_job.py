@@ -48,15 +48,14 @@ class BatchesRead:
     """What comes to light while images are read.
 
     Attributes:
-        firsts: By `ExtractionJob.images_key`, the first images: two, or the first batch where views
-            are drawn.
         rest: Labels, and weights if there are any, of each batch.
         sizes: How many rows each batch has.
+        first: The first images of the data: two, or the first batch where views are drawn.
     """
 
-    firsts: dict[tuple[str, str], np.ndarray]
     rest: list[Sequence[np.ndarray]] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
+    first: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -98,11 +97,6 @@ class ExtractionJob:
         return tuple(sorted(made_by.items()))
 
     @property
-    def images_key(self) -> tuple[str, str]:
-        """What stands for the images, and for what makes views of them."""
-        return self.origin["data"], self.views.layers
-
-    @property
     def most_rows(self) -> int:
         """How many rows there are, at most."""
         known = len(self.pipeline.columns[0]) if self.pipeline.columns else None
@@ -141,8 +135,7 @@ class ExtractionJob:
             x, *others = batch if isinstance(batch, tuple) else (batch,)
             if not number:
                 self.backbone.check_pixels(x)
-                if not row:
-                    read.firsts[self.images_key] = self.first_of(x)
+                read.first = None if row else self._first_of(x)
             if others:
                 read.rest.append([np.asarray(column) for column in others])
             read.sizes.append(len(x))
@@ -155,14 +148,14 @@ class ExtractionJob:
 
     def batch(self, number: int) -> Any:
         """Returns the images of one batch, before any view of them."""
-        ((x, *_),) = (
-            batch if isinstance(batch, tuple) else (batch,)
-            for batch in self.pipeline.read(number, number + 1)
-        )
-        return x
+        batch = next(iter(self.pipeline.read(number, number + 1)))
+        return batch[0] if isinstance(batch, tuple) else batch
 
-    def first_of(self, batch: Any) -> Any:
-        """Returns what `BatchesRead.firsts` keeps of the first batch of the data."""
+    def first_images(self) -> np.ndarray:
+        """Reads the first images of lasting data, as many as `BatchesRead.first` holds."""
+        return self._first_of(self.batch(0))
+
+    def _first_of(self, batch: Any) -> np.ndarray:
         return np.array(batch if self.views.layers else batch[: extraction.SOME_ROWS])
 
 

@@ -118,7 +118,6 @@ class FeatureCache:
         self._folder = None if directory is None else CacheFolder(directory, disk_limit)
         self._entries: dict[tuple[Any, ...], Rows] = {}
         self._samples: dict[tuple[Any, ...], spot_check.Sample] = {}  # by what made them
-        self._firsts: dict[tuple[str, str], Any] = {}  # images, by data and layers of the views
         self._runners: dict[Any, extraction.Runner | None] = {}
         self._alive: dict[int, Any] = {}  # so that no id is given to another object
 
@@ -184,7 +183,6 @@ class FeatureCache:
     def clear(self) -> None:
         """Forgets all that is kept, and empties the folder of all activations in it."""
         self._forget_activations()
-        self._firsts.clear()
         self._alive.clear()
         if self._folder is not None:
             self._folder.clear()
@@ -262,10 +260,8 @@ class FeatureCache:
     def _keep(self, job: ExtractionJob, rows: Rows) -> None:
         self._entries[job.key] = rows
         if job.made_by not in self._samples:
-            data = job.images_key
-            if data not in self._firsts:  # the beginning was in the folder
-                self._firsts[data] = job.first_of(job.batch(0))
-            self._samples[job.made_by] = spot_check.Sample(self._firsts[data], job.view, rows)
+            images = job.first_images() if rows.first is None else rows.first
+            self._samples[job.made_by] = spot_check.Sample(images, job.view, rows)
 
     def _data_key(self, pipeline: pipelines.Pipeline) -> str:
         if isinstance(pipeline.identity, str):
@@ -324,12 +320,13 @@ class FeatureCache:
     def _opened(self, job: ExtractionJob, entry: Entry, folder: CacheFolder) -> FileArray | None:
         """Returns the activations of an entry, `None` if they are not there or stale."""
         array = entry.open()
-        if array is None or not spot_check.is_stale(
-            job, array.take, spot_check.some_rows(job, len(array))
-        ):
+        if array is None:
+            return None
+        some = spot_check.some_rows(job, len(array))
+        if not spot_check.is_stale(job, array.take, some):
             return array
         job.say(f"computed anew: what {folder.path} keeps is not what the layers give now")
-        del array  # or a system may not let go of the file
+        del array  # some systems remove no file that is open
         entry.discard()
         return None
 
@@ -427,7 +424,8 @@ class FeatureCache:
             places = np.argsort(np.concatenate([batch.numpy() for batch in numbers.as_read]))
             if len(places) != len(kept):
                 raise NotKeepable(UNEVEN)
-        return Rows(kept, dtype, rest, places, tuple(made.read.sizes))
+        first = None if job.lasting else made.read.first
+        return Rows(kept, dtype, rest, places, tuple(made.read.sizes), first)
 
     def _budget(self) -> int:
         return memory_budget() if self.memory_limit is None else self.memory_limit
@@ -471,7 +469,7 @@ class FeatureCache:
             others: Gives how many rows other processes have made since.
             ahead: Whether the stretches follow each other, most likely.
         """
-        noted = BatchesRead(self._firsts)
+        noted = BatchesRead()
         name, below = self._nearest_below(job)
         if below is None:
             read: Any = functools.partial(job.images, read=noted)

@@ -95,6 +95,7 @@ class Rows:
         rest: Labels, and weights if there are any, as the dataset has them.
         places: Where each row is in these; `None` for in order.
         sizes: Rows of each batch that they were computed from.
+        first: The first images that they were computed from, where these cannot be read again.
     """
 
     activations: Array
@@ -102,6 +103,7 @@ class Rows:
     rest: tuple[np.ndarray, ...] = ()
     places: np.ndarray | None = None
     sizes: tuple[int, ...] = ()
+    first: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.activations)

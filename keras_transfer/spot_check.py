@@ -18,12 +18,12 @@ class Sample:
     """Activations in RAM, and the images that the first of them were made of.
 
     Attributes:
-        images: As `BatchesRead.firsts`.
+        images: As `BatchesRead.first`.
         view: Which view of these.
         rows: The activations.
     """
 
-    images: Any
+    images: np.ndarray
     view: int
     rows: Rows
 
