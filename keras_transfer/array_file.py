@@ -6,13 +6,15 @@ import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 # A checksum for each stretch of about so many bytes: what of an interrupted or damaged file is
-# whole need not be made again.
+# whole need not be made again. In a large file for each share of what is there, or the list of
+# checksums, which is written with each, would grow to more than the file.
 _STRETCH = 2**24
+_SHARE = 256
 
 _POSITIONED = hasattr(os, "preadv")  # not on Windows
 
@@ -64,7 +66,7 @@ class ArrayWriter:
             left = self.path.stat().st_size - file.tell()
             for rows, checksum in stretches:
                 left -= rows * self._row_bytes
-                if left < 0 or _checksum(file.read(rows * self._row_bytes)) != checksum:
+                if left < 0 or _checksum(file, rows * self._row_bytes) != checksum:
                     break
                 sound.append((rows, checksum))
         return sound
@@ -79,13 +81,22 @@ class ArrayWriter:
         """Bytes of these rows."""
         return self.rows * self._row_bytes
 
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Returns rows of whole stretches, by their numbers."""
+        taken = np.empty((len(rows), *self.row_shape), self.dtype)
+        for place, row in enumerate(rows.tolist()):
+            self._file.seek(self._start + row * self._row_bytes)
+            self._file.readinto(_bytes_of(taken[place]))
+        self._file.seek(0, 2)
+        return taken
+
     def append(self, rows: np.ndarray) -> bool:
         """Appends rows; returns whether they completed a stretch, which is on the disk then."""
         data = np.ascontiguousarray(rows, self.dtype)
         self._file.write(data.data)
         self._pending.update(data.data)
         self._pending_rows += len(data)
-        whole = self._pending_rows * self._row_bytes >= _STRETCH
+        whole = self._pending_rows * self._row_bytes >= max(_STRETCH, self.nbytes // _SHARE)
         if whole:
             self.end_stretch()
         return whole
@@ -147,6 +158,10 @@ class FileArray:
         """Bytes of all rows."""
         return len(self) * self._row_bytes
 
+    def read_into(self, array: np.ndarray) -> None:
+        """Reads all rows into an array of their shape and type."""
+        self._fill(_bytes_of(array), 0)
+
     def take(self, rows: Any) -> np.ndarray:
         """Returns rows, by their numbers or as a slice without steps.
 
@@ -196,7 +211,7 @@ def is_whole(path: Path, stretches: Sequence[tuple[int, str]]) -> bool:
             rows = sum(n for n, _ in stretches)
             if shape[0] != rows or path.stat().st_size - file.tell() != rows * row_bytes:
                 return False
-            return all(_checksum(file.read(n * row_bytes)) == c for n, c in stretches)
+            return all(_checksum(file, n * row_bytes) == c for n, c in stretches)
     except (OSError, ValueError):
         return False
 
@@ -212,5 +227,9 @@ def _read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     return shape, order, dtype
 
 
-def _checksum(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+def _checksum(file: BinaryIO, size: int) -> str:
+    """The checksum of the next bytes of a file."""
+    digest = hashlib.blake2b(digest_size=16)
+    for start in range(0, size, _STRETCH):
+        digest.update(file.read(min(_STRETCH, size - start)))
+    return digest.hexdigest()

@@ -20,6 +20,7 @@ from keras_transfer.entry_writer import (
     MANIFEST,
     PART,
     EntryWriter,
+    is_disk_full,
     read_manifest,
     remove,
     write_json,
@@ -245,7 +246,7 @@ class Entry:
     def open(self) -> FileArray | None:
         """Returns its activations; `None` if they are not there, or not whole.
 
-        What is not whole is put aside, to be made good by `writer`.
+        What is not whole is put aside, to be made good by `writing`.
         """
         self._cache.known.add(self.folder.name)
         if not self.folder.exists():
@@ -264,6 +265,13 @@ class Entry:
         remove(self._part)
         self.folder.rename(self._part)
         return None
+
+    def discard(self) -> None:
+        """Removes what is complete of it; to be called under its lock."""
+        remove(self._part)
+        self.folder.rename(self._part)  # half an entry is none
+        remove(self._part)
+        self._cache.forget_shares(self.folder.name)
 
     def opened(self) -> FileArray:
         """Returns its activations, which are known to be there."""
@@ -294,9 +302,10 @@ class Entry:
                 writer.finish()
             self._part.rename(self.folder)
         except BaseException as error:
-            if isinstance(error, OSError) or not writer.rows:
+            full = isinstance(error, OSError) and is_disk_full(error)
+            if full or not writer.rows:
                 remove(self._part)
-            if isinstance(error, OSError | NotKeepable):
+            if full or isinstance(error, NotKeepable):
                 self._cache.forget_shares(self.folder.name)
             raise
         self._cache.forget_shares(self.folder.name)

@@ -1,5 +1,6 @@
 """EntryWriter: writes activations into a folder with a manifest, so that what is whole stays."""
 
+import errno
 import json
 import shutil
 import time
@@ -62,6 +63,15 @@ class EntryWriter:
         self._array = ArrayWriter(self._folder / ARRAY, row_shape, dtype, stretches)
         self._note()
 
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Returns rows that are there, by their numbers."""
+        return self._array.take(rows)
+
+    def restart(self) -> None:
+        """Forgets all rows, and what they were like."""
+        self.close()
+        self._array = None
+
     def append(self, rows: np.ndarray, computed: str) -> None:
         """Appends rows; `computed` is the type that they had when they were computed."""
         if self._array is None:
@@ -119,6 +129,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return {**content, "stretches": stretches, "row_shape": shape} if sound else {}
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Returns whether an error says that nothing more fits on the disk."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def remove(path: Path) -> None:

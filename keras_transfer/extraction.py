@@ -24,6 +24,14 @@ WORTH_SECONDS = 10.0
 # What OpenVINO may differ from Keras by, relative to the largest activation: rounding in float32.
 _TOLERANCE = 1e-5
 
+# Rows that are enough to see whether layers still do what they did.
+SOME_ROWS = 2
+
+# What activations in float32 may differ by from machine to machine, and between Keras and OpenVINO;
+# and the spacing of numbers near 1 in types that are rounded more.
+_TRUE_TO = 1e-4
+_STEPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
+
 Runner = Callable[[Any], np.ndarray]
 
 # For as long as a backbone lives: by link and digest, the layers that were traced, and as what.
@@ -34,11 +42,18 @@ _TRACED: weakref.WeakKeyDictionary[FrozenBackbone, _Traced] = weakref.WeakKeyDic
 def by_keras(backbone: FrozenBackbone, after: str) -> Runner:
     """Returns a function of images, or of kept activations, that gives those after a link.
 
-    What is traced serves all that is run on the backbone, as long as neither changes.
+    What is traced serves all that is run on the backbone, as long as its layers do what they did
+    then: the first rows that the function gets are computed by the layers themselves, too.
     """
     run = _traced(backbone, after)
+    unchecked = run.experimental_get_tracing_count() > 0
 
     def runner(inputs: Any) -> np.ndarray:
+        nonlocal run, unchecked
+        if unchecked:
+            unchecked, some = False, tf.nest.map_structure(lambda x: x[:SOME_ROWS], inputs)
+            if not alike(run(some).numpy(), by_layers(backbone, after, some)):
+                run = _traced(backbone, after, anew=True)
         if run.experimental_get_tracing_count() == 0:  # once for batches of whatever size
             run.get_concrete_function(tf.nest.map_structure(_any_rows, inputs))
         return np.concatenate([run(x).numpy() for x in _chunks(inputs)])
@@ -46,9 +61,51 @@ def by_keras(backbone: FrozenBackbone, after: str) -> Runner:
     return runner
 
 
-def _traced(backbone: FrozenBackbone, after: str) -> Any:
+def by_layers(backbone: FrozenBackbone, after: str, inputs: Any) -> np.ndarray:
+    """Returns the activations that the layers themselves give, as they are at this moment.
+
+    A function that was traced goes on with the values that Python had then, of a global variable
+    for example. This is slower.
+    """
+    tensors = tf.nest.map_structure(tf.convert_to_tensor, inputs)
+    return backbone.activations(tensors, after=after)[f"after:{after}"].numpy()
+
+
+def alike(kept: np.ndarray, computed: np.ndarray) -> bool:
+    """Returns whether activations differ by no more than rounding does.
+
+    They are compared by the size of each channel, so that large ones hide no change in small ones;
+    and a quarter of the size of all, for what was rounded within the layers.
+
+    Args:
+        kept: Activations `(rows, ..., channels)`, in the type in which they are kept.
+        computed: The same rows, in the type in which they were computed.
+    """
+    if kept.shape != computed.shape:
+        return False
+    rounding = max(_TRUE_TO, _STEPS.get(kept.dtype.name, 0.0), 8 * _step_of(computed))
+    a, b = kept.astype("float64"), computed.astype("float64")
+    size = np.abs(np.nan_to_num(b, nan=0.0, posinf=0.0, neginf=0.0))
+    sizes = size.max(axis=tuple(range(size.ndim - 1)), initial=0.0)
+    with np.errstate(invalid="ignore"):
+        near = np.abs(a - b) <= rounding * (sizes + size.max(initial=0.0) / 4)
+    return bool(np.all(near | (a == b) | (np.isnan(a) & np.isnan(b))))
+
+
+def _step_of(computed: np.ndarray) -> float:
+    """The spacing of numbers near 1 in which activations were computed, if it is a large one."""
+    # GPUs multiply float32 with as many digits as float16 has, unless they are told otherwise.
+    gpu = tf.config.list_logical_devices("GPU")
+    if gpu and tf.config.experimental.tensor_float_32_execution_enabled():
+        return max(_STEPS["float16"], _STEPS.get(computed.dtype.name, 0.0))
+    return _STEPS.get(computed.dtype.name, 0.0)
+
+
+def _traced(backbone: FrozenBackbone, after: str, *, anew: bool = False) -> Any:
     links, digest = backbone.links_to(after)
     functions = _TRACED.setdefault(backbone, {})
+    if anew:
+        del functions[after, digest]
     known, function = functions.get((after, digest), ([], None))
     if function is None or list(map(id, known)) != list(map(id, links)):
         weak = weakref.proxy(backbone)  # which would never be forgotten if this held it

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,54 @@ from keras_transfer.views import Views
 UNEVEN = "its batches have another number of rows than its batching makes; map rows before it"
 
 
+class FrozenPart:
+    """The frozen part of a backbone during a fit: its digests, made once for each border.
+
+    Args:
+        backbone: The backbone.
+
+    Attributes:
+        checked: What of the activations in RAM was compared with its layers already.
+    """
+
+    def __init__(self, backbone: FrozenBackbone) -> None:
+        self.backbone = backbone
+        self.checked: set[tuple[Any, ...]] = set()
+        self._fingerprints: dict[str | None, Mapping[str, Mapping[str, str]]] = {}
+
+    def fingerprints(self) -> Mapping[str, Mapping[str, str]]:
+        """Returns what decides the activations after each link up to the border.
+
+        Raises:
+            NotKeepable: If a layer has no config.
+        """
+        border = self.backbone.border
+        if border not in self._fingerprints:
+            self._fingerprints[border] = self.backbone.fingerprints()
+        return self._fingerprints[border]
+
+
+@dataclass
+class BatchesRead:
+    """What comes to light while images are read.
+
+    Attributes:
+        rest: Labels, and weights if there are any, of each batch.
+        sizes: How many rows each batch has.
+        first: The first images of the data: two, or the first batch where views are drawn.
+    """
+
+    rest: list[Sequence[np.ndarray]] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    first: np.ndarray | None = None
+
+
 @dataclass(frozen=True)
 class ExtractionJob:
     """Activations of one view of some data after a link.
 
     Attributes:
-        backbone: What makes the activations.
+        frozen: What makes the activations.
         pipeline: The data.
         after: A block's name, or `"pooling"`.
         views: What the images go through before.
@@ -30,7 +72,7 @@ class ExtractionJob:
         show: Whether to say what is done.
     """
 
-    backbone: FrozenBackbone
+    frozen: FrozenPart
     pipeline: pipelines.Pipeline
     after: str
     views: Views
@@ -39,9 +81,20 @@ class ExtractionJob:
     show: bool
 
     @property
+    def backbone(self) -> FrozenBackbone:
+        """The backbone that makes the activations."""
+        return self.frozen.backbone
+
+    @property
     def key(self) -> tuple[Any, ...]:
         """The origin, as a key of a dictionary."""
         return tuple(sorted(self.origin.items()))
+
+    @property
+    def made_by(self) -> tuple[Any, ...]:
+        """What makes the activations, whatever the data and the number of the view."""
+        made_by = {**self.origin, "data": "", "view": self.views.layers}
+        return tuple(sorted(made_by.items()))
 
     @property
     def most_rows(self) -> int:
@@ -64,16 +117,13 @@ class ExtractionJob:
         if self.show:
             print(f"activations after {self.after}: {text}")
 
-    def images(
-        self, start: int, stop: int | None, rest: list[Sequence[np.ndarray]], sizes: list[int]
-    ) -> Iterator[Any]:
+    def images(self, start: int, stop: int | None, read: BatchesRead) -> Iterator[Any]:
         """Gives the images from a row on to another, `None` for the last, batch by batch.
 
         Args:
             start: The first row.
             stop: The row behind the last; rows behind it may come, up to the end of a batch.
-            rest: Gets the labels, and weights if there are any, of each batch.
-            sizes: Gets how many rows each batch has.
+            read: Notes what comes with the images.
 
         Raises:
             NotKeepable: If batches have another number of rows than they should.
@@ -85,15 +135,28 @@ class ExtractionJob:
             x, *others = batch if isinstance(batch, tuple) else (batch,)
             if not number:
                 self.backbone.check_pixels(x)
+                read.first = None if row else self._first_of(x)
             if others:
-                rest.append([np.asarray(column) for column in others])
-            sizes.append(len(x))
+                read.rest.append([np.asarray(column) for column in others])
+            read.sizes.append(len(x))
             if self.pipeline.even and (len(x) > size or short):
                 raise NotKeepable(UNEVEN)
             short = len(x) < size
             if len(x) > skip:
                 yield self.views.view(x, self.view, row)[skip:]
             row, skip = row + len(x), 0
+
+    def batch(self, number: int) -> Any:
+        """Returns the images of one batch, before any view of them."""
+        batch = next(iter(self.pipeline.read(number, number + 1)))
+        return batch[0] if isinstance(batch, tuple) else batch
+
+    def first_images(self) -> np.ndarray:
+        """Reads the first images of lasting data, as many as `BatchesRead.first` holds."""
+        return self._first_of(self.batch(0))
+
+    def _first_of(self, batch: Any) -> np.ndarray:
+        return np.array(batch if self.views.layers else batch[: extraction.SOME_ROWS])
 
 
 def in_stretches(

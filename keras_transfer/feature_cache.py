@@ -6,7 +6,8 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -15,15 +16,22 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer import extraction, pipelines
+from keras_transfer import extraction, pipelines, spot_check
 from keras_transfer.array_file import FileArray
 from keras_transfer.cache_folder import CacheFolder, Entry
-from keras_transfer.extraction_job import UNEVEN, ExtractionJob, in_stretches
+from keras_transfer.entry_writer import EntryWriter, is_disk_full
+from keras_transfer.extraction_job import (
+    UNEVEN,
+    BatchesRead,
+    ExtractionJob,
+    FrozenPart,
+    in_stretches,
+)
 from keras_transfer.flips import Flips
 from keras_transfer.frozen_backbone import FrozenBackbone
 from keras_transfer.keepable import NotKeepable
 from keras_transfer.kept_data import batches
-from keras_transfer.kept_rows import ArrayInMemory, Rows, selected
+from keras_transfer.kept_rows import ArrayInMemory, Rows, loaded, selected
 from keras_transfer.memory import memory_budget, readable
 from keras_transfer.passes import Pass
 from keras_transfer.places import check_disk, in_memory, in_temporary_file, told_of_full_disk
@@ -40,8 +48,7 @@ class _Made:
     """Activations that are being made, batch by batch, and what comes to light meanwhile."""
 
     activations: Iterable[np.ndarray]
-    rest: list[Sequence[np.ndarray]]
-    sizes: list[int]
+    read: BatchesRead
     below: Rows | None = None
 
 
@@ -49,9 +56,10 @@ class FeatureCache:
     """Keeps activations at any place of a backbone, so that what is frozen runs once.
 
     They are found again by what they were made of: the data, the frozen part with its weights, the
-    augmentation, and the place in the chain. Changed weights or another preprocessing are never
-    mistaken for the same. They are kept in RAM while they take at most `memory_limit`, beyond that
-    in `.npy` files.
+    augmentation, and the place in the chain. A few rows of what is found are computed again by the
+    layers themselves, so that a layer whose code has changed, or a value that it looks up
+    elsewhere, is noticed, too; everything is computed anew then. Activations are kept in RAM while
+    they take at most `memory_limit`, beyond that in `.npy` files.
 
     Args:
         directory: A folder to keep activations in between runs, of data that can be recognized:
@@ -109,6 +117,7 @@ class FeatureCache:
         self.verbose = verbose
         self._folder = None if directory is None else CacheFolder(directory, disk_limit)
         self._entries: dict[tuple[Any, ...], Rows] = {}
+        self._samples: dict[tuple[Any, ...], spot_check.Sample] = {}  # by what made them
         self._runners: dict[Any, extraction.Runner | None] = {}
         self._alive: dict[int, Any] = {}  # so that no id is given to another object
 
@@ -173,8 +182,7 @@ class FeatureCache:
 
     def clear(self) -> None:
         """Forgets all that is kept, and empties the folder of all activations in it."""
-        self._entries.clear()
-        self._runners.clear()
+        self._forget_activations()
         self._alive.clear()
         if self._folder is not None:
             self._folder.clear()
@@ -188,7 +196,7 @@ class FeatureCache:
         views: Views | None = None,
         view: int = 0,
         verbose: bool = True,
-        fingerprints: Mapping[str, Mapping[str, str]] | None = None,
+        frozen: FrozenPart | None = None,
     ) -> Rows:
         """Returns the kept rows of a pipeline, computed now if there are none.
 
@@ -199,13 +207,13 @@ class FeatureCache:
             views: What the images go through before, `None` for nothing.
             view: Which of its views.
             verbose: Whether to show progress, unless the cache does not.
-            fingerprints: Those of the backbone, from whoever knows them already: they take longer
-                than to find what is kept.
+            frozen: The frozen part of the backbone as it is during a fit, so that its digests are
+                made once, and what is in RAM is compared with its layers once.
         """
         _check_frozen(backbone, after)
         if not pipeline.batches:
             raise NotKeepable("there are no rows in it")
-        views = views or AsTheyAre()
+        views, frozen = views or AsTheyAre(), frozen or FrozenPart(backbone)
         if pipeline.parts and pipeline.places is not None:
             parts = [
                 self.rows(
@@ -215,24 +223,45 @@ class FeatureCache:
                     views=views,
                     view=view,
                     verbose=verbose,
-                    fingerprints=fingerprints,
+                    frozen=frozen,
                 )
                 for part in pipeline.parts
             ]
             return selected(parts, pipeline.places)
-        fingerprints = fingerprints or backbone.fingerprints()
         origin = {
             "data": self._data_key(pipeline),
             "view": views.key(view),
             "after": after,
             "dtype": self.dtype or "as computed",
-            **fingerprints[after],
+            **frozen.fingerprints()[after],
         }
         show = verbose and self.verbose
-        job = ExtractionJob(backbone, pipeline, after, views, view, origin, show)
+        job = ExtractionJob(frozen, pipeline, after, views, view, origin, show)
+        self._forget_if_stale(job)
         if job.key not in self._entries:
-            self._entries[job.key] = self._found_or_made(job)
+            self._keep(job, self._found_or_made(job))
         return self._entries[job.key]
+
+    def _forget_if_stale(self, job: ExtractionJob) -> None:
+        """Compares some of what is in RAM with the layers, once in a fit for each link."""
+        if job.made_by in job.frozen.checked:
+            return
+        job.frozen.checked.add(job.made_by)
+        sample = self._samples.get(job.made_by)
+        if sample is not None and sample.is_stale(job):
+            job.say("computed anew: what was kept is not what the layers give now")
+            self._forget_activations()
+
+    def _forget_activations(self) -> None:
+        self._entries.clear()
+        self._samples.clear()
+        self._runners.clear()
+
+    def _keep(self, job: ExtractionJob, rows: Rows) -> None:
+        self._entries[job.key] = rows
+        if job.made_by not in self._samples:
+            images = job.first_images() if rows.first is None else rows.first
+            self._samples[job.made_by] = spot_check.Sample(images, job.view, rows)
 
     def _data_key(self, pipeline: pipelines.Pipeline) -> str:
         if isinstance(pipeline.identity, str):
@@ -243,35 +272,84 @@ class FeatureCache:
 
     def _found_or_made(self, job: ExtractionJob) -> Rows:
         with told_of_full_disk():
+            rows = None
             if self._folder is not None and job.lasting:
-                return self._from_folder(job, self._folder)
-            return self._kept_for_now(job)
+                rows = self._from_folder_if_usable(job, self._folder)
+            return self._kept_for_now(job) if rows is None else rows
 
     # ---- in the folder
+
+    def _from_folder_if_usable(self, job: ExtractionJob, folder: CacheFolder) -> Rows | None:
+        """Returns the rows from the folder; `None`, with a warning, if it fails twice.
+
+        The second time goes on where an unsteady network has interrupted the first.
+        """
+        for _ in range(2):
+            try:
+                return self._from_folder(job, folder)
+            except OSError as error:
+                if is_disk_full(error):
+                    raise
+                reason = str(error)
+        warnings.warn(
+            f"FeatureCache({str(folder.path)!r}): the folder cannot be used ({reason}). "
+            "Activations are kept for as long as this FeatureCache lives. Expected a folder that "
+            "you may write to; what is in it already is found again when you may.",
+            stacklevel=2,
+        )
+        return None
 
     def _from_folder(self, job: ExtractionJob, folder: CacheFolder) -> Rows:
         entry = folder.entry(job.origin)
         shares = entry.shares(job.most_rows, job.unit)
         with _locked(entry, job, lambda: self._help(job, shares, folder)):
             began = time.monotonic()
-            array = entry.open()
+            was_there = entry.exists()
+            array = self._opened(job, entry, folder)
             if array is None:
+                if not (was_there or entry.begun()) and (miss := folder.nearest_miss(job.origin)):
+                    job.say(f"computed anew: what {folder.path} keeps is of other {miss}")
                 self._write(job, entry, shares, folder)
                 array = entry.opened()
             else:
                 text = f"{len(array):,} images from {folder.path}, {readable(array.nbytes)}"
                 job.say(f"{text}, {time.monotonic() - began:.1f} s")
-        kept: Any = array
-        if array.nbytes <= self._budget():
-            kept = ArrayInMemory(array.take(slice(None)))
+        kept = loaded(array) if array.nbytes <= self._budget() else array
         return Rows(kept, entry.computed, job.pipeline.columns or (), sizes=())
 
+    def _opened(self, job: ExtractionJob, entry: Entry, folder: CacheFolder) -> FileArray | None:
+        """Returns the activations of an entry, `None` if they are not there or stale."""
+        array = entry.open()
+        if array is None:
+            return None
+        some = spot_check.some_rows(job, len(array))
+        if not spot_check.is_stale(job, array.take, some):
+            return array
+        job.say(f"computed anew: what {folder.path} keeps is not what the layers give now")
+        del array  # some systems remove no file that is open
+        entry.discard()
+        return None
+
+    def _go_on(self, job: ExtractionJob, writer: EntryWriter) -> None:
+        """Looks at what an interrupted process has left, and starts anew if it is stale."""
+        some = spot_check.some_rows(job, writer.rows) if writer.rows else []
+        if some and spot_check.is_stale(job, writer.take, some):
+            job.say("computed from the start: what was there is not what the layers give now")
+            writer.restart()
+
     def _write(self, job: ExtractionJob, entry: Entry, shares: Shares, folder: CacheFolder) -> None:
-        missed = "" if entry.begun() else folder.nearest_miss(job.origin)
-        if missed:
-            job.say(f"computed anew: what {folder.path} keeps is of other {missed}")
+        def is_stale(share: FileArray, start: int) -> bool:
+            stale = spot_check.is_stale(job, lambda rows: share.take(rows - start), [start])
+            if stale:
+                job.say(f"a share from row {start:,} on is not what the layers give now")
+            return stale
+
         began = time.monotonic()
-        with entry.writing() as writer, contextlib.closing(shares.own(writer)) as stretches:
+        with (
+            entry.writing() as writer,
+            contextlib.closing(shares.own(writer, is_stale)) as stretches,
+        ):
+            self._go_on(job, writer)
             there = writer.rows
             made = self._make(job, stretches, there, lambda: shares.from_others)
             for number, activations in enumerate(made.activations):
@@ -319,7 +397,9 @@ class FeatureCache:
         if needed <= self._budget():
             where, kept = "RAM", in_memory(rows, job.most_rows)
         else:
-            folder = self._folder.path if self._folder else Path(tempfile.gettempdir())
+            folder = Path(tempfile.gettempdir())
+            if self._folder is not None and os.access(self._folder.path, os.W_OK):
+                folder = self._folder.path
             check_disk(folder, needed, None)
             where, kept = "a temporary file", in_temporary_file(rows, folder)
         job.say(
@@ -331,7 +411,7 @@ class FeatureCache:
     def _with_rest(self, job: ExtractionJob, made: _Made, kept: Any, dtype: str) -> Rows:
         if made.below is not None:
             return replace(made.below, activations=kept, dtype=dtype)
-        rest = tuple(np.concatenate(column) for column in zip(*made.rest, strict=True))
+        rest = tuple(np.concatenate(column) for column in zip(*made.read.rest, strict=True))
         places = None
         if not job.pipeline.ordered:
             # A shadow that is read whenever the pipeline is: a pass over a seeded shuffle has the
@@ -344,7 +424,8 @@ class FeatureCache:
             places = np.argsort(np.concatenate([batch.numpy() for batch in numbers.as_read]))
             if len(places) != len(kept):
                 raise NotKeepable(UNEVEN)
-        return Rows(kept, dtype, rest, places, tuple(made.sizes))
+        first = None if job.lasting else made.read.first
+        return Rows(kept, dtype, rest, places, tuple(made.read.sizes), first)
 
     def _budget(self) -> int:
         return memory_budget() if self.memory_limit is None else self.memory_limit
@@ -388,38 +469,39 @@ class FeatureCache:
             others: Gives how many rows other processes have made since.
             ahead: Whether the stretches follow each other, most likely.
         """
-        rest: list[Sequence[np.ndarray]] = []
-        sizes: list[int] = []
+        noted = BatchesRead()
         name, below = self._nearest_below(job)
         if below is None:
-            read: Any = functools.partial(job.images, rest=rest, sizes=sizes)
+            read: Any = functools.partial(job.images, read=noted)
         else:
             read = functools.partial(below.chunks, size=extraction.CPU_BATCH)
         inputs = in_stretches(read, stretches, ahead=ahead)
         if below is not None:
             inputs = ({f"after:{name}": chunk} for chunk in inputs)
-        key = (*sorted(job.backbone.fingerprints()[job.after].items()), job.after, name)
+        key = (*sorted(job.frozen.fingerprints()[job.after].items()), job.after, name)
         total = job.most_rows if below is None else len(below)
         run = Pass(
             job.backbone, job.after, inputs, start, total, self._runners, key, job.show, others
         )
-        return _Made(run, rest, sizes, below)
+        return _Made(run, noted, below)
 
     def _nearest_below(self, job: ExtractionJob) -> tuple[str, Rows | None]:
         names = job.backbone.link_names
-        prints = job.backbone.fingerprints()
+        prints = job.frozen.fingerprints()
         for name in reversed(names[: names.index(job.after)]):
             lower = replace(job, after=name, origin={**job.origin, "after": name, **prints[name]})
+            self._forget_if_stale(lower)
             if lower.key in self._entries:
                 return name, self._entries[lower.key]
             if self._folder is not None and lower.lasting:
-                entry = self._folder.entry(lower.origin)
-                if not entry.exists():
-                    continue
-                with _locked(entry, lower):
-                    if (array := entry.open()) is not None:
-                        columns = job.pipeline.columns or ()
-                        return name, Rows(array, entry.computed, columns)
+                with contextlib.suppress(OSError):  # of a folder that cannot be used
+                    entry = self._folder.entry(lower.origin)
+                    if not entry.exists():
+                        continue
+                    with _locked(entry, lower):
+                        if (array := self._opened(lower, entry, self._folder)) is not None:
+                            columns = job.pipeline.columns or ()
+                            return name, Rows(array, entry.computed, columns)
         return "images", None
 
 

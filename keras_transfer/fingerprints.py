@@ -1,15 +1,14 @@
 """What stands for content: of arrays, and of layers but for the names that Keras makes up."""
 
-import contextlib
 import hashlib
-import inspect
 import json
-from collections.abc import Collection, Iterator
-from types import CodeType, FunctionType
+from collections.abc import Collection
 from typing import Any
 
 import keras
 import numpy as np
+
+from keras_transfer.keepable import NotKeepable
 
 
 def digest_of(array: np.ndarray) -> str:
@@ -58,11 +57,14 @@ def nameless(config: Any) -> str:
 
 
 def of_layer(layer: keras.Layer, *, without: Collection[keras.Variable] = ()) -> str:
-    """Returns what stands for a layer with its weights: its config, own code and their values.
+    """Returns what stands for a layer with its weights: its config and a digest of their values.
 
     Args:
         layer: The layer.
         without: Weights that do not count.
+
+    Raises:
+        NotKeepable: If the layer, or one within it, has no config.
     """
     digest = hashlib.blake2b(digest_size=16)
     left_out = {id(variable) for variable in without}
@@ -73,51 +75,30 @@ def of_layer(layer: keras.Layer, *, without: Collection[keras.Variable] = ()) ->
 
 
 def of_architecture(layer: keras.Layer) -> str:
-    """Returns what stands for a layer without its weights: its class, config, and own code.
+    """Returns what stands for a layer without its weights: its class and config.
 
-    The code of layers that are neither Keras' nor this package's is that of their methods, with the
-    values that these have closed over; functions that they call are not looked into.
+    That does not tell what the code of a layer does, or what that looks up elsewhere: kept
+    activations are compared with those of the layers themselves when they are found.
+
+    Raises:
+        NotKeepable: If the layer, or one within it, has no config.
     """
+    try:
+        return type(layer).__name__ + nameless(layer.get_config())
+    except Exception as error:  # of a user's `get_config`, of whatever kind
+        raise NotKeepable(
+            f"{_without_config(layer)} has no config to know its activations again by "
+            f"({type(error).__name__}); give it a `get_config` that returns the arguments of its "
+            "constructor"
+        ) from error
+
+
+def _without_config(layer: keras.Layer) -> str:
+    """Names the innermost layer whose config cannot be had."""
     # Keras has no public way to all layers within a layer.
-    own = {type(part) for part in layer._flatten_layers()}
-    code = sorted(text for kind in own for text in _code(kind))
-    return type(layer).__name__ + nameless(layer.get_config()) + "".join(code)
-
-
-def _code(kind: type) -> Iterator[str]:
-    for base in kind.__mro__:
-        if base.__module__.partition(".")[0] in ("keras", "keras_transfer", "builtins"):
-            return
-        for name, value in sorted(vars(base).items()):
-            function = inspect.unwrap(getattr(value, "__func__", value))
-            if isinstance(function, FunctionType):
-                yield f"{base.__qualname__}.{name} {_of_function(function)}"
-
-
-def _of_function(function: FunctionType) -> str:
-    held = [*(function.__defaults__ or ()), *_closed_over(function)]
-    return f"{_of_code(function.__code__)} {[_text(value) for value in held]}"
-
-
-def _closed_over(function: FunctionType) -> Iterator[Any]:
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # not assigned yet
-            yield cell.cell_contents
-
-
-def _text(value: Any) -> str:
-    """A value as text, the same in every process; of an object, which has an address, its type."""
-    if isinstance(value, CodeType):
-        return _of_code(value)
-    if isinstance(value, tuple | list):
-        return f"{[_text(part) for part in value]}"
-    if isinstance(value, set | frozenset):
-        return f"{sorted(_text(part) for part in value)}"
-    plain = value is None or isinstance(value, str | bytes | int | float | complex)
-    return repr(value) if plain else type(value).__name__
-
-
-def _of_code(code: CodeType) -> str:
-    digest = hashlib.blake2b(code.co_code, digest_size=16)
-    digest.update("\0".join([*code.co_names, *map(_text, code.co_consts)]).encode())
-    return digest.hexdigest()
+    for part in reversed(list(layer._flatten_layers())):
+        try:
+            nameless(part.get_config())
+        except Exception:
+            return f"layer '{part.name}' of class {type(part).__name__}"
+    return f"layer '{layer.name}'"

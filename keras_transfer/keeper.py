@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer.extraction import CPU_BATCH
+from keras_transfer.extraction_job import FrozenPart
 from keras_transfer.feature_cache import FeatureCache
 from keras_transfer.fit_data import Part, first_of
 from keras_transfer.flips import Flips
@@ -47,7 +48,7 @@ class Keeper:
         check_labels: Callable[[Any], None] | None = None,
         own_methods: Sequence[str] = (),
     ) -> None:
-        self._backbone = backbone
+        self._backbone, self._frozen = backbone, FrozenPart(backbone)
         self._cache = FeatureCache(verbose=verbose)
         if isinstance(feature_cache, FeatureCache):
             self._cache = feature_cache
@@ -148,12 +149,11 @@ class Keeper:
         if part.is_array and loop.get("shuffle") == "batch":
             raise NotKeepable("shuffle='batch' is Keras' own way through files of arrays")
         views, pipeline = self._views(part.augmentation), self._pipeline(part)
-        prints = self._backbone.fingerprints()
         lowest = self._backbone.border_without(self._will_train)
         if lowest not in (None, border):
             with contextlib.suppress(NotKeepable):  # it may be too much; the border may not
-                self._rows(pipeline, lowest, views, prints)
-        rows = self._rows(pipeline, border, views, prints)
+                self._rows(pipeline, lowest, views)
+        rows = self._rows(pipeline, border, views)
         if self._check is not None and rows[0].rest:
             self._check(rows[0].rest[0])
         if part.is_py_dataset:
@@ -167,9 +167,7 @@ class Keeper:
             return "a block trains, and its features are of all levels (pooling='levels')"
         return "part of its module trains, and a module cannot be cut"
 
-    def _rows(
-        self, pipeline: Pipeline, after: str, views: Views, prints: Mapping[str, Mapping[str, str]]
-    ) -> list[Rows]:
+    def _rows(self, pipeline: Pipeline, after: str, views: Views) -> list[Rows]:
         return [
             self._cache.rows(
                 self._backbone,
@@ -178,7 +176,7 @@ class Keeper:
                 views=views,
                 view=view,
                 verbose=self._verbose,
-                fingerprints=prints,
+                frozen=self._frozen,
             )
             for view in range(views.count)
         ]
@@ -201,20 +199,25 @@ class Keeper:
         if key not in self._pipelines:
             if part.is_dataset:
                 pipeline = inspect(part.x)
-                self._pipelines[key] = replace(pipeline, read=self._counted(key, pipeline))
             elif part.is_py_dataset:
-                self._pipelines[key] = of_py_dataset(part.x)
+                pipeline = of_py_dataset(part.x)
             else:
-                self._pipelines[key] = of_array(_floats(np.asarray(part.x)), CPU_BATCH)
+                pipeline = of_array(_floats(np.asarray(part.x)), CPU_BATCH)
+            self._pipelines[key] = replace(pipeline, read=self._checked(key, pipeline))
         return self._pipelines[key]
 
-    def _counted(self, key: int, pipeline: Pipeline) -> Callable[..., Iterable[Any]]:
-        """What reads a pipeline, and notes that this took an order from its shuffle."""
+    def _checked(self, key: int, pipeline: Pipeline) -> Callable[..., Iterable[Any]]:
+        """What reads a pipeline, checks its labels, and notes that its shuffle gave an order."""
+
+        def checked(batch: Any) -> Any:
+            if self._check is not None and isinstance(batch, tuple) and len(batch) > 1:
+                self._check(np.asarray(batch[1]))
+            return batch
 
         def read(start: int, stop: int | None) -> Iterable[Any]:
             if pipeline.order.apart:
                 self._owed[key] = self._owed.get(key, 0) - 1
-            return pipeline.read(start, stop)
+            return map(checked, pipeline.read(start, stop))
 
         return read
 

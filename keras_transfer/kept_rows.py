@@ -1,6 +1,7 @@
 """Kept rows: activations in RAM or in a file, and the labels that belong to them."""
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,17 +11,30 @@ import tensorflow as tf
 
 from keras_transfer.array_file import FileArray
 
+_ALIGNED = 64  # bytes; TensorFlow's kernels read so many at once
+
+
+def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """Returns an array, not filled yet, that TensorFlow can read where it lies."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + _ALIGNED, np.uint8)
+    start = -memory.ctypes.data % _ALIGNED
+    return memory[start : start + size].view(dtype).reshape(shape)
+
 
 class ArrayInMemory:
     """Rows in RAM, where tf.data finds them without Python.
 
     Args:
-        rows: The rows; copied.
+        rows: The rows. Those of an array from `aligned` are not copied, and must not be changed.
     """
 
     def __init__(self, rows: np.ndarray) -> None:
-        with tf.device("CPU"):
-            self.tensor = tf.constant(rows)
+        if not rows.size or rows.ctypes.data % _ALIGNED or not rows.flags.c_contiguous:
+            given, rows = rows, aligned(rows.shape, rows.dtype)
+            rows[...] = given
+        # `tf.constant` would copy what may be a quarter of the free memory, twice.
+        self.tensor = tf.experimental.dlpack.from_dlpack(rows.__dlpack__())
         self.shape, self.dtype, self.nbytes = rows.shape, rows.dtype, rows.nbytes
 
     def __len__(self) -> int:
@@ -29,6 +43,13 @@ class ArrayInMemory:
     def take(self, rows: Any) -> np.ndarray:
         """Returns rows, by their numbers or as a slice."""
         return np.array(np.asarray(self.tensor)[rows])
+
+
+def loaded(file: FileArray) -> ArrayInMemory:
+    """Returns the rows of a file in RAM."""
+    rows = aligned(file.shape, file.dtype)
+    file.read_into(rows)
+    return ArrayInMemory(rows)
 
 
 class SelectedRows:
@@ -74,6 +95,7 @@ class Rows:
         rest: Labels, and weights if there are any, as the dataset has them.
         places: Where each row is in these; `None` for in order.
         sizes: Rows of each batch that they were computed from.
+        first: The first images that they were computed from, where these cannot be read again.
     """
 
     activations: Array
@@ -81,6 +103,7 @@ class Rows:
     rest: tuple[np.ndarray, ...] = ()
     places: np.ndarray | None = None
     sizes: tuple[int, ...] = ()
+    first: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.activations)

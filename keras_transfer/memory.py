@@ -1,31 +1,77 @@
 """How much memory a process may still take."""
 
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-# Limit of the container, and what of it is used, which the machine's own figures do not know:
-# cgroup 2 and 1.
-_LIMITS = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+
+@dataclass(frozen=True)
+class _Cgroup:
+    """Where a version of Linux' control groups, which containers and job systems use, has figures.
+
+    Attributes:
+        root: The folder of the outermost group.
+        limit: The file of the limit.
+        used: The file of what counts against it.
+        reclaimable: The line in `memory.stat` of files in the page cache, which count as used and
+            make room when somebody needs it.
+    """
+
+    root: Path
+    limit: str
+    used: str
+    reclaimable: str
+
+
+_CGROUPS = (
+    _Cgroup(Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    _Cgroup(
+        Path("/sys/fs/cgroup/memory"),
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
     ),
 )
+_OWN_GROUPS = Path("/proc/self/cgroup")
 
 # Of the free memory, at most this share is taken by what one call keeps.
 _SHARE = 4
 
 
 def free_memory() -> int:
-    """Returns the bytes that are free, on this machine or in this container."""
+    """Returns the bytes that are free, on this machine and in the groups that this process is in.
+
+    The machine's own figures do not know of the limits of these.
+    """
     free = [psutil.virtual_memory().available]
-    for limit, used in _LIMITS:
-        with suppress(OSError, ValueError):  # no such file; "max"
-            free.append(int(limit.read_text()) - int(used.read_text()))
+    for cgroup in _CGROUPS:
+        for folder in _folders(cgroup.root):
+            with suppress(OSError, ValueError):  # no such file; "max"
+                limit = int((folder / cgroup.limit).read_text())
+                used = int((folder / cgroup.used).read_text())
+                free.append(limit - used + _reclaimable(folder, cgroup.reclaimable))
     return max(0, min(free))
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """The folders of the groups that this process is in, the outermost first."""
+    yield root
+    with suppress(OSError):
+        for line in _OWN_GROUPS.read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            if kinds in ("", "memory"):
+                names = Path(path).parts[1:]
+                yield from (root.joinpath(*names[: n + 1]) for n in range(len(names)))
+
+
+def _reclaimable(folder: Path, name: str) -> int:
+    with suppress(OSError, ValueError):
+        lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return sum(int(size) for key, size in lines if key == name)
+    return 0
 
 
 def memory_budget() -> int:

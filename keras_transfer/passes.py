@@ -56,9 +56,11 @@ class Pass:
                     rows = self.total - done - self.others()
                     left = (time.monotonic() - began) / (done - first) * rows
                     if left > extraction.WORTH_SECONDS:
-                        fast = extraction.by_openvino(self.backbone, self.after, x)
-                        self.runners[key] = fast
-                activations = (self.runners.get(key) or slow)(x)
+                        self.runners[key] = extraction.by_openvino(self.backbone, self.after, x)
+                fast = self.runners.get(key)
+                activations = (slow if number == 0 or fast is None else fast)(x)
+                if number == 0 and fast is not None and not extraction.alike(fast(x), activations):
+                    del self.runners[key]  # the layers have changed since it was made
                 if activations.shape[1:] != (shape or activations.shape[1:]):
                     raise NotKeepable(
                         f"its images give activations after {self.after} of different shapes, "

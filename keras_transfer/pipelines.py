@@ -1,5 +1,6 @@
 """Pipelines of data whose rows can be computed once, whatever form they have."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ def inspect(dataset: tf.data.Dataset) -> Pipeline:
             ordered=True,
             order=Given(dataset.index_batches),
             identity=dataset.identity,
-            content=dataset.content,
+            content=functools.cache(dataset.content),  # it reads all files
             columns=(dataset.labels,),
             parts=tuple(map(inspect, selection.parts)) if selection else (),
             places=selection.places if selection else None,

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from keras_transfer.array_file import ArrayWriter, FileArray
+from keras_transfer.entry_writer import is_disk_full
 from keras_transfer.keepable import NotKeepable
-from keras_transfer.kept_rows import ArrayInMemory
+from keras_transfer.kept_rows import ArrayInMemory, aligned
 from keras_transfer.memory import readable
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def in_memory(batches: Iterable[np.ndarray], most_rows: int) -> ArrayInMemory:
@@ -24,11 +23,11 @@ def in_memory(batches: Iterable[np.ndarray], most_rows: int) -> ArrayInMemory:
     kept, done = np.empty(0), 0
     for batch in batches:
         if not done:
-            kept = np.empty((most_rows, *batch.shape[1:]), batch.dtype)
+            kept = aligned((most_rows, *batch.shape[1:]), batch.dtype)
         if done + len(batch) > len(kept):  # a PyDataset whose later batches are larger
-            kept = np.concatenate(
-                [kept[:done], np.empty_like(kept, shape=(len(kept), *kept.shape[1:]))]
-            )
+            larger = aligned((2 * (done + len(batch)), *kept.shape[1:]), kept.dtype)
+            larger[:done] = kept[:done]
+            kept = larger
         kept[done : done + len(batch)] = batch
         done += len(batch)
     return ArrayInMemory(kept[:done])
@@ -81,7 +80,7 @@ def told_of_full_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        if not is_disk_full(error):
             raise
         warnings.warn(
             f"The disk is full: {error}. Free some of it, or give FeatureCache a folder elsewhere.",

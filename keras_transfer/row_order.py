@@ -16,10 +16,13 @@ def prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Makes the next two batches while the model is busy.
 
     Without tf.data's autotuning, which has nothing to tune here: under it, on two cores, two epochs
-    in five took twice as long, with both cores idle half of the time (TensorFlow 2.21).
+    in five took twice as long, with both cores idle half of the time (TensorFlow 2.21). And without
+    its rewriting of graphs, for which it copies each tensor that a function holds: all activations
+    that are kept in RAM.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
     return dataset.prefetch(2).with_options(options)
 
 

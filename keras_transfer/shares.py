@@ -90,13 +90,17 @@ class Shares:
 
     # ---- of the owner
 
-    def own(self, writer: EntryWriter) -> Generator[Stretch]:
+    def own(
+        self, writer: EntryWriter, is_stale: Callable[[FileArray, int], bool] = lambda *_: False
+    ) -> Generator[Stretch]:
         """Gives the stretches of rows that the owner has to compute and append.
 
         What others have made is appended on the way. After each share all is on the disk.
 
         Args:
             writer: Of the entry, with the rows that are there already.
+            is_stale: Returns whether a share that another process has made, from a row on, is not
+                to be taken.
         """
         if len(self) < 2:
             yield writer.rows, self._rows
@@ -106,7 +110,7 @@ class Shares:
             if stop <= writer.rows:
                 continue
             with self._held(start):
-                if not self._append(writer, start, stop):
+                if not self._append(writer, start, stop, is_stale):
                     yield max(start, writer.rows), stop
                 writer.end_stretch()
                 remove(self._path(start))
@@ -131,7 +135,13 @@ class Shares:
             write_json(self.folder / _LAYOUT, {"rows": self._rows, "step": self._step})
         self._step = self._layout() or self._step
 
-    def _append(self, writer: EntryWriter, start: int, stop: int) -> bool:
+    def _append(
+        self,
+        writer: EntryWriter,
+        start: int,
+        stop: int,
+        is_stale: Callable[[FileArray, int], bool],
+    ) -> bool:
         """Appends what another process has made of a share; returns whether that was whole."""
         folder = self._path(start)
         if not folder.exists():
@@ -145,6 +155,8 @@ class Shares:
             return False
         array, computed = FileArray(folder / ARRAY), manifest["computed"]
         if writer.kind not in (None, (array.shape[1:], array.dtype.name, computed)):
+            return False
+        if is_stale(array, start):
             return False
         there = max(0, writer.rows - start)
         for row in range(there, len(array), _AT_A_TIME):

@@ -1,5 +1,6 @@
 """Views: what an augmentation makes of an image, as a set that activations can be kept of."""
 
+import functools
 import warnings
 from typing import Any, Protocol
 
@@ -20,17 +21,24 @@ class Views(Protocol):
 
     count: int
 
+    @property
+    def layers(self) -> str:
+        """What stands for the layers that make them; empty if nobody can change what makes them."""
+
     def key(self, index: int) -> str:
         """Returns what stands for a view; empty for the images as they are."""
 
     def view(self, images: Any, index: int, row: int) -> Any:
         """Returns a view of images, the first of which is in a row of the data."""
 
+    def repeats(self, images: Any) -> bool:
+        """Returns whether the same view of images comes out each time."""
+
 
 class AsTheyAre:
     """One view: the images."""
 
-    count = 1
+    count, layers = 1, ""
 
     def key(self, index: int) -> str:
         """Returns an empty key."""
@@ -40,9 +48,15 @@ class AsTheyAre:
         """Returns the images."""
         return images
 
+    def repeats(self, images: Any) -> bool:
+        """Returns that they stay as they are."""
+        return True
+
 
 class AllFlips:
     """All views that `Flips` makes, exactly."""
+
+    layers = ""
 
     def __init__(self, flips: Flips) -> None:
         self._flips, self.count = flips, flips.views
@@ -54,6 +68,10 @@ class AllFlips:
     def view(self, images: Any, index: int, row: int) -> Any:
         """Returns one flip of all images."""
         return self._flips.view(images, index)
+
+    def repeats(self, images: Any) -> bool:
+        """Returns that a flip is always the same."""
+        return True
 
 
 class DrawnViews:
@@ -73,29 +91,35 @@ class DrawnViews:
     def __init__(self, augmentation: keras.Layer, count: int, seed: int) -> None:
         self._augmentation, self.count, self._seed = augmentation, count, seed
 
+    @functools.cached_property
+    def layers(self) -> str:
+        """What stands for the augmentation as it is given, not built yet, and the seed."""
+        what = of_layer(self._augmentation, without=seed_states(self._augmentation))
+        return f"{what}, seed {self._seed}"
+
     def key(self, index: int) -> str:
         """Returns the augmentation, its seed and the number of the view."""
-        what = of_layer(self._augmentation, without=seed_states(self._augmentation))
-        return f"{what}, seed {self._seed}, view {index} of {self.count}"
+        return f"{self.layers}, view {index} of {self.count}"
 
     def view(self, images: Any, index: int, row: int) -> Any:
         """Returns one view of all images, as floating point numbers."""
         images = ops.cast(images, "float32")
         if not self._augmentation.built:
             self._augmentation.build(images.shape)
-        if not (index or row):
-            self._check_seeded(images[:2])
-        return self._drawn(images, index, row)
-
-    def _check_seeded(self, images: Any) -> None:
-        once, again = (np.asarray(self._drawn(images, 0, 0)) for _ in range(2))
-        if not np.array_equal(once, again):
+        if not (index or row) and not self.repeats(images[:2]):
             warnings.warn(
                 f"The augmentation '{self._augmentation.name}' draws from something else than a "
                 "keras.random.SeedGenerator of its own, so no seed decides what its views show: "
                 "another run keeps others. Let its layers draw from one.",
                 stacklevel=2,
             )
+        return self._drawn(images, index, row)
+
+    def repeats(self, images: Any) -> bool:
+        """Returns whether the seed decides what is drawn."""
+        images = ops.cast(images, "float32")
+        once, again = (np.asarray(self._drawn(images, 0, 0)) for _ in range(2))
+        return np.array_equal(once, again)
 
     def _drawn(self, images: Any, index: int, row: int) -> Any:
         states = seed_states(self._augmentation)

@@ -1,6 +1,8 @@
+import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +15,10 @@ import keras
 import numpy as np
 import pytest
 from conftest import images, labels, tiny_backbone, tiny_network
+from filelock import FileLock
 
 from keras_transfer import (
+    BlockUnfreezer,
     FeatureCache,
     Flips,
     FrozenBackbone,
@@ -23,6 +27,7 @@ from keras_transfer import (
     extraction,
     image_folder,
 )
+from keras_transfer.entry_writer import EntryWriter
 from keras_transfer.keepable import NotKeepable
 from keras_transfer.pipelines import inspect
 
@@ -196,6 +201,33 @@ def test_weights_that_are_assigned_behind_its_back_are_noticed_at_the_next_fit(p
     assert len(entries(tmp_path / "cache")) == 3
 
 
+def two_phases(backbone, folder, data, **kwargs) -> TransferModel:
+    cache = FeatureCache(folder, verbose=False, **kwargs)
+    model = TransferModel(backbone, 2, hidden=4, augmentation=Flips(), feature_cache=cache)
+    model.compile()
+    unfreezer = BlockUnfreezer({1: "block4"})
+    model.fit(data.train, validation_data=data.valid, epochs=2, verbose=0, callbacks=[unfreezer])
+    return model
+
+
+def test_strict_reads_each_file_once_in_a_fit(photos, tmp_path, monkeypatch):
+    data, read_bytes, seen = read(photos), Path.read_bytes, []
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (seen.append(path), read_bytes(path))[1])
+    two_phases(tiny_backbone(), tmp_path / "cache", data, strict=True)
+    assert sorted(seen) == sorted([*data.train.paths, *data.valid.paths])
+
+
+def test_weights_are_digested_once_for_each_border_of_a_fit(photos, tmp_path, monkeypatch):
+    fingerprints, borders = FrozenBackbone.fingerprints, []
+    monkeypatch.setattr(
+        FrozenBackbone,
+        "fingerprints",
+        lambda backbone: (borders.append(backbone.border), fingerprints(backbone))[1],
+    )
+    two_phases(tiny_backbone(), tmp_path / "cache", read(photos))
+    assert borders == ["pooling", "block3"]
+
+
 # ---- faults
 
 
@@ -278,6 +310,65 @@ def test_a_full_disk_means_a_warning_the_plain_path_and_no_debris(photos, tmp_pa
     assert left == ["keras_transfer_cache.json"]
 
 
+def hiccup(monkeypatch, *, times: int, after: int = 0):
+    """Lets writing fail some times as a network folder may."""
+    append, calls = EntryWriter.append, []
+
+    def failing(self, rows, computed):
+        calls.append(rows)
+        if after < len(calls) <= after + times:
+            raise OSError(errno.EIO, "Input/output error")
+        append(self, rows, computed)
+
+    monkeypatch.setattr(EntryWriter, "append", failing)
+
+
+@pytest.mark.usefixtures("_short_stretches")
+def test_what_was_there_before_a_hiccup_of_the_folder_is_gone_on_with(
+    photos, tmp_path, monkeypatch, capsys, computed
+):
+    hiccup(monkeypatch, times=1, after=2)
+    found = rows(FeatureCache(tmp_path / "cache"), read(photos).train)
+    assert "16 images, 8 of them from before" in capsys.readouterr().out
+    assert sum(computed) == 12 + 8
+    np.testing.assert_allclose(found, rows(FeatureCache(), read(photos).train), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("_short_stretches")
+def test_a_folder_that_fails_again_is_told_and_loses_nothing(photos, tmp_path, monkeypatch, capsys):
+    expected = rows(FeatureCache(), read(photos).train)
+    with monkeypatch.context() as patch:
+        hiccup(patch, times=99, after=2)
+        with pytest.warns(UserWarning, match=r"cannot be used \(\[Errno 5\] Input/output error"):
+            found = rows(FeatureCache(tmp_path / "cache"), read(photos).train)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    capsys.readouterr()
+    rows(FeatureCache(tmp_path / "cache"), read(photos).train)
+    assert "16 images, 8 of them from before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("harm", ["locks", "folder", "read-only"])
+def test_a_fit_trains_on_when_the_folder_can_no_longer_be_written(
+    photos, tmp_path, monkeypatch, computed, harm
+):
+    folder, data = tmp_path / "cache", read(photos)
+    model = TransferModel(tiny_backbone(), 2, feature_cache=FeatureCache(folder))
+    model.compile()
+    if harm == "read-only":  # which root, who may run this, does not notice of a mode
+        monkeypatch.setattr(FileLock, "_acquire", read_only)
+    else:
+        broken = folder / ".locks" if harm == "locks" else folder
+        shutil.rmtree(broken)
+        broken.write_text("what is this")
+    with pytest.warns(UserWarning, match=r"the folder cannot be used \(.*kept for as long as"):
+        model.fit(data.train, validation_data=data.valid, epochs=2, verbose=0)
+    assert sum(computed) == 16 + 4
+
+
+def read_only(lock):
+    raise OSError(errno.EROFS, "Read-only file system", lock.lock_file)
+
+
 def test_nothing_is_said_of_a_miss_where_nothing_was_missed(photos, tmp_path, capsys):
     model = TransferModel(tiny_backbone(), 2, feature_cache=FeatureCache(tmp_path / "cache"))
     model.compile()
@@ -289,8 +380,6 @@ def test_nothing_is_said_of_a_miss_where_nothing_was_missed(photos, tmp_path, ca
 def test_too_little_space_is_noticed_before_anything_is_computed(
     photos, tmp_path, computed, monkeypatch
 ):
-    import shutil
-
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with (
@@ -396,8 +485,6 @@ def test_a_manifest_that_cannot_be_right_is_made_again(photos, tmp_path, wrong, 
 
 @pytest.mark.parametrize("what", [NPY, "manifest.json", "", ".part"])
 def test_files_and_folders_that_took_each_others_place_are_cleared_away(photos, tmp_path, what):
-    import shutil
-
     expected = rows(FeatureCache(tmp_path / "cache"), read(photos).train)
     (folder,) = entries(tmp_path / "cache")
     if what in ("", ".part"):

@@ -1,3 +1,6 @@
+import threading
+import time
+
 import keras
 import numpy as np
 import psutil
@@ -7,8 +10,10 @@ from conftest import dataset, images, labels, relative_difference, snapshot, tin
 
 from keras_transfer import BlockUnfreezer, FeatureCache, Flips, TransferModel, image_folder
 from keras_transfer.keepable import NotKeepable
-from keras_transfer.kept_data import array_indices
+from keras_transfer.kept_data import array_indices, batches
+from keras_transfer.kept_rows import Rows, loaded
 from keras_transfer.pipelines import of_py_dataset
+from keras_transfer.places import in_memory, in_temporary_file
 
 
 class Batches(keras.utils.PyDataset):
@@ -279,3 +284,47 @@ def test_what_is_too_much_for_the_memory_goes_into_a_file(monkeypatch, capsys):
     assert "2.6 kB in a temporary file" in out
     actual = np.concatenate([x["after:pooling"] for x, _ in kept])
     np.testing.assert_allclose(actual, backbone(images(64)), rtol=1e-5, atol=1e-6)
+
+
+# ---- memory
+
+
+class PeakMemory(threading.Thread):
+    """The most resident memory while a block runs, above what there was before it."""
+
+    def __enter__(self):
+        self.before = self.most = psutil.Process().memory_info().rss
+        self.running = True
+        self.start()
+        return self
+
+    def run(self):
+        while self.running:
+            self.most = max(self.most, psutil.Process().memory_info().rss)
+            time.sleep(0.001)
+
+    def __exit__(self, *_):
+        self.running = False
+        self.join()
+
+    @property
+    def growth(self) -> int:
+        return self.most - self.before
+
+
+@pytest.mark.parametrize("source", ["batches", "file"])
+def test_what_is_kept_in_ram_takes_that_memory_once(tmp_path, source):
+    count, width = 4096, 8192  # 128 MB
+    batch = np.ones((64, width), "float32")
+    if source == "file":
+        file = in_temporary_file((batch for _ in range(count // 64)), tmp_path)
+    with PeakMemory() as peak:
+        if source == "file":
+            kept = loaded(file)
+        else:
+            kept = in_memory((batch for _ in range(count // 64)), count)
+        rows = Rows(kept, "float32", (np.arange(count),))
+        data = batches([rows], "pooling", tf.data.Dataset.range(count).batch(32))
+        x, _ = next(iter(data))
+    assert x["after:pooling"].shape == (32, width)
+    assert peak.growth < 1.5 * kept.nbytes

@@ -30,7 +30,11 @@ from keras_transfer.views import DrawnViews
 
 
 def rows(count=38):
-    return tf.data.Dataset.from_tensor_slices((images(count), labels(count)))
+    return rows_of(images(count), labels(count))
+
+
+def rows_of(x, y):
+    return tf.data.Dataset.from_tensor_slices((x, y))
 
 
 def shuffled():
@@ -76,26 +80,6 @@ def test_openvino_made_for_one_preprocessing_is_not_used_for_another(monkeypatch
         backbone = FrozenBackbone(network, preprocessing=preprocessing)
         kept = cache.array(backbone, images(64))
         np.testing.assert_allclose(kept, backbone(images(64)), rtol=1e-4, atol=1e-5)
-
-
-def test_a_layer_whose_code_was_changed_is_another_one(tmp_path):
-    def backbone(factor):
-        class Scaled(keras.layers.Layer):
-            def call(self, x):
-                return x * factor
-
-        keras.utils.set_random_seed(0)
-        layers = [
-            keras.layers.Conv2D(4, 3, name="block1_conv"),
-            Scaled(),
-            keras.layers.Conv2D(4, 3, name="block2_conv"),
-        ]
-        network = keras.Sequential([keras.Input((None, None, 3)), *layers])
-        return FrozenBackbone(network, preprocessing="unit")
-
-    for factor in (1.0, 0.5, 1.0):
-        kept = FeatureCache(tmp_path, verbose=False).array(backbone(factor), images(8))
-        np.testing.assert_allclose(kept, backbone(factor)(images(8)), rtol=1e-4, atol=1e-5)
 
 
 def test_views_of_an_augmentation_with_other_weights_are_others():
@@ -177,6 +161,71 @@ def test_what_does_not_fit_into_float16_is_not_kept_in_it(tmp_path):
         cache = FeatureCache(folder, dtype="float16", verbose=False)
         with pytest.raises(NotKeepable, match=r"do not fit into float16.*leave `dtype`"):
             cache.array(FrozenBackbone(network, preprocessing="raw"), images(4))
+
+
+def function(x):
+    return x / 2
+
+
+class WithoutConfig(keras.layers.Layer):
+    """As people write layers: Keras cannot make a config of what the constructor takes."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+class WithBrokenConfig(WithoutConfig):
+    def get_config(self):
+        return {"name": self.name, "function": self.function.undefined}
+
+
+class WithStrangeConfig(WithoutConfig):
+    def get_config(self):
+        return {(1, 2): self.function}
+
+
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        (WithoutConfig, "backbone"),
+        (WithBrokenConfig, "backbone"),
+        (WithStrangeConfig, "backbone"),
+        (WithoutConfig, "preprocessing"),
+        (WithoutConfig, "augmentation"),
+    ],
+)
+def test_a_layer_without_a_config_trains_and_a_line_says_why_nothing_is_kept(kind, where, capsys):
+    layer, cache = kind(function), FeatureCache(views=2)
+    backbone = tiny_backbone()
+    if where == "backbone":
+        network = keras.Sequential([keras.Input((SIZE, SIZE, 3)), layer, tiny_network()])
+        backbone = FrozenBackbone(network, preprocessing="tf")
+    if where == "preprocessing":
+        backbone = FrozenBackbone(tiny_network(), preprocessing=layer)
+    augmentation = layer if where == "augmentation" else None
+    model = TransferModel(backbone, 2, hidden=4, augmentation=augmentation, feature_cache=cache)
+    model.compile()
+    model.fit(images(16), labels(16), verbose=2)
+    out = capsys.readouterr().out
+    (line,) = (line for line in out.splitlines() if line.startswith("Training end to end"))
+    assert f"nothing kept: layer '{layer.name}' of class {kind.__name__} has no config" in line
+
+
+@pytest.mark.parametrize("array", [True, False])
+def test_labels_that_are_no_classes_are_refused_before_much_is_computed(array, computed):
+    wrong = labels(48) + 4
+    data = (images(48), wrong) if array else (rows_of(images(48), wrong).batch(8),)
+    model, _ = model_of("auto")
+    with pytest.raises(ValueError, match="Received: values from 4 to 5"):
+        model.fit(*data, verbose=0)
+    assert not computed
 
 
 # ---- the order, from fit to fit and from phase to phase

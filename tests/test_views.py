@@ -119,7 +119,7 @@ def test_without_views_augmentation_means_the_plain_path_and_a_line_says_so(caps
 
 @pytest.mark.filterwarnings("ignore:.*interrupted")
 def test_views_are_kept_between_runs_and_an_interrupted_one_goes_on_with_the_same(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, computed
 ):
     monkeypatch.setattr(array_file, "_STRETCH", 160)
     backbone, pixels = tiny_backbone(), images(40)
@@ -143,10 +143,10 @@ def test_views_are_kept_between_runs_and_an_interrupted_one_goes_on_with_the_sam
     monkeypatch.setattr(DrawnViews, "view", interrupted)
     with pytest.raises(KeyboardInterrupt):
         rows(tmp_path)
-    np.testing.assert_allclose(rows(tmp_path).read(0, 40), expected, rtol=1e-5, atol=1e-6)
-    assert calls == [0, 8, 16, 24, 24, 32]
-    rows(tmp_path)
-    assert len(calls) == 6
+    computed.clear()
+    for _ in range(2):
+        np.testing.assert_allclose(rows(tmp_path).read(0, 40), expected, rtol=1e-5, atol=1e-6)
+        assert sum(computed) == 16
 
 
 @pytest.mark.parametrize("after", ["block3", "pooling"])
