@@ -6,6 +6,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from keras_transfer.whole_files import no_empty_folder
+
 LOCK = "trials/.lock"
 
 
@@ -25,10 +27,12 @@ def alone(output: Path) -> Iterator[None]:
         >>> with alone(Path("runs/photos")):
         ...     trials.run(data.train, data.valid)
     """
-    (output / LOCK).parent.mkdir(parents=True, exist_ok=True)
+    folder = (output / LOCK).parent
     lock = _lock(output)
     try:
-        lock.acquire()
+        with no_empty_folder(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
     except Timeout:
         raise OSError(
             f"--output {output}: another process runs this search. Wait for it or end it, or name "

@@ -54,7 +54,14 @@ class Study:
     began: float
 
     @classmethod
-    def of(cls, args: argparse.Namespace, directory: Path, output: Path, began: float) -> "Study":
+    def of(
+        cls,
+        args: argparse.Namespace,
+        directory: Path,
+        output: Path,
+        began: float,
+        before_writing: Callable[[], object] = lambda: None,
+    ) -> "Study":
         """Makes a study.
 
         Args:
@@ -62,6 +69,7 @@ class Study:
             directory: The folder of images.
             output: The folder of the search.
             began: When the search began.
+            before_writing: Called before anything is written into the folder of the search.
 
         Raises:
             ValueError: If arguments do not fit each other, the backbone or the images.
@@ -71,6 +79,7 @@ class Study:
         _quiet()
         backbones = {name: _backbone(args, name) for name in backbone_names(args)}
         data = _images(args, directory)
+        before_writing()
         cache = FeatureCache(args.cache or output / ACTIVATIONS, seed=args.seed)
         hypermodel = TransferHyperModel(
             backbones,

@@ -1,6 +1,8 @@
 """The run of a search, from the probe to the report."""
 
 import argparse
+import contextlib
+import functools
 import math
 import shutil
 import sys
@@ -20,7 +22,7 @@ from local_workers import LocalWorkers, end_with_parent
 from outcome import Outcome
 from role import role
 from search_lock import alone
-from search_page import write_search_page
+from search_page import PAGE, write_search_page
 from sharing import Sharing
 from state_files import read_json, read_or_put_aside
 from study import ACTIVATIONS, Study, settings
@@ -50,14 +52,19 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
     end_with_parent()
     if role() == "chief":
         check_address()
-    study = Study.of(args, directory, args.output, began)
     if role() == "worker":
-        study.output.mkdir(parents=True, exist_ok=True)
-        asked.begin(study.output, study.asked(), study.data.stamps)
-        study.take_share()
-        return work(study.trials(), study.data.train, study.data.valid, **study.fit_arguments)
-    with alone(study.output):
-        return _run_alone(study)
+        return _work(Study.of(args, directory, args.output, began))
+    with contextlib.ExitStack() as stack:
+        lock = functools.partial(stack.enter_context, alone(args.output))
+        return _run_alone(Study.of(args, directory, args.output, began, before_writing=lock))
+
+
+def _work(study: Study) -> int:
+    """Runs the trials that a chief gives, which holds the lock."""
+    study.output.mkdir(parents=True, exist_ok=True)
+    asked.begin(study.output, study.asked(), study.data.stamps)
+    study.take_share()
+    return work(study.trials(), study.data.train, study.data.valid, **study.fit_arguments)
 
 
 def _run_alone(study: Study) -> int:
@@ -211,7 +218,8 @@ def _look_once(study: Study, model: TransferModel) -> tuple[Examined, OnTest | N
     """What the model makes of the test split; without one, of the validation split."""
     data = study.data
     split = data.test if data.test is not None else data.valid
-    seen = examine(model, split, class_names=data.class_names, verbose=0)
+    paths = without_paths(split.paths, study.output)
+    seen = examine(model, split.ordered, class_names=data.class_names, paths=paths, verbose=0)
     if data.test is None:
         return seen, None
     return seen, on_test(study, seen.found.true, seen.found.probabilities)
@@ -263,8 +271,9 @@ def _earlier_looks(output: Path) -> int:
     def read(path: Path) -> int:
         return int((read_json(path)["test"] or {"looks": 0})["looks"])
 
-    unknown = "how often the test images were used before is not known, and not counted"
-    return read_or_put_aside(output / "summary.json", read, unknown) or 0
+    unknown = "how often the test images were used before is not known, and counts as once"
+    looks = read_or_put_aside(output / "summary.json", read, unknown)
+    return int((output / PAGE).exists()) if looks is None else looks
 
 
 def _tell(study: Study, winner: Winner, tested: OnTest | None, looks: int) -> None:
