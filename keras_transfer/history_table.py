@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +62,8 @@ def read_csv(path: Path) -> tuple[dict[str, list[Any]], list[int], list[Mark]]:
     """Reads a history that `write_csv` or Keras' `CSVLogger` wrote: logs, epochs and marks.
 
     Where an epoch is there again, as `CSVLogger(append=True)` leaves it after a restart, the later
-    run counts from that epoch on; a last row with too few columns was torn and does not. Both are
+    run counts from that epoch on; a last row that is not whole does not count: one with too few
+    columns, or whose line has no end, since its last number may have lost digits. Both are
     warnings.
 
     Raises:
@@ -84,8 +86,9 @@ def read_table(path: Path) -> HistoryTable:
         OSError: If it cannot be read.
     """
     try:
-        names, rows = _rows(path)
-        torn = _take_torn(rows)
+        text = _text(path)
+        names, rows = _rows(text)
+        torn = _take_torn(rows, ended=text.endswith(("\n", "\r")))
         found, again = _by_epoch(rows)
     except (ValueError, csv.Error) as error:  # also UnicodeDecodeError
         raise _no_history(path, error) from error
@@ -102,28 +105,38 @@ def _no_history(path: Path, why: object) -> ValueError:
     )
 
 
-def _rows(path: Path) -> tuple[list[str], list[tuple[int, _Row]]]:
-    """The names of the columns, and each row with the number of its line; None for no cell."""
+def _text(path: Path) -> str:
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a BOM
-        reader = csv.DictReader(file, restkey="")
-        names = list(reader.fieldnames or ())
-        if names and "epoch" not in names:
-            raise ValueError(f"no column 'epoch', but {', '.join(map(repr, names[:5]))}")
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two columns are called {twice[0]!r}")
-        rows: list[tuple[int, _Row]] = [(reader.line_num, row) for row in reader]
+        return file.read()
+
+
+def _rows(text: str) -> tuple[list[str], list[tuple[int, _Row]]]:
+    """The names of the columns, and each row with the number of its line; None for no cell."""
+    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="")
+    names = list(reader.fieldnames or ())
+    if names and "epoch" not in names:
+        raise ValueError(f"no column 'epoch', but {', '.join(map(repr, names[:5]))}")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two columns are called {twice[0]!r}")
+    rows: list[tuple[int, _Row]] = [(reader.line_num, row) for row in reader]
     if any("" in row for _, row in rows):
         raise ValueError("a row longer than the header")
     return names, rows
 
 
-def _take_torn(rows: list[tuple[int, _Row]]) -> list[str]:
-    """Takes away a last row of which the end is missing, and says so."""
-    if not rows or None not in rows[-1][1].values():
+def _take_torn(rows: list[tuple[int, _Row]], *, ended: bool) -> list[str]:
+    """Takes away a last row that is not whole, and says so.
+
+    Args:
+        rows: Of the table.
+        ended: Whether the last line has an end.
+    """
+    if not rows or (ended and None not in rows[-1][1].values()):
         return []
     line, row = rows.pop()
     cells = sum(cell is not None for cell in row.values())
-    return [f"line {line}, the last, has {cells} of {len(row)} columns and is left out as torn"]
+    why = f"has {cells} of {len(row)} columns" if cells < len(row) else "has no line break"
+    return [f"line {line}, the last, {why} and is left out as torn"]
 
 
 def _by_epoch(rows: Sequence[tuple[int, _Row]]) -> tuple[dict[int, _Row], list[str]]:

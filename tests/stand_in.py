@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import keras_tuner
 from chief import Patience, serve
+from command_line import ended_by_signals, exit_status
 from metrics import Objective
 from trials import Trials
 from worker import work
@@ -48,6 +49,7 @@ class StandIn(keras_tuner.HyperModel):
         history: dict[str, list[float]] = {"loss": [], "val_loss": [], "val_accuracy": []}
         for callback in callbacks:
             callback.set_model(model)
+            callback.on_train_begin()
         for epoch in range(initial_epoch, epochs):
             for callback in callbacks:
                 callback.on_epoch_begin(epoch)
@@ -119,3 +121,21 @@ def run_worker(output: Path, port: int, name: str, seconds: float = 0.05) -> Non
 
     hypermodel.before_fit = note
     sys.exit(work(trials(output, hypermodel), wait=20.0))
+
+
+def run_and_die(output: Path, number: int) -> None:
+    """Runs a search in which a trial has this process killed: that of the rate in kills.txt."""
+    hypermodel, rate = StandIn(), float((output / "kills.txt").read_text())
+
+    def kill(count: int) -> None:
+        if hypermodel.built[-1]["rate"] == rate:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+
+    def run() -> int:
+        trials(output, hypermodel).run()
+        return 0
+
+    hypermodel.before_fit = kill
+    with ended_by_signals():
+        sys.exit(exit_status("search.py", run))

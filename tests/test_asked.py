@@ -57,7 +57,15 @@ def test_a_search_of_an_earlier_version_has_no_list_of_its_images(tmp_path):
     assert "3 went" in refused(tmp_path, {}, data=["e" * 64])
 
 
-def test_a_torn_file_is_named(tmp_path):
-    (tmp_path / asked.FILE).write_text('{"seed": ')
-    with pytest.raises(ValueError, match=r"search\.json' is torn"):
-        asked.begin(tmp_path, {"seed": 0}, {})
+@pytest.mark.parametrize("content", ['{"seed": ', "", "[]", "{}", '{"loss": 1}', None])
+def test_a_search_goes_on_with_a_warning_where_nothing_says_what_was_asked_for(tmp_path, content):
+    asked.begin(tmp_path, FIRST, IMAGES)
+    (tmp_path / "trials" / "trial_0000").mkdir(parents=True)
+    if content is None:
+        (tmp_path / asked.FILE).unlink()
+    else:
+        (tmp_path / asked.FILE).write_text(content)
+    with pytest.warns(UserWarning, match=r"search\.json'.*not asked for the same as now, name ano"):
+        assert asked.begin(tmp_path, FIRST, IMAGES)
+    assert asked.begin(tmp_path, FIRST, IMAGES)
+    assert refused(tmp_path, seed=1) == "seed was 0 and is 1"

@@ -1,5 +1,7 @@
 import json
 import math
+import re
+import shutil
 import time
 import warnings
 from pathlib import Path
@@ -148,6 +150,55 @@ def test_a_torn_outcome_is_made_again_from_the_trial(tmp_path):
     assert one.create_trial("a").trial_id == "0002"
 
 
+DAMAGED = {
+    "torn": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "missing": Path.unlink,
+    "empty": lambda file: file.write_bytes(b""),
+    "no text": lambda file: file.write_bytes(b"\x89PNG\xff\0"),
+    "a list": lambda file: file.write_text("[1]"),
+    "an object": lambda file: file.write_text("{}"),
+    "deep": lambda file: file.write_text("[" * 100_000),
+    "a folder": lambda file: (file.unlink(), file.mkdir()),
+}
+
+
+@pytest.mark.filterwarnings("always")
+@pytest.mark.parametrize("how", DAMAGED)
+@pytest.mark.parametrize(
+    "name", ["oracle.json", "trial_0001/trial.json", "trial_0001/outcome.json"]
+)
+def test_whatever_becomes_of_a_file_of_the_state_the_search_goes_on(tmp_path, name, how):
+    run(oracle("random", tmp_path, count=4), most=3)
+    before = read_all(tmp_path / "trials")[0]
+    file = tmp_path / "trials" / name
+    if how in DAMAGED:
+        DAMAGED[how](file)
+    else:
+        value = r'": ("[^"]*"|[-0-9.]+|null|\[[^]]*\])'
+        file.write_text(re.sub(value, '": {"a": []}', file.read_text()))
+    with warnings.catch_warnings(record=True) as caught:
+        assert run(oracle("random", tmp_path, count=4)) == 1
+    outcomes, torn = read_all(tmp_path / "trials")
+    assert [o.score for o in outcomes[:3]] == [o.score for o in before]
+    assert (len(outcomes), torn) == (4, [])
+    if how != "missing":
+        (told,) = map(str, (one.message for one in caught))
+        assert str(file) in told
+        assert f"put aside as {file.name}.torn" in told
+        assert file.with_name(f"{file.name}.torn").exists()
+
+
+def test_a_file_in_the_place_of_a_trials_folder_is_put_aside(tmp_path):
+    run(oracle("random", tmp_path / "whole"))
+    one = oracle("random", tmp_path / "torn")
+    run(one, most=3)
+    shutil.rmtree(one.folder / "trial_0001")
+    (one.folder / "trial_0001").touch()
+    with pytest.warns(UserWarning, match=r"trial_0001' is a file"):
+        run(oracle("random", tmp_path / "torn"))
+    assert asked(tmp_path / "torn") == asked(tmp_path / "whole")
+
+
 def test_results_that_were_complete_when_the_process_died_count(tmp_path):
     one = oracle("random", tmp_path)
     trial = one.create_trial("a")
@@ -220,15 +271,42 @@ def test_the_trial_of_a_dead_worker_is_given_to_another_and_its_late_report_refu
     assert one.end_order == ["0000"]
 
 
-def test_a_trial_that_kills_its_workers_fails(tmp_path):
-    one = oracle("random", tmp_path)
+def test_a_trial_that_kills_its_workers_fails_also_where_the_chief_begins_anew(tmp_path):
     for worker in "abc":
+        one = oracle("random", tmp_path)
         assert one.create_trial(worker).trial_id == "0000"
         one.release(worker)
     assert one.create_trial("d").trial_id == "0001"
-    assert Outcome.read(one.folder / "trial_0000").failure == (
-        "3 workers died while they ran this trial."
-    )
+    failure = Outcome.read(one.folder / "trial_0000").failure
+    assert failure.startswith("3 processes died while they ran this trial.")
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_trial_that_is_given_back_has_not_died(tmp_path, monkeypatch, full):
+    def no_room(descriptor):
+        raise OSError(28, "No space left on device")
+
+    for _ in range(4):
+        one = oracle("random", tmp_path)
+        one.release_left()
+        assert one.create_trial("a").trial_id == "0000"
+        with monkeypatch.context() as context:
+            if full:
+                context.setattr("os.fsync", no_room)
+            one.give_back("a")
+    assert one.create_trial("b").trial_id == "0000"
+
+
+def test_a_failed_trial_whose_folder_is_removed_may_die_as_often_again(tmp_path):
+    for _ in range(3):
+        one = oracle("random", tmp_path)
+        one.create_trial("a")
+        one.release("a")
+    shutil.rmtree(one.folder / "trial_0000")
+    one = oracle("random", tmp_path)
+    assert one.create_trial("a").trial_id == "0000"
+    one.release("a")
+    assert one.create_trial("a").trial_id == "0000"
 
 
 def test_who_asks_while_others_run_the_last_trials_waits_to_take_over(tmp_path):

@@ -28,6 +28,21 @@ def test_a_last_row_with_too_few_columns_is_left_out_with_a_warning(tmp_path):
     assert (history, epochs) == ({"loss": [0.9, 0.7, 0.6], "val_loss": [0.8, None, 0.5]}, [0, 1, 2])
 
 
+@pytest.mark.parametrize("cut", range(1, 8))
+def test_a_table_that_is_cut_anywhere_in_its_last_row_gives_no_other_number(tmp_path, cut):
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,loss\n0,0.9\n1,0.0625\n"[:-cut])
+    with pytest.warns(UserWarning, match=r"log.csv': line 3, the last, has .* left out as torn"):
+        assert read_csv(path) == ({"loss": [0.9]}, [0], [])
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_every_line_end_is_the_end_of_a_row(tmp_path, end):
+    path = tmp_path / "log.csv"
+    path.write_bytes(f"epoch,loss{end}0,0.9{end}1,0.5{end}".encode())
+    assert read_csv(path) == ({"loss": [0.9, 0.5]}, [0, 1], [])
+
+
 def test_whole_numbers_stay_whole(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("epoch,loss,trainable_parameters\n0,1.0,2305\n")

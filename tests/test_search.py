@@ -240,7 +240,7 @@ def test_a_search_goes_on_only_where_trials_have_ended(tmp_path, monkeypatch, ca
 
     data = SimpleNamespace(stamps={})
     study = SimpleNamespace(output=tmp_path, data=data, asked=dict, trials=lambda: trials(tmp_path))
-    monkeypatch.setattr(study_run.Study, "of", lambda *args: study)
+    monkeypatch.setattr(study_run.Study, "of", lambda *args, before_writing: study)
     monkeypatch.setattr(study_run, "_trials", lambda study: (study.trials(), NO_WORKERS))
     monkeypatch.setattr(study_run, "end_with_parent", lambda: None)
 

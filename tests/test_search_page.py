@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from composition import Composition
 from curves import curves_of
 from importance import Importance
 from metrics import Objective
@@ -83,7 +84,8 @@ def folder(tmp_path_factory):
     curves(folder, trials)
     settings = {"directory": EVIL, "backbone": ["a", "b"], "minutes": None, "seed": 0}
     settings["space"] = Space().to_dict()
-    write_search_page(folder, trials, LOSS, winner=winner(), average_of=[3, 1], settings=settings)
+    write_search_page(folder, trials, LOSS, winner=winner(), made_of=Composition((3, 1)),
+                      settings=settings)  # fmt: skip
     return folder
 
 
@@ -247,7 +249,8 @@ def _undrawn(monkeypatch):
 
 @pytest.mark.usefixtures("_undrawn")
 def test_a_winner_that_was_trained_again_is_told_with_the_commas_of_a_sentence(tmp_path):
-    path = write_search_page(tmp_path, outcomes(3), LOSS, winner=winner(), trained_again=76)
+    made_of = Composition((2,), trained_again=76)
+    path = write_search_page(tmp_path, outcomes(3), LOSS, winner=winner(), made_of=made_of)
     seen = words(path.read_text())
     assert "trained again on 76 images, gets" in seen
     assert "trained again on 76 images." in seen

@@ -1,16 +1,23 @@
 import errno
 import math
+import signal
 import time
+import warnings
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import dataset, tiny_backbone
+from curves import epochs_run, numbered
+from ensemble import Member
 from epoch_end import StopAtEpochEnd
+from median_stopping import MedianStopping
 from outcome import Outcome
 from processes import start
-from stand_in import StandIn, ends_soon, later, trials
-from trial_run import numbered, seed_of
+from stand_in import OBJECTIVE, StandIn, ends_soon, later, run_and_die, trials
+from test_durable_oracle import DAMAGED
+from trial_run import seed_of
 
 
 def facts(search) -> list[tuple]:
@@ -73,7 +80,7 @@ def test_folds_are_averaged(tmp_path):
         (RuntimeError("no luck"), "RuntimeError: no luck"),
         (MemoryError(), "MemoryError"),
         (tf.errors.ResourceExhaustedError(None, None, "OOM"), "OOM"),
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
     ],
 )
 def test_a_trial_that_fails_is_counted_and_the_search_goes_on(tmp_path, capsys, error, told):
@@ -95,19 +102,33 @@ def test_a_trial_that_fails_is_counted_and_the_search_goes_on(tmp_path, capsys, 
     assert out.index("Traceback") < out.index("trial 2 of 4: failed")
 
 
-def test_a_full_disk_while_results_are_written_is_a_failed_trial(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        tf.errors.ResourceExhaustedError(None, None, "kept/x; No space left on device [Op:SaveV2]"),
+    ],
+)
+def test_a_full_disk_ends_the_search_and_the_same_trial_is_the_next(
+    tmp_path, monkeypatch, capsys, error
+):
+    trials(tmp_path / "whole").run()
+
     def full(self, path) -> None:
         path.write_text("half of it")
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        raise error
 
-    search = trials(tmp_path, count=2)
+    search = trials(tmp_path / "full")
     with monkeypatch.context() as context:
         context.setattr("stand_in.StandInMember.write", full)
-        search.run()
-    assert [o.status for o in search.outcomes] == ["failed", "failed"]
-    assert "No space left" in search.outcomes[0].failure
-    names = {path.name for path in search.folder(search.outcomes[0]).iterdir()}
-    assert names == {"trial.json", "outcome.json"}
+        with pytest.raises(type(error)):
+            search.run()
+    assert not search.outcomes
+    assert not list((tmp_path / "full").rglob("*unfinished*"))
+    again = trials(tmp_path / "full")
+    again.run()
+    assert facts(again) == facts(trials(tmp_path / "whole"))
 
 
 def test_a_loss_that_is_no_number_is_a_failed_trial(tmp_path, monkeypatch, capsys):
@@ -139,7 +160,6 @@ def test_an_interrupt_leaves_what_has_ended_and_its_trial_is_the_next(tmp_path, 
 
 def test_a_running_trial_ends_with_the_time_and_keeps_its_best(tmp_path):
     search = trials(tmp_path, StandIn(seconds=0.05), epochs=1000, deadline=later())
-    assert search.oracle.deadline == search.deadline
     ends_soon(search.hypermodel, search)
     search.run()
     assert time.monotonic() - search.oracle.deadline < 20  # of 50 s, on a busy machine
@@ -222,6 +242,78 @@ def test_hyperband_goes_on_from_what_an_earlier_round_has_trained(tmp_path):
     for weight, value in zip(begun[0], search.member(past).head_weights, strict=True):
         assert (weight == value).all()
     assert search.history(search.outcomes[3])[1][0] == later["tuner/initial_epoch"]
+
+
+@pytest.mark.filterwarnings("always")
+@pytest.mark.parametrize("name", ["history.csv", "member.npz"])
+@pytest.mark.parametrize("how", [*DAMAGED, "another table"])
+def test_whatever_becomes_of_what_a_trial_left_the_search_goes_on(tmp_path, name, how):
+    search = trials(tmp_path, count=3)
+    search.run()
+    curves, file = search.curves(), search.folder(search.outcomes[1]) / name
+    (file.parent / "member.npz").unlink()
+    Member("one", "", None, (8, 8, 3), ("a", "b"), {}, (np.ones(2),), {}).write(
+        file.parent / "member.npz"
+    )
+    if how in DAMAGED:
+        DAMAGED[how](file)
+    else:
+        file.write_text("file,label\na,b\n")
+    with warnings.catch_warnings(record=True) as caught:
+        assert (search.history(search.outcomes[1]) is None) == (name == "history.csv")
+        assert (search.member(search.outcomes[1]) is None) == (name == "member.npz")
+    assert len(caught) == (how != "missing")
+    assert all(f"put aside as {name}.torn" in str(one.message) for one in caught)
+    if name == "history.csv":
+        assert search.curves() == [curves[0], curves[2]]
+        assert epochs_run(tmp_path / "trials", search.outcomes[1]) == 0
+    rule = MedianStopping(OBJECTIVE, search.curves, min_trials=1)
+    later = trials(tmp_path, count=5, callbacks=lambda: [rule])
+    later.run()
+    assert [one.failed for one in later.outcomes] == [False] * 5
+
+
+def test_a_table_of_other_logs_is_no_curve(tmp_path):
+    search = trials(tmp_path, count=1)
+    search.run()
+    file = search.folder(search.outcomes[0]) / "history.csv"
+    file.write_text("epoch,val_loss\n0,\n1,a\n2,nan\n3,0.5\n")
+    ((first, second, third, last),) = search.curves()
+    assert all(map(math.isnan, (first, second, third)))
+    assert last == 0.5
+    file.write_text("epoch,auc\n0,0.5\n")
+    assert search.curves() == [[]]
+
+
+def _kills(output, number: int, times: int) -> list[int]:
+    """The exit codes of a search whose second trial kills the process, begun again and again."""
+    trials(output / "whole").run()
+    (output / "kills.txt").write_text(
+        str(trials(output / "whole").outcomes[1].hyperparameters["rate"])
+    )
+    codes = []
+    for _ in range(times):
+        process = start(run_and_die, output, number)
+        process.join()
+        codes.append(process.exitcode)
+    return codes
+
+
+@pytest.mark.slow
+def test_a_trial_that_kills_its_process_three_times_has_failed_and_the_search_goes_on(tmp_path):
+    assert _kills(tmp_path, signal.SIGKILL, 4) == [-signal.SIGKILL] * 3 + [0]
+    found = trials(tmp_path).outcomes
+    assert [one.status for one in found] == ["completed", "failed", "completed", "completed"]
+    assert found[1].failure.startswith("3 processes died while they ran this trial")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_process_that_is_told_to_end_is_no_death_of_its_trial(tmp_path, number, code):
+    assert _kills(tmp_path, number, 4) == [code] * 4
+    search = trials(tmp_path)
+    search.run()
+    assert facts(search) == facts(trials(tmp_path / "whole"))
 
 
 def _run(output) -> None:

@@ -17,6 +17,7 @@ from exit_codes import ALL_FAILED, BAD_INPUT, CHIEF_LOST, DONE, NO_WORKERS
 from local_workers import LocalWorkers
 from processes import start
 from role import role
+from search_lock import alone
 from stand_in import StandIn, ends_soon, later, run_chief, run_worker, trials
 from worker import work
 
@@ -401,14 +402,19 @@ sys.exit(work(trials(Path({str(output)!r}))))
     assert {o.worker[:7] for o in trials(output).outcomes} == {"worker-"}
 
 
-def test_two_processes_do_not_run_the_same_search(tmp_path):
-    search = trials(tmp_path)
-    with search.alone():
-        with pytest.raises(OSError, match="another process runs this search"):
-            trials(tmp_path).run()
-        with pytest.raises(OSError, match="another process runs this search"):
-            serve(trials(tmp_path), address="127.0.0.1:0")
-    search.run()
+def _hold(output: Path) -> None:
+    with alone(output):
+        (output / "held").touch()
+        time.sleep(60)
+
+
+def test_two_processes_do_not_run_the_same_search(tmp_path, processes):
+    processes(_hold, tmp_path)
+    until((tmp_path / "held").exists)
+    with pytest.raises(OSError, match="another process runs this search"):
+        trials(tmp_path).run()
+    with pytest.raises(OSError, match="another process runs this search"):
+        serve(trials(tmp_path), address="127.0.0.1:0")
 
 
 def test_the_role_of_a_process_is_told_by_the_variables_of_keras_tuner():

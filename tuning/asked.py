@@ -1,11 +1,12 @@
 """search.json: what a search was asked for, so that only the same search goes on in its folder."""
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from state_files import read_json, write_json
+from state_files import read_json, read_or_put_aside, write_json
 
 FILE = "search.json"
 IMAGES = "images.json"  # of which images, to tell what has changed since
@@ -32,17 +33,25 @@ def begin(output: Path, asked: Mapping[str, Any], images: Stamps) -> bool:
         ValueError: If the folder holds another search; the message says what differs.
         OSError: If it cannot be written.
     """
-    try:
-        before = read_json(output / FILE)
-    except FileNotFoundError:
-        write_json(output / FILE, asked)
+
+    def read(path: Path) -> dict[str, Any]:
+        content = read_json(path)
+        if not content.keys() & asked.keys():
+            raise ValueError(f"{str(path)!r} does not say what a search was asked for.")
+        return content
+
+    file, trials = output / FILE, any((output / "trials").glob("trial_*"))
+    lost = (
+        "it is written anew. If the trials there were not asked for the same as now, name another "
+        "folder"
+    )
+    if trials and not file.exists():
+        warnings.warn(f"{str(file)!r} is missing; {lost}.", stacklevel=2)
+    before = read_or_put_aside(file, read, lost)
+    if before is None:
+        write_json(file, asked)
         write_json(output / IMAGES, images)
-        return False
-    except ValueError as error:
-        raise ValueError(
-            f"{error} It says what the search was asked for. If that was the same as now, remove "
-            "the file to go on; otherwise name another folder."
-        ) from None
+        return trials
     differing = [*_differing(before, asked), *_differing_data(output, before, asked, images)]
     if differing:
         raise ValueError(

@@ -14,6 +14,7 @@ import grpc
 from exit_codes import ALL_FAILED, DONE, INTERRUPTED, NO_WORKERS
 from keras_tuner.src import protos  # no public name, see oracle_service.py
 from oracle_service import OracleService
+from search_lock import alone
 from trials import Trials
 
 # A worker says once a second that it lives, from a thread of its own. Ten are more than TensorFlow
@@ -81,7 +82,7 @@ def serve(
         >>> serve(trials, address="127.0.0.1:0", workers=LocalWorkers(command, 4, output))
     """
     try:
-        with trials.alone():
+        with alone(trials.output):
             trials.oracle.adopt()
             service = OracleService(trials.oracle)
             with _server(service, address or _address()) as bound:

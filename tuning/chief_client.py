@@ -1,5 +1,6 @@
 """ChiefClient: where a worker gets its trials from."""
 
+import contextlib
 import math
 import threading
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from keras_tuner import HyperParameters
 from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.src import protos  # no public name, see oracle_service.py
 from oracle_service import ACCEPTED, SECONDS, TRIAL, TUNER, YOURS, lean
@@ -15,6 +17,7 @@ from trial_folder import TrialFolder
 
 BEAT = 1.0  # seconds between two signs of life
 CALL = 10.0  # seconds for one call, after which it is said again
+_FAREWELL = 2.0  # seconds for the last call of a worker that ends
 CHIEF_WAIT = 120.0  # seconds that a worker waits for a chief that is gone
 _SHARED_WAIT = 10.0  # seconds until a file that another machine has written must be seen
 _CHANNEL = [
@@ -92,6 +95,15 @@ class ChiefClient:
         self._trial, self._deadline = "", math.inf
         return said.get(ACCEPTED) == "1"
 
+    def give_back(self, tuner_id: str) -> None:
+        """Tells the chief that this worker ends before its trial, if the chief can be reached."""
+        if not self._trial:
+            return
+        trial = Trial(HyperParameters(), trial_id=self._trial, status=TrialStatus.IDLE)
+        request = protos.get_service().EndTrialRequest(trial=trial.to_proto())
+        with contextlib.suppress(grpc.RpcError):
+            self._once(self._stub.EndTrial, request, _FAREWELL)
+
     def seconds_left(self) -> float:
         """Returns the seconds that the trial has left: none if another worker has it now."""
         return self._deadline - time.monotonic()
@@ -134,14 +146,14 @@ class ChiefClient:
 
     def _from_file(self, trial_id: str) -> Trial:
         folder = TrialFolder(self.trials, trial_id)
-        state = _soon(lambda: folder.read_trial() if folder.path.exists() else None)
-        if state is None:
+        trial = _soon(lambda: folder.read_trial() if folder.path.exists() else None)
+        if trial is None:
             raise FileNotFoundError(
                 f"The chief has given trial {trial_id}, which is not in {str(self.trials)!r}. "
                 "Expected the same --output folder for chief and workers, which all can read and "
                 "write."
             )
-        return Trial.from_state(state)
+        return trial
 
 
 def _soon(read: Callable[[], Any]) -> Any:

@@ -4,12 +4,17 @@ import argparse
 import contextlib
 import math
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from disk_full import is_disk_full
+from exit_codes import BAD_INPUT, DISK_FULL, INTERRUPTED
 
 
 def number_from(lowest: int, highest: int = 10**6) -> Callable[[str], int]:
@@ -47,22 +52,59 @@ def warn_as(program: str) -> Callable[..., None]:
     return show
 
 
-def exit_status(program: str, work: Callable[[], int]) -> int:
+def exit_status(
+    program: str, work: Callable[[], int], if_disk_full: Callable[[], str] = lambda: "Make room."
+) -> int:
     """Runs what a command does, with warnings and errors as one line each.
 
+    Args:
+        program: The name of the command.
+        work: What it does.
+        if_disk_full: Says what to do when a disk is full.
+
     Returns:
-        Its exit status; 2 after an error that the user can put right, 130 if interrupted.
+        Its exit status; `BAD_INPUT` after an error that the user can put right, `DISK_FULL`, or
+        `INTERRUPTED`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.showwarning = warn_as(program)
     try:
         return work()
-    except (ValueError, ImportError, OSError) as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
+    except Exception as error:
+        if is_disk_full(error):
+            why = str(error).strip().partition("\n")[0]
+            told = f"no room is left on the disk ({why}). {if_disk_full()}"
+            print(f"{program}: error: {told}", file=sys.stderr)
+            return DISK_FULL
+        if not isinstance(error, ValueError | ImportError | OSError):
+            raise
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Has SIGTERM and SIGHUP end a block as `sys.exit` does, so that it can put things in order.
+
+    A signal that this process ignores, as under nohup, stays ignored.
+    """
+
+    def end(number: int, frame: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    taken = [one for one in numbers if signal.getsignal(one) == signal.SIG_DFL]
+    for one in taken:
+        signal.signal(one, end)
+    try:
+        yield
+    finally:
+        for one in taken:
+            signal.signal(one, signal.SIG_DFL)
 
 
 def backbone_names(args: argparse.Namespace) -> list[str]:
@@ -96,13 +138,13 @@ def image_directory(args: argparse.Namespace) -> Path:
     return args.directory
 
 
-def output_folder(args: argparse.Namespace, prefix: str = "", goes_on: str | None = None) -> Path:
+def output_folder(args: argparse.Namespace, prefix: str = "", goes_on: Sequence[str] = ()) -> Path:
     """Returns the folder for results, new or empty, which is known to be writable.
 
     Args:
         args: With `output`, and `directory` for the name that it gets otherwise.
         prefix: Of that name.
-        goes_on: The file by which a folder is known that a run may go on in; `None` for none.
+        goes_on: Files, one of which is in a folder that a run may go on in.
 
     Raises:
         ValueError: If something is in it.
@@ -111,13 +153,13 @@ def output_folder(args: argparse.Namespace, prefix: str = "", goes_on: str | Non
     name = prefix + (args.directory.resolve().name if args.directory else "elpv")
     output = args.output or Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
     taken = output.exists() and not (output.is_dir() and not any(output.iterdir()))
-    if taken and not (goes_on and (output / goes_on).is_file()):
+    if taken and not any((output / name).exists() for name in goes_on):
         raise ValueError(f"--output {output} is there already. Name a new or an empty folder.")
     made: list[Path] = []
     try:
         _make_folders(output, made)
         (output / ".writable").touch()
-        (output / ".writable").unlink()
+        (output / ".writable").unlink(missing_ok=True)  # another process may have removed it
     except OSError as error:
         raise OSError(f"--output {output} cannot be written: {error}. Name another.") from error
     finally:

@@ -5,23 +5,39 @@ from pathlib import Path
 from typing import Any
 
 from outcome import PREFIX, Outcome
+from state_files import read_or_put_aside
 
 from keras_transfer.curve_facts import is_rate
-from keras_transfer.history_table import read_csv
+from keras_transfer.history_table import read_table
 
 FILE = "history.csv"  # of the first fold, or of the only one
 
 Curves = tuple[dict[str, list[Any]], list[int]]  # logs by name, and the epochs, from 0
 
 
-def read_curves(trials_folder: Path, outcome: Outcome) -> Curves | None:
-    """Reads the curves of a trial; None if there are none.
+def read_curves(trials_folder: Path, outcome: Outcome, fold: int = 0) -> Curves | None:
+    """Reads the curves of a trial; None if there are none. A damaged table is put aside.
 
-    Raises:
-        ValueError: If the table is none.
+    Args:
+        trials_folder: The folder of all trials.
+        outcome: What came of the trial.
+        fold: Which fold, from 0.
     """
-    path = trials_folder / f"{PREFIX}{outcome.id}" / FILE
-    return read_csv(path)[:2] if path.is_file() else None
+    path = trials_folder / f"{PREFIX}{outcome.id}" / numbered(FILE, fold)
+    return read_or_put_aside(path, _curves, f"trial {outcome.trial} has no curves any more")
+
+
+def _curves(path: Path) -> Curves:
+    table = read_table(path)
+    if table.notes or not table.epochs:  # a search writes whole tables, each epoch once
+        raise ValueError(table.notes[0] if table.notes else f"{str(path)!r} has no rows.")
+    return table.history, table.epochs
+
+
+def numbered(name: str, fold: int) -> str:
+    """Returns the name of a fold's file: `history.csv`, `history-2.csv`, and so on."""
+    stem, dot, suffix = name.rpartition(".")
+    return name if not fold else f"{stem}-{fold + 1}{dot}{suffix}"
 
 
 def fold_of(outcome: Outcome) -> str:
@@ -31,8 +47,9 @@ def fold_of(outcome: Outcome) -> str:
 
 def epochs_run(trials_folder: Path, outcome: Outcome) -> int:
     """Returns how many epochs a trial ran, over all its folds; 0 if it left no curves."""
-    folder = trials_folder / f"{PREFIX}{outcome.id}"
-    return sum(len(read_csv(path)[1]) for path in folder.glob("history*.csv"))
+    folds = range(max(1, len(outcome.folds)))
+    found = [read_curves(trials_folder, outcome, fold) for fold in folds]
+    return sum(len(curves[1]) for curves in found if curves is not None)
 
 
 def curves_of(trials_folder: Path, outcomes: Sequence[Outcome]) -> dict[str, Curves]:

@@ -3,6 +3,7 @@
 import statistics
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from oracle_state import OracleState, hyperparameters
 from outcome import Begun, Outcome
 from trial_folder import TrialFolder
 
-MOST_DEATHS = 3  # of those who run a trial, before it counts as failed
+MOST_DEATHS = 3  # of the processes that run a trial, before it counts as failed
 
 
 class DurableOracle(OracleState):
@@ -192,13 +193,44 @@ class DurableOracle(OracleState):
             deaths = self._run_times[trial.trial_id]
             TrialFolder(self.folder, trial.trial_id).discard(tuner_id)
             if deaths >= MOST_DEATHS:
-                trial.message = f"{deaths} workers died while they ran this trial."
+                died = f"{deaths} processes died while they ran this trial."
+                trial.message = f"{died} Did they run out of memory?"
                 self._end(trial, tuner_id, None)
             else:
                 del self.ongoing_trials[tuner_id]
                 self._retry_queue.append(trial.trial_id)
                 self.save()
             return trial
+
+    def release_left(self) -> None:
+        """Takes back the trials that ran when the process before this one died.
+
+        Raises:
+            OSError: If that cannot be written.
+        """
+        with self._lock:
+            self.adopt()
+            for tuner_id in self.left:
+                trial = self.release(tuner_id)
+                if trial is not None and trial.status == TrialStatus.RUNNING:
+                    warnings.warn(
+                        f"The process died while it ran trial {int(trial.trial_id) + 1}, which is "
+                        f"run again. If that happens {MOST_DEATHS} times, it counts as failed.",
+                        stacklevel=2,
+                    )
+
+    def give_back(self, tuner_id: str) -> None:
+        """Takes the trial of a tuner back that ends without being dead, as after Ctrl-C."""
+        with self._lock:
+            trial = self.ongoing_trials.pop(tuner_id, None)
+            if trial is None or trial.status != TrialStatus.RUNNING:
+                return
+            TrialFolder(self.folder, trial.trial_id).discard(tuner_id)
+            self._retry_queue.append(trial.trial_id)
+            try:
+                self.save()
+            except OSError:  # a full disk: without the file, too, nothing says that the trial runs
+                self.forget()
 
     def exhausted(self) -> bool:
         """Whether all trials have ended, or no time is left for another; KerasTuner may know more.

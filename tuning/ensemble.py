@@ -1,7 +1,9 @@
 """What trials have trained, in files and as the average of several in one model."""
 
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -16,6 +18,11 @@ from keras_transfer import FrozenBackbone, TransferModel
 from keras_transfer.whole_files import written_whole
 
 _VERSION = 1
+# What NumPy and the modules below it raise of a file that is damaged.
+_DAMAGED = (
+    *(ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, IsADirectoryError),
+)
 _FACTS = "facts"  # the one entry of a file that is text: JSON, as bytes
 
 
@@ -106,7 +113,7 @@ class Member:
                 }
                 count = sum(name.startswith("head/") for name in file.files)
                 weights = tuple(file[f"head/{i}"] for i in range(count))
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except _DAMAGED as error:
             raise ValueError(
                 f"{str(path)!r} is not the whole of what a trial has trained: {error}. Expected a "
                 "file that a search wrote."

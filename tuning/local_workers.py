@@ -8,13 +8,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from exit_codes import ALL_FAILED, BAD_INPUT, CHIEF_LOST, DONE, INTERRUPTED
+from exit_codes import ALL_FAILED, BAD_INPUT, CHIEF_LOST, DISK_FULL, DONE, INTERRUPTED
 
 MOST_RESTARTS = 3  # of each worker
 _PARENT = "KERAS_TRANSFER_PARENT"
 _GRACE = 5.0  # seconds that a worker has to end when it is told to
 # What the same command would end with again.
-_FOR_GOOD = (DONE, ALL_FAILED, BAD_INPUT, CHIEF_LOST, INTERRUPTED)
+_FOR_GOOD = (DONE, ALL_FAILED, BAD_INPUT, CHIEF_LOST, DISK_FULL, INTERRUPTED)
 
 
 class LocalWorkers:

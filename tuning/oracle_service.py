@@ -76,9 +76,12 @@ class OracleService(OracleServicer):
         return protos.get_service().CreateTrialResponse(trial=lean(trial).to_proto())
 
     def EndTrial(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Takes what came of a trial."""
+        """Takes what came of a trial, or the trial back from a worker that ends before it."""
         tuner_id, _ = self._sign(context)
         trial = Trial.from_proto(request.trial)
+        if trial.status == TrialStatus.IDLE and tuner_id is not None:
+            self.oracle.give_back(tuner_id)
+            return protos.get_service().EndTrialResponse()
         accepted = self._or_error(lambda: self.oracle.end_trial(trial, tuner_id))
         context.set_trailing_metadata(((ACCEPTED, str(int(accepted))),))
         return protos.get_service().EndTrialResponse()

@@ -10,7 +10,7 @@ import numpy as np
 from keras_tuner import Oracle
 from keras_tuner.engine.trial import Trial, TrialStatus
 from outcome import Outcome
-from state_files import put_aside, read_json, write_json
+from state_files import read_json, read_or_put_aside, write_json
 from trial_folder import TrialFolder, sweep, trial_folders
 
 _ORACLE = "oracle.json"
@@ -20,7 +20,8 @@ class OracleState(Oracle):
     """The state of an oracle, which survives whatever happens to its process.
 
     The trials' folders are the truth: on `reload` all else is made from them, so nothing can
-    contradict them, whenever the process died. Of `oracle.json` no more is read than who ran what.
+    contradict them, whenever the process died. Of `oracle.json` no more is read than who ran what,
+    and how often a trial's process has died.
 
     KerasTuner's state has private names, which its kinds of oracles share (`_tried_so_far`,
     `_retry_queue`, `_seed_state`); there is no other way to set it.
@@ -119,6 +120,10 @@ class OracleState(Oracle):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / _ORACLE, self.get_state())
 
+    def forget(self) -> None:
+        """Removes oracle.json, which needs no room on the disk."""
+        (self.folder / _ORACLE).unlink(missing_ok=True)
+
     def reload(self) -> None:
         """Makes the state of what lies in the folder; nothing there is a state, too.
 
@@ -126,32 +131,33 @@ class OracleState(Oracle):
         """
         with self._lock:
             sweep(self.folder)
-            state = self._read()
-            if "hyperparameters" in state:
-                self.update_space(type(self.hyperparameters).from_config(state["hyperparameters"]))
+            ran, deaths = self._read()
             for folder in trial_folders(self.folder):
                 self._take_up(folder)
             running = [t for t in self.trials.values() if t.status == TrialStatus.RUNNING]
             self._retry_queue = [trial.trial_id for trial in running]
-            known = state.get("ongoing_trials", {})
-            self.left = {tuner: id for tuner, id in known.items() if id in self._retry_queue}
+            self.left = {tuner: id for tuner, id in ran.items() if id in self._retry_queue}
+            self._run_times.update({id: deaths.get(id, 0) for id in self._retry_queue})
             self._rebuild()
 
-    def _read(self) -> dict[str, Any]:
-        try:
-            return read_json(self.folder / _ORACLE)
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            put_aside(self.folder / _ORACLE, error, "it is made again from the trials")
-            return {}
+    def _read(self) -> tuple[dict[str, str], dict[str, int]]:
+        """What oracle.json says: which tuner ran which trial, and the deaths of each trial."""
+
+        def read(path: Path) -> tuple[dict[str, str], dict[str, int]]:
+            state = read_json(path)
+            self.update_space(type(self.hyperparameters).from_config(state["hyperparameters"]))
+            deaths = {str(id): int(number) for id, number in state["run_times"].items()}
+            return {tuner: str(id) for tuner, id in state["ongoing_trials"].items()}, deaths
+
+        next_step = "it is made again from the trials"
+        return read_or_put_aside(self.folder / _ORACLE, read, next_step) or ({}, {})
 
     def _take_up(self, folder: TrialFolder) -> None:
         folder.sweep()
-        state = folder.read_trial()
+        trial = folder.read_trial()
+        status = None if trial is None else trial.status
         outcome = folder.outcome() or folder.finished_stage()
-        if state is not None:
-            trial = Trial.from_state(state)
+        if trial is not None:
             self.update_space(trial.hyperparameters)
         elif outcome is not None:  # all but KerasTuner's own values
             trial = self._none(TrialStatus.RUNNING)
@@ -167,7 +173,7 @@ class OracleState(Oracle):
             self._settle(trial, outcome)
         else:
             self._record_values(trial)
-        if state is None or state["status"] != trial.status:
+        if status != trial.status:
             self._try(trial, lambda: self._save_trial(trial))
 
     def _rebuild(self) -> None:

@@ -12,6 +12,13 @@ Status = Literal["completed", "failed", "stopped"]
 
 FILE = "outcome.json"
 PREFIX = "trial_"  # of the folders of trials, as KerasTuner names them
+_KINDS: Mapping[str, Any] = {
+    **dict.fromkeys(("id", "failure", "traceback", "worker"), str),
+    **dict.fromkeys(("epoch", "epochs"), int | None),
+    "score": float | int | None,
+    "deviation": float | int | None,
+    "seed": int,
+}
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,9 @@ class Outcome:
         known = {one.name for one in fields(cls)}
         try:
             facts = {key: value for key, value in content.items() if key in known}
+            for key, kind in _KINDS.items():
+                if key in facts and not isinstance(facts[key], kind):
+                    raise TypeError(f"{key} is {facts[key]!r}")
             facts["metrics"] = _numbers(facts.get("metrics", {}))
             facts["folds"] = tuple(map(_numbers, facts.get("folds", ())))
             facts["trial"], facts["seconds"] = int(facts["trial"]), float(facts["seconds"])

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from command_line import (
     backbone_names,
+    ended_by_signals,
     exit_status,
     image_directory,
     minutes_from,
@@ -47,17 +48,29 @@ def main(arguments: Sequence[str] | None = None, *, most_growth: int | None = No
             process of the same command line takes its place. Any number unless given.
 
     Returns:
-        The exit code: 0; 1 if no trial succeeded; 2 for input that the user can put right; 130 if
-        interrupted before the first trial ended.
+        The exit code: 0; 1 if no trial succeeded; 2 for input that the user can put right; 3 and 4
+        if workers or their chief are lost; 5 if the disk is full; 130 if interrupted before the
+        first trial ended.
     """
     start = began(time.monotonic())
     args = _parse(arguments)
     args.most_growth = most_growth
     try:
-        return exit_status("search.py", lambda: _main(args, start))
+        with ended_by_signals():
+            return exit_status("search.py", lambda: _main(args, start), lambda: _make_room(args))
     except GrownError as reason:
         print(f"search.py: {reason}", file=sys.stderr)
         begin_again(start, args.output)
+
+
+def _make_room(args: argparse.Namespace) -> str:
+    """What to do when a disk is full."""
+    if args.output is None or not args.output.exists():
+        return "Make room, and give the same command again."
+    return (
+        f"What has ended is kept in {args.output}. Make room, and the same command with --output "
+        f"{args.output} goes on."
+    )
 
 
 def _main(args: argparse.Namespace, began: float) -> int:
@@ -81,8 +94,9 @@ def _main(args: argparse.Namespace, began: float) -> int:
 def _search(args: argparse.Namespace, began: float) -> int:
     with without_keras():
         from asked import FILE
+        from search_lock import LOCK
 
-    args.output = output_folder(args, goes_on=FILE)
+    args.output = output_folder(args, goes_on=(FILE, LOCK))
     directory = image_directory(args)
     if args.directory is not None:
         args.directory = args.directory.resolve()

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from composition import Composition
 from importance import importance
-from leaderboard import as_trials
+from leaderboard import as_trials, best_of
 from metrics import Objective
 from outcome import Outcome
 from search_charts import CHARTS, search_charts
@@ -43,8 +44,8 @@ def write_search_page(
     *,
     winner: Examined | None = None,
     split: str = "test",
-    average_of: Sequence[int] = (),
-    trained_again: int | None = None,
+    made_of: Composition | None = None,
+    looks: int = 1,
     images: int | None = None,
     settings: Mapping[str, Any] | None = None,
     title: str = "Hyperparameter search",
@@ -64,9 +65,8 @@ def write_search_page(
         winner: The winner, as `examine` saw it on a split; None, the default, if there was none.
         split: Which split that was. Default `"test"`; anything else is called too good, because
             trials were chosen by it.
-        average_of: The trials that the winner is the average of; the best alone if left out.
-        trained_again: On how many images the winner was trained again after the search; None, the
-            default, if it was not.
+        made_of: What the winner is made of; the best trial alone if left out.
+        looks: How often the split was looked at, this time included. Default 1.
         images: How many images a validation without folds is of, for intervals.
         settings: What the search was asked for, by name.
         title: Of the page.
@@ -86,6 +86,7 @@ def write_search_page(
     if not outcomes:
         raise ValueError("outcomes is empty. Expected at least one; write after the first trial.")
     check_folder(folder, NAMES)
+    best = best_of(outcomes, objective)
     mattered = importance(as_trials(outcomes))
     charts = search_charts(outcomes, objective, mattered, folder / "trials")
     found = Found(
@@ -95,8 +96,8 @@ def write_search_page(
         charts=charts,
         winner=winner,
         split=split,
-        average_of=average_of,
-        trained_again=trained_again,
+        made_of=made_of or Composition(() if best is None else (best.trial,)),
+        looks=looks,
         images=images,
         settings={**(settings or {}), **{f"version of {k}": v for k, v in versions().items()}},
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from composition import Composition
 from gain import Gain, gains
 from importance import Importance
 from leaderboard import (
@@ -75,8 +76,8 @@ class Found:
         charts: Of the search, by name.
         winner: The winner on a split.
         split: Which split that is.
-        average_of: The trials that the winner is the average of.
-        trained_again: On how many images the winner was trained again; None if it was not.
+        made_of: What the winner is made of.
+        looks: How often the split was looked at, this time included.
         images: How many images a validation without folds is of.
         settings: What the search was asked for, by name.
         pictures: Of the winner.
@@ -89,8 +90,8 @@ class Found:
     charts: Mapping[str, Chart]
     winner: Examined | None
     split: str
-    average_of: Sequence[int]
-    trained_again: int | None
+    made_of: Composition
+    looks: int
     images: int | None
     settings: Mapping[str, Any]
     pictures: PagePictures | None = None
@@ -98,8 +99,9 @@ class Found:
 
     @property
     def best(self) -> Outcome | None:
-        """The best trial."""
-        return best_of(self.outcomes, self.objective)
+        """The best trial, of those whose weights are not lost."""
+        whole = [one for one in self.outcomes if one.trial not in self.made_of.lost]
+        return best_of(whole, self.objective)
 
     @property
     def gains(self) -> list[Gain]:
@@ -114,32 +116,20 @@ class Found:
         """The trials that failed, in order."""
         return [outcome for outcome in self.outcomes if outcome.failed]
 
-    @property
-    def winner_text(self) -> str:
-        """What the winner is made of."""
-        told = f"trial {self.best.trial}" if self.best else "the winner"
-        if len(self.average_of) > 1:
-            told = f"the average of trials {', '.join(map(str, self.average_of))}"
-        again = self.trained_again
-        return f"{told}, trained again on {again:,} images" if again else told
-
-    @property
-    def winner_within(self) -> str:
-        """The same for the middle of a sentence, where an insertion ends with a comma."""
-        return f"{self.winner_text}," if self.trained_again else self.winner_text
-
 
 def lead_sentence(found: Found) -> str:
     """Says the most important in one sentence."""
     best, count = found.best, trials_text(len(trials_of(found.outcomes)))
     if best is None:
         return f"None of {count} has a score: all failed."
+    if found.made_of.lost:
+        count += f" (but {found.made_of.lost_text})"
     said = f"Best of {count}: trial {best.trial}, {found.objective.name} {score_text(best)}"
     if found.winner is not None:
         accuracy = found.winner.numbers.accuracy
         said += (
-            f". On {found.winner.numbers.images:,} {found.split} images {found.winner_within} gets "
-            f"{percent(accuracy.value)} right (95 % interval {interval(accuracy)} %)"
+            f". On {found.winner.numbers.images:,} {found.split} images {found.made_of.within} "
+            f"gets {percent(accuracy.value)} right (95 % interval {interval(accuracy)} %)"
         )
     return said + "."
 
@@ -182,9 +172,10 @@ def _summary(found: Found) -> str:
 
 
 def _cautions(found: Found) -> list[str]:
-    said = []
+    said = [*found.made_of.left_out()]
     if found.winner is not None and found.split == "test":
-        said.append(f"The test images were used once, for {found.winner_text}.")
+        often = "once" if found.looks == 1 else f"{found.looks} times, the last time"
+        said.append(f"The test images were used {often}, for {found.made_of}.")
     elif found.winner is not None:
         said.append(
             f"There is no test split. Trials were chosen by the {found.split} images, so what is "
@@ -277,7 +268,7 @@ def _of_winner(
     def of(found: Found) -> str:
         if found.winner is None or found.pictures is None:
             return ""
-        who = f"{found.winner_within[0].upper()}{found.winner_within[1:]}"
+        who = f"{found.made_of.within[0].upper()}{found.made_of.within[1:]}"
         said = f"{who} on the {found.winner.numbers.images:,} {found.split} images."
         return f"{paragraph(said)}\n{part(found.winner.numbers, found.pictures)}"
 
@@ -313,7 +304,7 @@ def _setting(value: Any) -> str:
 
 
 def _method(found: Found) -> str:
-    return bullets((*found.notes, *_METHOD, *([_AGAIN] if found.trained_again else [])))
+    return bullets((*found.notes, *_METHOD, *([_AGAIN] if found.made_of.trained_again else [])))
 
 
 # Name of a section, its title, and what makes it; one that gives nothing is left out.

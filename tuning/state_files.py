@@ -4,13 +4,14 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from keras_transfer.whole_files import written_whole
 
 TORN = ".torn"
+Content = TypeVar("Content")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -36,12 +37,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If it is not there.
-        ValueError: If it is torn, or no JSON object.
+        ValueError: If it is torn, no JSON object, or a folder.
     """
     try:
         content = json.loads(path.read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
         raise ValueError(f"{str(path)!r} is torn: {error}. Expected a JSON object.") from None
+    except IsADirectoryError:
+        raise ValueError(
+            f"{str(path)!r} is a folder. Expected a file with a JSON object."
+        ) from None
     if not isinstance(content, dict):
         raise ValueError(
             f"{str(path)!r} holds a JSON {type(content).__name__}. Expected an object."
@@ -49,16 +54,57 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def put_aside(path: Path, reason: object, next_step: str) -> None:
-    """Renames a torn file to `<name>.torn`, and warns.
+def read_or_put_aside(
+    path: Path, read: Callable[[Path], Content], next_step: str
+) -> Content | None:
+    """Reads a file of a search, which goes on without one that is damaged.
+
+    Args:
+        path: The file.
+        read: Reads it. What it raises other than `OSError` says that the file is damaged.
+        next_step: What happens without the file, as the end of the warning.
+
+    Returns:
+        What was read; `None` if there is no file, or a damaged one, which is put aside.
+
+    Raises:
+        OSError: If the file cannot be read for another reason.
+
+    Example:
+        >>> read_or_put_aside(Path("oracle.json"), read_json, "it is made again from the trials")
+    """
+    try:
+        return read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except IsADirectoryError:
+        reason = f"{str(path)!r} is a folder. Expected a file."
+    except ValueError as error:  # which names the file
+        reason = str(error)
+    except (LookupError, TypeError, AttributeError) as error:
+        reason = f"{str(path)!r} is not what a search writes ({error!r})."
+    put_aside(path, reason, next_step)
+    return None
+
+
+def put_aside(path: Path, reason: str, next_step: str) -> None:
+    """Renames a damaged file, or a folder in the place of a file, to `<name>.torn`, and warns.
 
     Args:
         path: The file.
         reason: What is wrong with it, naming the file.
         next_step: What happens now, as the end of the warning.
     """
-    path.replace(path.with_name(path.name + TORN))
-    warnings.warn(f"{reason} It was put aside as {path.name + TORN}; {next_step}.", stacklevel=2)
+    aside = path.with_name(path.name + TORN)
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}{TORN}-{number}")
+    try:
+        path.rename(aside)
+    except FileNotFoundError:  # another worker has put it aside
+        return
+    warnings.warn(f"{reason} It was put aside as {aside.name}; {next_step}.", stacklevel=2)
 
 
 def _plain(value: Any) -> Any:

@@ -16,12 +16,12 @@ from command_line import backbone_names
 from hypermodel import TransferHyperModel
 from median_stopping import MedianStopping
 from metrics import Objective, balanced_class_weight, objective
-from outcome import PREFIX, Begun, Outcome
+from outcome import FILE, PREFIX, Begun, Outcome
 from probe import run_probe
 from renewal import Growth
 from sharing import Sharing
-from state_files import read_json, write_json
-from summary import versions
+from state_files import put_aside, read_json, read_or_put_aside, write_json
+from summary import versions, without_paths
 from trials import FOLDER, Trials
 
 from keras_transfer import FeatureCache, FrozenBackbone, ImageFolder, image_folder
@@ -31,6 +31,7 @@ from keras_transfer.keepable import NotKeepable
 PROBE = "probe"
 ACTIVATIONS = "activations"
 SHARING = "sharing.json"
+_PROBE_AGAIN = "the probe is fitted again"
 FEATURES = "pooling"  # the link that the probe is fitted on
 
 
@@ -53,7 +54,14 @@ class Study:
     began: float
 
     @classmethod
-    def of(cls, args: argparse.Namespace, directory: Path, output: Path, began: float) -> "Study":
+    def of(
+        cls,
+        args: argparse.Namespace,
+        directory: Path,
+        output: Path,
+        began: float,
+        before_writing: Callable[[], object] = lambda: None,
+    ) -> "Study":
         """Makes a study.
 
         Args:
@@ -61,6 +69,7 @@ class Study:
             directory: The folder of images.
             output: The folder of the search.
             began: When the search began.
+            before_writing: Called before anything is written into the folder of the search.
 
         Raises:
             ValueError: If arguments do not fit each other, the backbone or the images.
@@ -70,6 +79,7 @@ class Study:
         _quiet()
         backbones = {name: _backbone(args, name) for name in backbone_names(args)}
         data = _images(args, directory)
+        before_writing()
         cache = FeatureCache(args.cache or output / ACTIVATIONS, seed=args.seed)
         hypermodel = TransferHyperModel(
             backbones,
@@ -167,12 +177,14 @@ class Study:
 
     def probe(self) -> Outcome:
         """Returns the outcome of trial 0, a logistic regression, which is run only once."""
-        try:
-            return Outcome.read(self.probe_folder)
-        except (FileNotFoundError, ValueError):
-            pass
+        folder = self.probe_folder
+        if folder.exists() and not folder.is_dir():
+            put_aside(folder, f"{str(folder)!r} is a file. Expected a folder.", _PROBE_AGAIN)
+        found = read_or_put_aside(folder / FILE, lambda _: Outcome.read(folder), _PROBE_AGAIN)
+        if found is not None:
+            return found
         outcome = self._probed()
-        outcome.write(self.probe_folder)
+        outcome.write(folder)
         return outcome
 
     def take_share(self) -> None:
@@ -182,7 +194,7 @@ class Study:
         """
         try:
             Outcome.read(self.probe_folder)
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             try:
                 self._extract()
             except NotKeepable as reason:  # which is the chief's to end with
@@ -235,13 +247,16 @@ class Study:
         parts = (self.data.train, self.data.valid)
         images = sum(len(part.labels) for part in parts if part is not None)
         path = self.probe_folder / SHARING
-        try:
+
+        def read(path: Path) -> Sharing:
             known = read_json(path)
             return Sharing(float(known["seconds_per_image"]), images, float(known["seconds"]))
-        except (OSError, ValueError, KeyError, TypeError):
+
+        sharing = read_or_put_aside(path, read, "it is measured again")
+        if sharing is None:
             sharing = Sharing(self._seconds_per_image(), images, seconds)
             write_json(path, asdict(sharing))
-            return sharing
+        return sharing
 
     def _seconds_per_image(self) -> float:
         """What the frozen part takes for an image in Keras, when it has been traced."""
@@ -306,8 +321,9 @@ def _images(args: argparse.Namespace, directory: Path) -> ImageFolder:
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Returns what was asked for, as JSON has it."""
+    """Returns what was asked for, as JSON has it, with paths from the output folder on."""
     left_out = ("space", "show_space", "given", "most_growth")
     asked = {name: value for name, value in vars(args).items() if name not in left_out}
-    plain = {k: str(v) if isinstance(v, Path) else v for k, v in asked.items()}
-    return {**plain, "space": args.space.to_dict()}
+    backbones = ",".join(without_paths(backbone_names(args), args.output))
+    asked |= {"backbone": backbones, "space": args.space.to_dict()}
+    return without_paths(asked, args.output)

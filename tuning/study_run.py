@@ -1,11 +1,14 @@
 """The run of a search, from the probe to the report."""
 
 import argparse
+import contextlib
+import functools
 import math
 import shutil
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,12 @@ from exit_codes import ALL_FAILED, DONE, INTERRUPTED
 from local_workers import LocalWorkers, end_with_parent
 from outcome import Outcome
 from role import role
-from search_page import write_search_page
+from search_lock import alone
+from search_page import PAGE, write_search_page
 from sharing import Sharing
-from state_files import read_json
+from state_files import read_json, read_or_put_aside
 from study import ACTIVATIONS, Study, settings
-from summary import summary, write_summary
+from summary import summary, without_paths, write_summary
 from trials import FOLDER, Trials
 from winner import OnTest, Winner, keep, on_test, winner_of
 from worker import work
@@ -48,15 +52,26 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
     end_with_parent()
     if role() == "chief":
         check_address()
-    study = Study.of(args, directory, args.output, began)
-    output = study.output
-    output.mkdir(parents=True, exist_ok=True)
-    went_on = asked.begin(output, study.asked(), study.data.stamps)
     if role() == "worker":
-        study.take_share()
-        return work(study.trials(), study.data.train, study.data.valid, **study.fit_arguments)
+        return _work(Study.of(args, directory, args.output, began))
+    with contextlib.ExitStack() as stack:
+        lock = functools.partial(stack.enter_context, alone(args.output))
+        return _run_alone(Study.of(args, directory, args.output, began, before_writing=lock))
+
+
+def _work(study: Study) -> int:
+    """Runs the trials that a chief gives, which holds the lock."""
+    study.output.mkdir(parents=True, exist_ok=True)
+    asked.begin(study.output, study.asked(), study.data.stamps)
+    study.take_share()
+    return work(study.trials(), study.data.train, study.data.valid, **study.fit_arguments)
+
+
+def _run_alone(study: Study) -> int:
+    """Runs a search of which no other process changes the state."""
+    went_on = asked.begin(study.output, study.asked(), study.data.stamps)
     if went_on and study.trials().outcomes:  # another machine may just have made the folder
-        print(f"Going on with the search in {output}.", flush=True)
+        print(f"Going on with the search in {study.output}.", flush=True)
         _tell_failures(study.trials())
     try:
         trials, code = _trials(study)
@@ -67,14 +82,7 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
         when = f"after {told} trials" if told else "before the first trial ended"
         print(f"Interrupted {when}.", file=sys.stderr)
     if trials.best is not None and code in (DONE, INTERRUPTED):
-        try:
-            finish(study, trials, interrupted=code == INTERRUPTED)
-        except OSError as error:
-            raise OSError(
-                f"The trials are done and kept in {output}, but not all results could be written "
-                f"({error}). Make room for them, and the same command with --output {output} goes "
-                "on."
-            ) from error
+        finish(study, trials, interrupted=code == INTERRUPTED)
         return DONE
     return code or _nothing(trials)
 
@@ -163,42 +171,55 @@ def finish(study: Study, trials: Trials, *, interrupted: bool = False) -> None:
         interrupted: Whether there were to be more.
     """
     args, output, objective = study.args, study.output, study.objective
-    outcomes = [study.probe(), *trials.outcomes]
+    outcomes = [_without_paths(one, output) for one in (study.probe(), *trials.outcomes)]
     leaderboard.print_leaderboard(outcomes, objective)
     leaderboard.write_leaderboard(output / leaderboard.FILE, outcomes, objective)
     save_figure(
         search_figure(leaderboard.as_trials(outcomes), score_name=objective.name),
         output / "search.png",
     )
-    _draw_best(study, trials)
     if args.tensorboard is not None:
         from tensorboard_log import write_tensorboard
 
         write_tensorboard(args.tensorboard, outcomes, objective, output / FOLDER)
     winner = winner_of(study, trials)
+    _draw_best(study, trials, winner.best)
     model = keep(winner.model, output)
     model.export(output / "export" / "1", verbose=False)
     seen, tested = _look_once(study, model)
     looks = 1 + _earlier_looks(output)
     _write(study, outcomes, winner, seen, tested, {"interrupted": interrupted, "looks": looks})
-    _tell(study, trials, winner, tested, looks)
+    _tell(study, winner, tested, looks)
     if args.cache is None and not interrupted:
         shutil.rmtree(output / ACTIVATIONS, ignore_errors=True)
 
 
-def _draw_best(study: Study, trials: Trials) -> None:
-    best, name = trials.ranked[0], study.objective.name
-    history, epochs = trials.history(best)
+def _without_paths(outcome: Outcome, output: Path) -> Outcome:
+    """An outcome as people may share it."""
+    texts = ("hyperparameters", "failure", "traceback")
+    return replace(
+        outcome, **{name: without_paths(getattr(outcome, name), output) for name in texts}
+    )
+
+
+def _draw_best(study: Study, trials: Trials, best: Outcome) -> None:
+    path, name = study.output / "history.png", study.objective.name
+    curves = trials.history(best)
+    if curves is None:
+        warnings.warn(f"Trial {best.trial} has no curves, so {path} is not drawn.", stacklevel=2)
+        path.unlink(missing_ok=True)  # that of an earlier winner
+        return
     title = f"trial {best.trial}{fold_of(best)}: {best} in epoch {best.epoch}"
-    figure = history_figure(history, epochs, monitor=name, title=title if best.folds else None)
-    save_figure(figure, study.output / "history.png")
+    figure = history_figure(*curves, monitor=name, title=title if best.folds else None)
+    save_figure(figure, path)
 
 
 def _look_once(study: Study, model: TransferModel) -> tuple[Examined, OnTest | None]:
     """What the model makes of the test split; without one, of the validation split."""
     data = study.data
     split = data.test if data.test is not None else data.valid
-    seen = examine(model, split, class_names=data.class_names, verbose=0)
+    paths = without_paths(split.paths, study.output)
+    seen = examine(model, split.ordered, class_names=data.class_names, paths=paths, verbose=0)
     if data.test is None:
         return seen, None
     return seen, on_test(study, seen.found.true, seen.found.probabilities)
@@ -212,7 +233,7 @@ def _write(
     tested: OnTest | None,
     told: dict[str, Any],
 ) -> None:
-    args, output, data = study.args, study.output, study.data
+    args, output, data, made_of = study.args, study.output, study.data, winner.made_of
     images = None if args.folds else len(data.labels["valid"])
     write_search_page(
         output,
@@ -220,8 +241,8 @@ def _write(
         study.objective,
         winner=seen,
         split="test" if tested else "validation",
-        average_of=winner.trials,
-        trained_again=winner.trained_again,
+        made_of=winner.made_of,
+        looks=told["looks"],
         images=images,
         settings=settings(args),
     )
@@ -230,13 +251,15 @@ def _write(
         "classes": list(data.class_names),
         "images": data.counts,
         "trials_asked_for": args.trials,
-        "average_of": list(winner.trials),
-        "left_out_of_average": sorted((*winner.left_out, *winner.unlike)),
-        "trained_again": winner.trained_again,
+        "average_of": list(made_of.trials),
+        "left_out_of_average": sorted((*made_of.too_bad, *made_of.unlike)),
+        "lost": list(made_of.lost),
+        "trained_again": made_of.trained_again,
         "interrupted": told["interrupted"],
         "seconds": round(time.monotonic() - study.began, 1),
     }
-    content = summary(outcomes, study.objective, facts, images=images)
+    best = next(one for one in outcomes if one.trial == winner.best.trial)
+    content = summary(outcomes, study.objective, facts, best=best, images=images)
     if tested:
         content["test"] = {**tested.facts(), "looks": told["looks"]}
     write_summary(output / "summary.json", content)
@@ -244,28 +267,27 @@ def _write(
 
 def _earlier_looks(output: Path) -> int:
     """How often a search that goes on has looked at the test split before."""
-    try:
-        return int(read_json(output / "summary.json")["test"]["looks"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+
+    def read(path: Path) -> int:
+        return int((read_json(path)["test"] or {"looks": 0})["looks"])
+
+    unknown = "how often the test images were used before is not known, and counts as once"
+    looks = read_or_put_aside(output / "summary.json", read, unknown)
+    return int((output / PAGE).exists()) if looks is None else looks
 
 
-def _tell(study: Study, trials: Trials, winner: Winner, tested: OnTest | None, looks: int) -> None:
-    best, probe, name = trials.ranked[0], study.probe(), study.objective.name
+def _tell(study: Study, winner: Winner, tested: OnTest | None, looks: int) -> None:
+    best, probe, name = winner.best, study.probe(), study.objective.name
     print(f"Best: trial {best.trial}, {best} in epoch {best.epoch}.")
     if not study.objective.better(best.score or 0.0, than=probe.score or 0.0):
         print(f"No trial did better in validation than the probe, {name} {probe.score:.4f}.")
-    for left_out, why in (
-        (winner.left_out, "they are too far behind in validation"),
-        (winner.unlike, "another backbone, or features of all levels, do not fit into one model"),
-    ):
-        if left_out:
-            print(f"Not averaged, since {why}: {', '.join(map(str, left_out))}.")
+    for sentence in winner.made_of.left_out():
+        print(sentence)
     if tested is None:
         print("There is no test split.")
     else:
         used = "once" if looks == 1 else f"{looks} times, as this search went on after a look at it"
-        print(f"Test, used {used} ({winner}): {tested.measures}.")
+        print(f"Test, used {used} ({winner.made_of}): {tested.measures}.")
         print(f"The probe on it: accuracy {tested.probe.accuracy.value:.2%}. {tested.paired}")
     if study.args.directory is None:
         from demo_data import PUBLISHED

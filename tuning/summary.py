@@ -1,5 +1,6 @@
 """summary.json: what was searched and found, for scripts."""
 
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -25,11 +26,39 @@ def versions() -> dict[str, str]:
     return {"keras-transfer": __version__, **found, "python": platform.python_version()}
 
 
+def without_paths(value: Any, folder: Path) -> Any:
+    """Returns a value as it can be shared: paths from a folder on, and none of a home folder.
+
+    Args:
+        value: What JSON knows, or paths, also within mappings and lists.
+        folder: What paths are to be relative to: where the file lies that the value stands in.
+
+    Example:
+        >>> without_paths({"cache": Path("/data/kept"), "seed": 0}, Path("/data/runs/x"))
+        {'cache': '../../kept', 'seed': 0}
+    """
+    if isinstance(value, Mapping):
+        return {name: without_paths(item, folder) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_paths(item, folder) for item in value]
+    if isinstance(value, str) and not Path(value).is_absolute():
+        home = os.path.expanduser(f"~{os.sep}")  # noqa: PTH111 - where none is known, too
+        return value.replace(f"{folder.resolve()}{os.sep}", "").replace(home, f"~{os.sep}")
+    if isinstance(value, str | Path):
+        path = Path(value).parent.resolve() / Path(value).name
+        try:
+            return Path(os.path.relpath(path, folder.resolve())).as_posix()
+        except ValueError:  # on another drive of Windows
+            return path.name
+    return value
+
+
 def summary(
     outcomes: Sequence[Outcome],
     objective: Objective,
     facts: Mapping[str, Any],
     *,
+    best: Outcome | None = None,
     test: Score | None = None,
     images: int | None = None,
 ) -> dict[str, Any]:
@@ -39,10 +68,11 @@ def summary(
         outcomes: Those of all trials.
         objective: What the search aimed at.
         facts: What was asked for; stands first.
+        best: The best trial in the model; that with the best score unless given.
         test: The score of the winner on the test split, if there is one.
         images: How many images a validation without folds is of.
     """
-    best, probe = best_of(outcomes, objective), probe_of(outcomes)
+    best, probe = best or best_of(outcomes, objective), probe_of(outcomes)
     trials = trials_of(outcomes)
     return {
         **facts,

@@ -5,10 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from keras_tuner.engine.trial import Trial, TrialStatus
 from outcome import FILE, PREFIX, Outcome
-from state_files import put_aside, read_json, write_json
+from state_files import put_aside, read_json, read_or_put_aside, write_json
 
 _TRIAL = "trial.json"
+_STATUSES = (TrialStatus.RUNNING, TrialStatus.COMPLETED, TrialStatus.FAILED, TrialStatus.INVALID)
 _STAGE = "unfinished-"
 
 
@@ -49,8 +51,8 @@ class TrialFolder:
         """
         stage = self.stage(tuner_id)
         try:
-            outcome = Outcome.read(stage)
-        except (FileNotFoundError, ValueError):
+            outcome = self._own(stage)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
         for file in stage.iterdir():
             if file.name != FILE:
@@ -70,14 +72,16 @@ class TrialFolder:
         sweep(self.path)
 
     def outcome(self) -> Outcome | None:
-        """Returns what came of it; `None` if it has not ended. A torn file is put aside."""
-        try:
-            return Outcome.read(self.path)
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            put_aside(self.path / FILE, error, "the trial is what trial.json says of it")
-            return None
+        """Returns what came of it; `None` if it has not ended. A damaged file is put aside."""
+        next_step = "the trial is what trial.json says of it"
+        return read_or_put_aside(self.path / FILE, lambda _: self._own(self.path), next_step)
+
+    def _own(self, folder: Path) -> Outcome:
+        """The outcome in a folder, if it is of this trial."""
+        outcome = Outcome.read(folder)
+        if outcome.id != self.id:
+            raise ValueError(f"{str(folder / FILE)!r} is of trial {outcome.id!r}, not {self.id!r}.")
+        return outcome
 
     def finished_stage(self) -> Outcome | None:
         """Puts results in place that were complete when those who waited for them died."""
@@ -96,20 +100,21 @@ class TrialFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / _TRIAL, state)
 
-    def read_trial(self) -> dict[str, Any] | None:
-        """Returns that state; `None` if there is none. A torn file is put aside."""
-        try:
-            state = read_json(self.path / _TRIAL)
-            missing = {"trial_id", "hyperparameters", "metrics", "score", "status"} - set(state)
-            if missing or state["trial_id"] != self.id:
-                wrong = f"it lacks {', '.join(sorted(missing))}" if missing else "of another trial"
-                raise ValueError(f"{str(self.path / _TRIAL)!r} is no trial: {wrong}.")
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            put_aside(self.path / _TRIAL, error, "what is known otherwise of the trial is kept")
-            return None
-        return state
+    def read_trial(self) -> Trial | None:
+        """Returns KerasTuner's trial; `None` if there is none. A damaged file is put aside."""
+        next_step = "what is known otherwise of the trial is kept"
+        return read_or_put_aside(self.path / _TRIAL, self._trial, next_step)
+
+    def _trial(self, path: Path) -> Trial:
+        trial = Trial.from_state(read_json(path))
+        known = trial.status in _STATUSES and isinstance(trial.hyperparameters.values, dict)
+        if (
+            trial.trial_id != self.id
+            or not known
+            or not isinstance(trial.score, float | int | None)
+        ):
+            raise ValueError(f"{str(path)!r} is not the state of trial {self.id!r}.")
+        return trial
 
 
 def sweep(folder: Path) -> None:
@@ -119,10 +124,18 @@ def sweep(folder: Path) -> None:
 
 
 def trial_folders(trials: Path) -> list[TrialFolder]:
-    """Returns the folders of an oracle's trials in order of start."""
-    names = (path.name.removeprefix(PREFIX) for path in trials.glob(f"{PREFIX}*") if path.is_dir())
-    return [TrialFolder(trials, id) for id in sorted(names, key=_number) if id.isdecimal()]
+    """Returns the folders of an oracle's trials in order of start.
 
-
-def _number(id: str) -> int:
-    return int(id) if id.isdecimal() else -1
+    A file in the place of a folder is put aside, for the trial may be given that number again.
+    """
+    found = []
+    for path in trials.glob(f"{PREFIX}*"):
+        id = path.name.removeprefix(PREFIX)
+        if not id.isdecimal():
+            continue
+        if path.is_dir():
+            found.append(TrialFolder(trials, id))
+        else:
+            reason = f"{str(path)!r} is a file. Expected the folder of a trial."
+            put_aside(path, reason, "what came of the trial is lost, and it is run again")
+    return sorted(found, key=lambda folder: int(folder.id))

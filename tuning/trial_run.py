@@ -3,13 +3,17 @@
 import statistics
 import time
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import curves
 import keras
 import numpy as np
+from curves import numbered
+from disk_full import is_disk_full
 from ensemble import Member
 from epoch_end import StopAtEpochEnd
 from keras_tuner.engine.trial import Trial, TrialStatus
@@ -20,7 +24,6 @@ from trial_folder import TrialFolder
 
 from keras_transfer.history_table import write_csv
 
-HISTORY = "history.csv"
 MEMBER = "member.npz"
 
 
@@ -32,6 +35,9 @@ class Source(Protocol):
 
     def end_trial(self, trial: Trial, tuner_id: str | None = None) -> bool:
         """Takes what came of it; returns whether it was accepted."""
+
+    def give_back(self, tuner_id: str) -> None:
+        """Takes the trial back that a tuner has not ended, if it has one."""
 
     def seconds_left(self) -> float:
         """Returns the seconds that a trial which runs now has left."""
@@ -62,7 +68,7 @@ class TrialRun:
     def run(
         self, trial: Trial, source: Source, tuner_id: str, pairs: Sequence[tuple[Any, Any]]
     ) -> None:
-        """Runs a trial and ends it, whatever it raises.
+        """Runs a trial and ends it, whatever it raises but that the disk is full.
 
         Args:
             trial: The trial.
@@ -71,7 +77,7 @@ class TrialRun:
             pairs: Training and validation data, one pair for each fold.
 
         Raises:
-            OSError: If nothing can be heard of the source any more.
+            OSError: If nothing can be heard of the source any more, or the disk is full.
         """
         began, number = time.monotonic(), int(trial.trial_id) + 1
         folder = TrialFolder(self.trials, trial.trial_id)
@@ -88,10 +94,12 @@ class TrialRun:
             facts |= self._all_folds(trial, source, folder.stage(tuner_id), pairs)
             Outcome(**facts, seconds=time.monotonic() - began).write(folder.stage(tuner_id))
             trial.status = TrialStatus.COMPLETED
-        except Exception:  # whatever a trial raises is its own end, not that of the search
+        except Exception as error:  # whatever a trial raises is its own end
+            if is_disk_full(error):  # which would be the end of the next one, too
+                raise
             told = traceback.format_exc()
             trial.status, trial.message = TrialStatus.FAILED, told
-            folder.discard(tuner_id)  # on a full disk it makes room for what follows
+            folder.discard(tuner_id)
             self._write_failure(folder, facts, time.monotonic() - began, told)
         source.end_trial(trial, tuner_id)
 
@@ -104,8 +112,10 @@ class TrialRun:
             facts.pop(name, None)
         try:
             Outcome(**facts).write(folder.stage(facts["worker"]))
-        except OSError:  # the oracle makes do with the message
-            folder.discard(facts["worker"])
+        except OSError as error:
+            if is_disk_full(error):
+                raise
+            folder.discard(facts["worker"])  # the oracle makes do with the message
 
     def _all_folds(
         self, trial: Trial, source: Source, stage: Path, pairs: Sequence[tuple[Any, Any]]
@@ -119,7 +129,7 @@ class TrialRun:
             metrics.append({name: float(value) for name, value in trained.metrics.items()})
             self._check(metrics[-1])
             plotter = trained.plotter
-            write_csv(plotter.history, plotter.epochs, stage / numbered(HISTORY, execution))
+            write_csv(plotter.history, plotter.epochs, stage / numbered(curves.FILE, execution))
             trained.member.write(stage / numbered(MEMBER, execution))
             best, stopped = best or trained.epoch, stopped or cut
             if stop.out_of_time:
@@ -143,7 +153,9 @@ class TrialRun:
         hp = trial.hyperparameters
         keras.utils.set_random_seed(seed_of(self.seed, int(trial.trial_id) + 1, execution))
         model = self.hypermodel.build(hp)
-        self._go_on(hp.values.get("tuner/trial_id"), model, execution)
+        first = hp.values.get("tuner/initial_epoch", 0)
+        if first and not self._go_on(hp.values["tuner/trial_id"], model, execution):
+            first = 0
         callbacks = [stop, *self.callbacks()]
         self.hypermodel.fit(
             hp,
@@ -151,7 +163,7 @@ class TrialRun:
             pair[0],
             validation_data=pair[1],
             epochs=self._epochs_of(trial),
-            initial_epoch=hp.values.get("tuner/initial_epoch", 0),
+            initial_epoch=first,
             verbose=0,
             callbacks=callbacks,
             **self.arguments,
@@ -169,12 +181,18 @@ class TrialRun:
                 "lower learning rate may help."
             )
 
-    def _go_on(self, past: str | None, model: Any, execution: int) -> None:
-        """Lets one of Hyperband's later rounds begin where the trial of an earlier one ended."""
-        if past is None:
-            return
-        path = TrialFolder(self.trials, past).path
-        member = Member.read(path / numbered(MEMBER, execution))
+    def _go_on(self, past: str, model: Any, execution: int) -> bool:
+        """Gives a model the weights of an earlier round of Hyperband, if they are whole."""
+        path = TrialFolder(self.trials, past).path / numbered(MEMBER, execution)
+        try:
+            member = Member.read(path)
+        except (OSError, ValueError) as error:
+            warnings.warn(
+                f"What trial {int(past) + 1} has trained is lost ({error}): the trial that goes on "
+                "from there begins with its first epoch.",
+                stacklevel=2,
+            )
+            return False
         if not model.built:
             model.build((None, *member.image_shape))
         parts = [(model.head.weights, member.head_weights)]
@@ -183,6 +201,7 @@ class TrialRun:
         for weights, values in parts:
             for weight, value in zip(weights, values, strict=True):
                 weight.assign(value)
+        return True
 
 
 def seed_of(seed: int, trial: int, execution: int) -> int:
@@ -194,9 +213,3 @@ def seed_of(seed: int, trial: int, execution: int) -> int:
         execution: Which fold, from 0.
     """
     return int(np.random.SeedSequence([seed, trial, execution]).generate_state(1)[0])
-
-
-def numbered(name: str, execution: int) -> str:
-    """Returns the name of a fold's file: `history.csv`, `history-2.csv`, and so on."""
-    stem, dot, suffix = name.rpartition(".")
-    return name if not execution else f"{stem}-{execution + 1}{dot}{suffix}"

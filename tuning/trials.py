@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import gc
+import math
 import os
 import statistics
 import time
@@ -11,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from curves import Curves, numbered, read_curves
 from durable_oracle import DurableOracle
 from ensemble import Member
-from filelock import FileLock, Timeout
 from keras_tuner import Objective as KerasTunerObjective
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import TrialStatus
@@ -21,10 +22,12 @@ from leaderboard import ranked
 from metrics import Objective
 from oracles import durable_oracle
 from outcome import Begun, Outcome, read_all
+from search_lock import alone, is_alone
+from state_files import read_or_put_aside
 from trial_folder import TrialFolder
-from trial_run import HISTORY, MEMBER, Source, TrialRun, numbered
+from trial_run import MEMBER, Source, TrialRun
 
-from keras_transfer.history_table import read_csv
+from keras_transfer.curve_facts import is_finite
 
 FOLDER = "trials"
 _PAUSE = 0.2  # seconds until an oracle is asked again that has no trial for now
@@ -91,7 +94,14 @@ class Trials:
 
     @functools.cached_property
     def oracle(self) -> DurableOracle:
-        """The oracle, which goes on from what lies in the folder. A worker has none of its own."""
+        """The oracle, which goes on from what lies in the folder. A worker has none of its own.
+
+        Raises:
+            RuntimeError: If this process does not hold the lock of the search, and so would mend
+                what another process is writing.
+        """
+        if not is_alone(self.output):
+            raise RuntimeError(f"Expected to be called within `alone({str(self.output)!r})`.")
         oracle = durable_oracle(
             self.oracle_name,
             objective=KerasTunerObjective(self.objective.name, self.objective.mode),
@@ -126,30 +136,9 @@ class Trials:
                 that it begins.
         """
         tuner_id = os.environ.get("KERASTUNER_TUNER_ID", "tuner0")
-        with self.alone():
+        with alone(self.output):
+            self.oracle.release_left()
             self.work(self.oracle, tuner_id, train, valid, **arguments)
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Lets no other process give trials of this search within a block.
-
-        Raises:
-            OSError: If one does already.
-        """
-        folder = self.output / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)  # it ends with its process, however that ends
-        try:
-            lock.acquire()
-        except Timeout:
-            raise OSError(
-                f"--output {self.output}: another process runs this search. Wait for it or end it, "
-                "or name another folder."
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
 
     def work(
         self, source: Source, tuner_id: str, train: Any = None, valid: Any = None, **arguments: Any
@@ -173,7 +162,7 @@ class Trials:
             arguments,
             self.callbacks,
         )
-        with _only_new_garbage():
+        with _only_new_garbage(), _given_back(source, tuner_id):
             while (trial := source.create_trial(tuner_id)).status != TrialStatus.STOPPED:
                 if trial.status == TrialStatus.RUNNING:
                     runs.run(trial, source, tuner_id, pairs)
@@ -208,28 +197,26 @@ class Trials:
         """Returns the folder of a trial."""
         return TrialFolder(self.output / FOLDER, outcome.id).path
 
-    def member(self, outcome: Outcome, fold: int = 0) -> Member:
-        """Returns what a trial has trained.
+    def member(self, outcome: Outcome, fold: int = 0) -> Member | None:
+        """Returns what a trial has trained; `None` if it is lost. A damaged file is put aside."""
+        path = self.folder(outcome) / numbered(MEMBER, fold)
+        return read_or_put_aside(
+            path, Member.read, f"trial {outcome.trial} has no weights any more"
+        )
 
-        Raises:
-            FileNotFoundError: If it has failed.
-            ValueError: If the file is torn.
+    def history(self, outcome: Outcome, fold: int = 0) -> Curves | None:
+        """Returns the curves of a trial, and the epochs that they are of; `None` if there are none.
+
+        A damaged table is put aside.
         """
-        return Member.read(self.folder(outcome) / numbered(MEMBER, fold))
-
-    def history(self, outcome: Outcome, fold: int = 0) -> tuple[dict[str, list[Any]], list[int]]:
-        """Returns the curves of a trial, and the epochs that they are of.
-
-        Raises:
-            FileNotFoundError: If it has failed.
-            ValueError: If the file is torn.
-        """
-        return read_csv(self.folder(outcome) / numbered(HISTORY, fold))[:2]
+        return read_curves(self.output / FOLDER, outcome, fold)
 
     def curves(self) -> list[list[float]]:
-        """Returns the objective of each trial that was not stopped, epoch by epoch."""
+        """Returns the objective of each trial that was not stopped and left curves, by epoch."""
         completed = [outcome for outcome in self.outcomes if outcome.status == "completed"]
-        return [self.history(outcome)[0][self.objective.name] for outcome in completed]
+        found = [self.history(outcome) for outcome in completed]
+        columns = [logs.get(self.objective.name, []) for logs, _ in filter(None, found)]
+        return [[one if is_finite(one) else math.nan for one in column] for column in columns]
 
     # ---- as they end
 
@@ -247,6 +234,16 @@ class Trials:
             + (f"{seconds:.0f} s left" if left else "done"),
             flush=True,
         )
+
+
+@contextlib.contextmanager
+def _given_back(source: Source, tuner_id: str) -> Iterator[None]:
+    """Gives the trial back that an exception ends, such as Ctrl-C: only a death counts as one."""
+    try:
+        yield
+    except BaseException:
+        source.give_back(tuner_id)
+        raise
 
 
 @contextlib.contextmanager

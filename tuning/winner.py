@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import keras_tuner
 import numpy as np
+from composition import Composition
 from ensemble import Member
 from members import to_average
 from metrics import chance
@@ -31,25 +32,13 @@ class Winner:
 
     Attributes:
         model: The average of what the best trials have trained, or that of the best.
-        trials: Their numbers, the best first.
-        trained_again: On how many images, training and validation together, they were trained
-            again after the search; `None` without `--final-fit`.
-        left_out: The numbers of those that would be in the average but for their scores.
-        unlike: And of those that one model could not hold with the winner.
+        made_of: Which trials these are.
+        best: What came of the best of them.
     """
 
     model: TransferModel
-    trials: tuple[int, ...]
-    trained_again: int | None = None
-    left_out: tuple[int, ...] = ()
-    unlike: tuple[int, ...] = ()
-
-    def __str__(self) -> str:
-        told = f"trial {self.trials[0]}"
-        if len(self.trials) > 1:
-            told = f"average of trials {', '.join(map(str, self.trials))}"
-        again = self.trained_again
-        return f"{told}, trained again on {again:,} images" if again else told
+    made_of: Composition
+    best: Outcome
 
 
 @dataclass(frozen=True)
@@ -93,15 +82,23 @@ def winner_of(study: Study, trials: Trials) -> Winner:
     """
     args, data = study.args, study.data.train_and_valid
     nothing = chance(args.metric, data.labels)
-    found = to_average(_whole(trials), study.objective, chance=nothing, most=args.average)
+    lost: list[int] = []
+    whole = _whole(trials, lost)
+    found = to_average(whole, study.objective, chance=nothing, most=args.average)
     if not found.trials:
         raise ValueError("What the trials have trained is lost. Start a search in another folder.")
-    again = len(data.labels) if args.final_fit else None
     model, numbers = _averaged(study, found.trials)
     if args.average_views and args.flips != "none":
         model = AveragedViews.of(model, Flips(args.flips))
-    left_out, unlike = (tuple(o.trial for o in one) for one in (found.too_bad, found.unlike))
-    return Winner(model, numbers, again, left_out, unlike)
+    best = [outcome for outcome, _ in found.trials]
+    made_of = Composition(
+        numbers,
+        trained_again=len(data.labels) if args.final_fit else None,
+        too_bad=tuple(one.trial for one in found.too_bad),
+        unlike=tuple(one.trial for one in (*best, *found.unlike) if one.trial not in numbers),
+        lost=tuple(lost),
+    )
+    return Winner(model, made_of, best[0])
 
 
 def _averaged(
@@ -128,20 +125,22 @@ def _averaged(
     return model, tuple(dict.fromkeys(numbers[place] for place in places))
 
 
-def _whole(trials: Trials) -> Iterator[tuple[Outcome, list[Member]]]:
+def _whole(trials: Trials, lost: list[int]) -> Iterator[tuple[Outcome, list[Member]]]:
     """The trials with a score, best first, and what they have trained, where that is whole."""
     for outcome in trials.ranked:
         if outcome.failed:
             continue
         folds = range(max(1, len(outcome.folds)))
-        try:
-            yield outcome, [trials.member(outcome, fold) for fold in folds]
-        except (OSError, ValueError) as error:
-            warnings.warn(
-                f"Trial {outcome.trial} is left out: {error} Remove {trials.folder(outcome)}, and "
-                "the same command runs the trial again.",
-                stacklevel=2,
-            )
+        members = [trials.member(outcome, fold) for fold in folds]
+        if None not in members:
+            yield outcome, members
+            continue
+        lost.append(outcome.trial)
+        warnings.warn(
+            f"What trial {outcome.trial} has trained is damaged or missing, so it is not in "
+            f"{MODEL}. Remove {trials.folder(outcome)}, and the same command runs it again.",
+            stacklevel=2,
+        )
 
 
 def _again(study: Study, outcome: Outcome) -> list[Member]:

@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 from chief_client import CHIEF_WAIT, ChiefClient, ChiefLost
+from disk_full import is_disk_full
 from exit_codes import BAD_INPUT, CHIEF_LOST, DONE, INTERRUPTED
 from local_workers import end_with_parent
 from trials import FOLDER, Trials
@@ -34,6 +35,9 @@ def work(
     Returns:
         `DONE`, `CHIEF_LOST`, `BAD_INPUT` if the folder is not shared, or `INTERRUPTED`.
 
+    Raises:
+        OSError: If the disk is full, or another error that `is_disk_full` tells.
+
     Example:
         >>> sys.exit(work(trials, data.train, data.valid))
     """
@@ -51,6 +55,8 @@ def work(
         print(f"{tuner_id}: {error}", file=sys.stderr, flush=True)
         return CHIEF_LOST
     except OSError as error:
+        if is_disk_full(error):
+            raise
         print(f"{tuner_id}: {error}", file=sys.stderr, flush=True)
         return BAD_INPUT
     except KeyboardInterrupt:

@@ -1,0 +1,74 @@
+"""One process at a time: real processes of a whole search, whose trials are stand-ins."""
+
+import contextlib
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from outcome import Outcome
+from processes import start
+from search_lock import alone
+from stand_in import OBJECTIVE, StandIn, trials
+from test_workers import until
+from trial_folder import TrialFolder
+
+
+def _search(output: Path, seconds: float) -> None:
+    """What `search.py` does in a process, from the probe to what comes last."""
+    import study_run
+    from command_line import exit_status
+
+    data = SimpleNamespace(stamps={}, train=None, valid=None)
+    study = SimpleNamespace(
+        args=SimpleNamespace(output=output, trials=3, workers=1, tuner="random"),
+        output=output,
+        data=data,
+        asked=lambda: {"seed": 0},
+        trials=lambda *told: trials(output, StandIn(seconds), count=3),
+        probe=lambda: Outcome(0, "probe", "completed", 1.0, 0.0, {}),
+        sharing=lambda seconds: None,
+        objective=OBJECTIVE,
+        deadline=None,
+        fit_arguments={},
+    )
+
+    def of(*args, before_writing):
+        before_writing()
+        return study
+
+    study_run.Study.of = of
+    study_run.finish = lambda *args, **kwargs: (output / "finished").touch()
+    with (output.parent / f"{seconds}.txt").open("w") as log, contextlib.redirect_stderr(log):
+        code = exit_status("search.py", lambda: study_run.run(study.args, output, 0.0))
+    sys.exit(code)
+
+
+@pytest.mark.slow
+def test_a_second_process_is_refused_before_it_touches_anything(tmp_path):
+    output = tmp_path / "run"
+    first = start(_search, output, 0.5)
+    until(lambda: len(list(output.glob("trials/*/trial.json"))) == 1)
+    folder = TrialFolder(output / "trials", "0000")
+    half, stage = folder.path / ".trial.json.0123", folder.stage("tuner0")
+    half.write_text("{")  # as the living process may be writing at this moment
+    second = start(_search, output, 0.0)
+    second.join()
+    assert second.exitcode == 2
+    assert "another process runs this search" in (tmp_path / "0.0.txt").read_text()
+    assert half.exists()
+    assert stage.exists()
+    first.join()
+    assert first.exitcode == 0
+    assert [one.status for one in trials(output).outcomes] == ["completed"] * 3
+    assert (output / "finished").exists()
+
+
+def test_nobody_makes_an_oracle_without_the_lock(tmp_path):
+    search = trials(tmp_path)
+    with pytest.raises(RuntimeError, match="within `alone"):
+        search.oracle  # noqa: B018
+    with alone(tmp_path):
+        search.oracle  # noqa: B018
+    search.run()  # the lock is free again
+    assert len(search.outcomes) == 4
