@@ -71,6 +71,47 @@ class Unit(Protocol):
         """Returns the number of weights, statistics included."""
 
 
+@dataclass(eq=False)
+class NormalizedBlock:
+    """The last block, and the normalization behind the pooling: one unit.
+
+    Attributes:
+        block: The block.
+        norm: The layer.
+    """
+
+    block: Unit
+    norm: keras.Layer
+
+    @property
+    def name(self) -> str:
+        """The block's name."""
+        return self.block.name
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """The shape of what is pooled."""
+        return self.block.output_shape
+
+    @property
+    def trainable(self) -> bool:
+        """Whether both train."""
+        return self.block.trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self.block.trainable = self.norm.trainable = value
+
+    @property
+    def trainable_weights(self) -> list[keras.Variable]:
+        """The weights that train, those of the normalization last."""
+        return [*self.block.trainable_weights, *self.norm.trainable_weights]
+
+    def count_params(self) -> int:
+        """Returns the number of weights."""
+        return self.block.count_params() + self.norm.count_params()
+
+
 def units(block: keras.Model) -> tuple[Unit, ...]:
     """Returns what of a block can be frozen by itself, first to last.
 
@@ -150,10 +191,13 @@ def split(model: keras.Model) -> dict[str, keras.Model]:
         ValueError: If the model has several inputs or outputs.
     """
     if len(model.inputs) != 1 or len(model.outputs) != 1:
+        named = isinstance(model.output, dict)
+        wanted = f"output[{next(iter(model.output))!r}]" if named else "outputs[0]"
         raise ValueError(
             f"A backbone needs one input and one output. Received: model '{model.name}' with "
-            f"{len(model.inputs)} inputs and {len(model.outputs)} outputs. Build one with the "
-            "tensor that you want: keras.Model(model.inputs[0], model.outputs[0])."
+            f"{len(model.inputs)} inputs and {len(model.outputs)} outputs of shapes "
+            f"{model.output_shape}. Build one with the tensor that you want: "
+            f"keras.Model(model.inputs[0], model.{wanted})."
         )
     groups = _named_groups(list(_segments(model)))
     if len(groups) == 1:
@@ -162,6 +206,12 @@ def split(model: keras.Model) -> dict[str, keras.Model]:
         name: keras.Model(group[0].start, group[-1].end, name=name)
         for name, group in _with_unique_names(groups)
     }
+
+
+def without_last_layer(model: keras.Model) -> tuple[keras.Model, keras.Layer]:
+    """Returns the model up to its last layer, and that layer."""
+    *_, last = _segments(model)
+    return keras.Model(model.inputs, last.start, name=model.name), last.operations[-1]
 
 
 def _segments(model: keras.Model) -> Iterator[_Segment]:

@@ -5,6 +5,7 @@ import fnmatch
 import hashlib
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import keras
@@ -24,12 +25,13 @@ from keras_transfer.preprocessing import (
 
 _AFTER = "after:"
 
-_POOLINGS = {
-    "avg": keras.layers.GlobalAveragePooling2D,
-    "max": keras.layers.GlobalMaxPooling2D,
-    "flatten": keras.layers.Flatten,
-    "levels": LevelPooling,
-    None: keras.layers.Identity,
+# By the rank of what is pooled: tokens `(batch, tokens, channels)`, or a feature map.
+_POOLINGS: Mapping[str | None, Mapping[int, type[keras.layers.Layer]]] = {
+    "avg": {3: keras.layers.GlobalAveragePooling1D, 4: keras.layers.GlobalAveragePooling2D},
+    "max": {3: keras.layers.GlobalMaxPooling1D, 4: keras.layers.GlobalMaxPooling2D},
+    "flatten": dict.fromkeys((3, 4, 5), keras.layers.Flatten),
+    "levels": dict.fromkeys((3, 4), LevelPooling),
+    None: dict.fromkeys((3, 4, 5), keras.layers.Identity),
 }
 
 
@@ -47,9 +49,11 @@ class FrozenBackbone(keras.layers.Layer):
         weights: `"imagenet"`, `None` for random weights, or the path of a weights file; ignored
             for a model and a module.
         input_shape: `(height, width, 3)`; `None` for any size, where the architecture allows it.
-        pooling: `"avg"`, `"max"`, `"flatten"`, or `None` for the feature map; `"levels"` for
-            averages and maxima of all blocks (see `LevelPooling`), which can be kept only while
-            all of them are frozen. A source whose output is a vector already is not pooled.
+        pooling: Of the feature map, or the tokens, that the source gives: `"avg"`, `"max"`,
+            `"flatten"`, or `None` for none; `"levels"` for averages and maxima of all blocks (see
+            `LevelPooling`), which can be kept only while all of them are frozen. A source whose
+            output is a vector already is not pooled. As in `keras.applications`, ConvNeXt's last
+            normalization comes after the pooling.
         preprocessing: `"auto"` for what the source was trained with; one of `"raw"` (0..255),
             `"unit"` (0..1), `"tf"` (-1..1), `"torch"`, `"caffe"`, `"lite"`; a Keras layer; or
             `None` to pass pixels on as they are.
@@ -58,7 +62,8 @@ class FrozenBackbone(keras.layers.Layer):
     Input: Raw RGB images `(batch, height, width, 3)`, 0..255, uint8 or floating point. Or kept
         activations, `{"after:<block>": tensor}` as `activations` returns them: the chain then
         starts behind that block.
-    Output: Features `(batch, channels)`; `(batch, height, width, channels)` without pooling.
+    Output: Features `(batch, channels)`; without pooling what the source gives, mostly
+        `(batch, height, width, channels)`.
 
     Raises:
         ValueError: If the source, the pooling or the preprocessing is unknown, or if
@@ -93,17 +98,26 @@ class FrozenBackbone(keras.layers.Layer):
         loaded = backbones.load(source, weights=weights, input_shape=input_shape)
         self.pooling = pooling
         self.preprocessing = preprocessing_layer(_mode(preprocessing, loaded), loaded.dtype)
-        self._source = _Opaque(loaded.model)
-        self._chain = list(blocks.split(loaded.model).values())
-        self._pool = self._pooling_layer("pooling")
-        for block in self._chain:
-            block.trainable = False
+        self._source = _Opaque(loaded)
+        model, norm = loaded.model, loaded.norm
+        if norm is not None and pooling == "levels":  # of which only the last is normalized
+            model, norm = keras.Model(model.inputs, norm(model.outputs[0]), name=model.name), None
+        self._chain = list(blocks.split(model).values())
+        self._pool = self._pooling_layer("pooling", norm)
+        for link in (*self._chain, self._pool):
+            link.trainable = False
         self._watch: Callable[[str, Any], None] | None = None
         self.built = True
 
-    def _pooling_layer(self, name: str | None = None) -> keras.Layer:
-        pools = len(self._chain[-1].output_shape) == 4
-        return _POOLINGS[self.pooling if pools else None](name=name)
+    def _pooling_layer(self, name: str | None, norm: keras.Layer | None) -> keras.Layer:
+        shape = self._chain[-1].output_shape
+        kind = _pooling_kind(self.pooling, shape)
+        if norm is None:
+            return kind(name=name)
+        pools = self.pooling in ("avg", "max")
+        layer = keras.Sequential([kind(), norm] if pools else [norm, kind()], name=name)
+        layer.build(shape)
+        return layer
 
     @property
     def blocks(self) -> tuple[blocks.Block, ...]:
@@ -187,6 +201,8 @@ class FrozenBackbone(keras.layers.Layer):
         for name, link in zip((None, *self._all_names), self._links, strict=True):
             digest = architecture if name else preprocessing
             digest.update(of_architecture(link).encode())
+            if link is self._pool and link.weights:  # were in the last block in earlier versions
+                weights.update(b"normalizes what was pooled")
             for weight in link.weights:
                 weights.update(np.ascontiguousarray(weight.numpy()).tobytes())
             if name in self.link_names:
@@ -215,7 +231,8 @@ class FrozenBackbone(keras.layers.Layer):
 
     @property
     def _units(self) -> list[Unit]:
-        return [unit for link in self._chain for unit in blocks.units(link)]
+        *units, last = (unit for link in self._chain for unit in blocks.units(link))
+        return [*units, blocks.NormalizedBlock(last, self._pool) if self._pool.weights else last]
 
     def unfreeze(self, which: str | int | Sequence[str]) -> None:
         """Makes blocks trainable. A model that is compiled already must be compiled again.
@@ -244,8 +261,8 @@ class FrozenBackbone(keras.layers.Layer):
         for link in self._chain:
             # Keras hands a link's flag down to all that is in it, so that comes first.
             link.trainable = any(flags[name] for name in _unit_names(link))
-            for unit in blocks.units(link):
-                unit.trainable = flags[unit.name]
+        for unit in self._units:
+            unit.trainable = flags[unit.name]
 
     def block(self, name: str) -> keras.Model:
         """Returns a block as a model of its own, which shares the layers.
@@ -303,7 +320,8 @@ class FrozenBackbone(keras.layers.Layer):
                 f"Backbone '{self.name}' pools the outputs of all its blocks (pooling='levels'), "
                 "not that of the last alone. Call it on images."
             )
-        return self._pooling_layer()(feature_map)
+        norm = self._source.value.norm
+        return self._pooling_layer(None, norm and _copy_of(norm, name=None))(feature_map)
 
     def up_to(self, after: str) -> Self:
         """Returns the chain up to a link as a backbone of its own, which shares the layers.
@@ -349,8 +367,11 @@ class FrozenBackbone(keras.layers.Layer):
                 "it first; the twin's blocks can then be unfrozen."
             )
         names = set(self.select(own)) if own not in ((), []) else set()
+        source = self._source.value
+        if source.norm is not None and self._units[-1].name in names:
+            source = replace(source, norm=_copy_of(source.norm))
         twin = type(self)(
-            self._source.value,
+            source,
             pooling=self.pooling if pooling == "same" else pooling,
             preprocessing=self.preprocessing,
             name=self.name,
@@ -486,7 +507,8 @@ class FrozenBackbone(keras.layers.Layer):
         """Returns the whole architecture, so that loading needs no download."""
         return {
             **super().get_config(),
-            "source": keras.saving.serialize_keras_object(self._source.value),
+            "source": keras.saving.serialize_keras_object(self._source.value.model),
+            "norm": keras.saving.serialize_keras_object(self._source.value.norm),
             "pooling": self.pooling,
             "preprocessing": keras.saving.serialize_keras_object(self.preprocessing),
             "unfrozen": self._unfrozen,
@@ -507,17 +529,33 @@ class FrozenBackbone(keras.layers.Layer):
         config = dict(config)
         unfrozen = config.pop("unfrozen")
         with cloning():
-            for key in ("source", "preprocessing"):
+            # Earlier versions knew no "norm": the normalization came before the pooling.
+            for key in {"source", "preprocessing", "norm"}.intersection(config):
                 config[key] = keras.saving.deserialize_keras_object(config[key])
         if not isinstance(config["source"], keras.Model):
             raise ValueError(
                 "The config of a FrozenBackbone brings its network along. Received: source="
                 f"{config['source']!r}. Nothing was loaded; a file with it was tampered with."
             )
+        if "norm" not in config and len(config["source"].outputs[0].shape) != 4:
+            config["pooling"] = None  # nor did they pool tokens
+        config["source"] = backbones.Source(config["source"], None, norm=config.pop("norm", None))
         layer = cls(**config)
         if unfrozen:
             layer.unfreeze(unfrozen)
         return layer
+
+
+def _pooling_kind(pooling: str | None, shape: tuple[int | None, ...]) -> type[keras.layers.Layer]:
+    if len(shape) == 2:  # a vector
+        return keras.layers.Identity
+    if len(shape) not in _POOLINGS[pooling]:
+        raise ValueError(
+            f"pooling={pooling!r} takes a feature map (batch, height, width, channels), tokens "
+            f"(batch, tokens, channels) or a vector. Received: a source whose output has the shape "
+            f"{shape}. Give pooling=None, and pool in the layers behind the backbone."
+        )
+    return _POOLINGS[pooling][len(shape)]
 
 
 def _unit_names(link: keras.Layer) -> set[str]:
@@ -525,9 +563,11 @@ def _unit_names(link: keras.Layer) -> set[str]:
     return {unit.name for unit in blocks.units(link)} if is_block else {link.name}
 
 
-def _copy_of(link: keras.Model) -> keras.Model:
+def _copy_of(link: keras.Layer, **changes: Any) -> Any:
     with cloning():
-        copy = type(link).from_config(link.get_config())
+        copy = type(link).from_config({**link.get_config(), **changes})
+    if not copy.built:
+        copy.build_from_config(link.get_build_config())
     copy.set_weights(link.get_weights())
     copy.trainable = False
     return copy

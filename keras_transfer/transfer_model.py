@@ -128,10 +128,16 @@ class TransferModel(keras.Model):
         if not isinstance(input_shape, Mapping):
             self._image_shape = tuple(input_shape)
         features = self.backbone.compute_output_shape(input_shape)
-        given = self.head(keras.Input(features[1:], dtype=self.compute_dtype)).shape[-1]
-        if given != self.units:
+        given = self.head(keras.Input(features[1:], dtype=self.compute_dtype)).shape
+        if len(given) != 2:
             raise ValueError(
-                f"The head gives {given} units. Expected {self.units} for the "
+                f"The head gives outputs of shape {given} for features of shape {features}. "
+                f"Expected (batch, {self.units}): one row for each image. Let the backbone pool, "
+                "as FrozenBackbone(..., pooling='avg') does, or a layer of the head."
+            )
+        if given[-1] != self.units:
+            raise ValueError(
+                f"The head gives {given[-1]} units. Expected {self.units} for the "
                 f"{len(self.class_names)} classes {', '.join(self.class_names)}."
             )
 
