@@ -33,7 +33,7 @@ _MODES = {
 }
 
 
-# Families that normalize what was pooled, and not the feature map, where their pooling is asked for.
+# Families whose last normalization comes after their own pooling, and not before it.
 _NORMALIZE_POOLED = ("convnext",)
 
 

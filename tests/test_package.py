@@ -73,6 +73,7 @@ LAYERS = (
     "stratified",
     "image_dataset",
     "image_files",
+    "system_files",
     "pipelines",
     "keepable",
     "row_order",
