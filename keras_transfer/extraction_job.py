@@ -83,8 +83,7 @@ class ExtractionJob:
         to = None if stop is None else math.ceil(stop / size)
         for number, batch in enumerate(self.pipeline.read(start // size, to)):
             x, *others = batch if isinstance(batch, tuple) else (batch,)
-            if not number:
-                self.backbone.check_pixels(x)
+            self.backbone.check_pixels(x, finite_only=number > 0)
             if others:
                 rest.append([np.asarray(column) for column in others])
             sizes.append(len(x))

@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from keras_transfer.row_order import fresh_copy
 
+SOME = 32  # images that are looked at
+
 
 @dataclass(frozen=True)
 class Part:
@@ -61,6 +63,8 @@ class Part:
         """Returns the shape of a batch of inputs, `None` if only reading it would tell."""
         spec = getattr(self.x, "element_spec", None)
         if spec is not None:
+            if any(one.shape.rank is None for one in tf.nest.flatten(first_of(spec))):
+                return None
             return tf.nest.map_structure(lambda s: tuple(s.shape), first_of(spec))
         if not hasattr(self.x, "__getitem__"):
             return None
@@ -84,15 +88,19 @@ class Part:
         A dataset is copied for that, since to begin it would take one iteration of its shuffle.
         """
         if self.is_array:
-            return self.x[:32]
-        if not self.is_dataset or self.is_kept:
+            return self.x[:: max(1, len(self.x) // SOME)][:SOME]
+        if self.is_kept:
             return None
-        spec = first_of(self.x.element_spec)
-        if spec.dtype.is_floating:
-            return next((first_of(batch) for batch in fresh_copy(self.x).take(1)), None)
-        if spec.dtype == tf.uint8 and spec.shape.rank == 4:  # as raw as can be, without a look
+        if self.is_py_dataset:
+            images = first_of(self.x[0])
+            return images if hasattr(images, "shape") else None
+        if not self.is_dataset or not isinstance(
+            spec := first_of(self.x.element_spec), tf.TensorSpec
+        ):
+            return None
+        if hasattr(self.x, "identity"):  # from `image_folder`: raw, without a look
             return np.full([1, *(side or 1 for side in spec.shape[1:])], 255, "uint8")
-        return None
+        return next((first_of(batch) for batch in fresh_copy(self.x).take(1)), None)
 
     def as_tuple(self) -> Any:
         """Returns what `validation_data` takes."""

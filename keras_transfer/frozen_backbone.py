@@ -18,6 +18,7 @@ from keras_transfer.hub_module import HubModule, cloning
 from keras_transfer.level_pooling import LevelPooling
 from keras_transfer.preprocessing import (
     PixelScaling,
+    check_finite,
     preprocessing_layer,
     warn_of_range,
     warn_of_raw_pixels,
@@ -164,21 +165,32 @@ class FrozenBackbone(keras.layers.Layer):
     def _pools_levels(self) -> bool:
         return isinstance(self._pool, LevelPooling)
 
-    def check_pixels(self, images: Any) -> None:
+    def check_pixels(self, images: Any, *, finite_only: bool = False) -> None:
         """Warns if a batch of images is not in the range that the backbone takes.
 
-        That is raw 0..255, unless `preprocessing=None` gives a module the pixels as they are.
+        That is raw 0..255, or 0..1 where `preprocessing=None` gives them to a module. Of what else
+        gets pixels by `None`, and of layers of a user's own, the range is not known.
+
+        Args:
+            images: The batch; one of kept activations passes.
+            finite_only: Whether to leave it at refusing NaN and infinite pixels.
 
         Raises:
-            ValueError: If it is no batch of images.
+            ValueError: If it is no batch of images, or some pixels are no finite numbers.
         """
         if isinstance(images, Mapping):  # kept activations, which have no pixels
             return
         self._check_images(tuple(images.shape))
+        if (check := self._pixel_check) is not None:
+            (check_finite if finite_only else check)(images)
+
+    @property
+    def _pixel_check(self) -> Callable[[Any], None] | None:
         if isinstance(self.preprocessing, PixelScaling):
-            warn_of_range(images)
-        elif self._passes_pixels_on and self._module_pixels == "unit":
-            warn_of_raw_pixels(images)
+            return warn_of_range
+        if not self._passes_pixels_on:
+            return None
+        return warn_of_raw_pixels if self._module_pixels == "unit" else check_finite
 
     @property
     def _passes_pixels_on(self) -> bool:
@@ -461,7 +473,15 @@ class FrozenBackbone(keras.layers.Layer):
     def _entry(self, inputs: Any) -> tuple[int, Any]:
         """Where in the chain the inputs enter it, told by their structure."""
         if not isinstance(inputs, Mapping):
-            self._check_images(tuple(getattr(inputs, "shape", inputs)))
+            shape = getattr(inputs, "shape", inputs)
+            if getattr(shape, "rank", 0) is None:
+                raise ValueError(
+                    f"Backbone '{self.name}' takes batches of images of shape "
+                    f"{self._chain[0].input_shape}. Received: a tensor of unknown rank. Say its "
+                    "shape: dataset.map(lambda image, label: (tf.ensure_shape(image, (None, "
+                    "height, width, 3)), label))."
+                )
+            self._check_images(tuple(shape))
             return 0, inputs
         if len(inputs) != 1 or not next(iter(inputs)).startswith(_AFTER):
             raise ValueError(

@@ -54,6 +54,7 @@ class Keeper:
         self._verbose = verbose
         self._check = check_labels
         self._told: set[str] = set()
+        self._looked_at: set[int] = set()
         self._pipelines: dict[int, Pipeline] = {}
         self._owed: dict[int, int] = {}
         self._streams: dict[int, Stream] = {}
@@ -63,7 +64,8 @@ class Keeper:
 
         Args:
             part: The data.
-            **loop: How Keras would go through arrays: `batch_size`, `steps` and `shuffle`.
+            **loop: How Keras would go through arrays: `batch_size`, `steps`, `shuffle` and
+                `class_weight`.
         """
         if part.x is None:
             return part
@@ -120,7 +122,9 @@ class Keeper:
             spec = part.x.element_spec
             labels = spec[1] if isinstance(spec, tuple) and len(spec) > 1 else None
         elif part.is_array or part.is_kept:
-            labels = None if part.y is None else keras.ops.convert_to_numpy(part.y)
+            labels = part.y
+            if labels is not None and hasattr(labels, "shape"):
+                labels = np.asarray(labels)
         else:  # only reading it would tell
             return
         if labels is None:
@@ -128,9 +132,12 @@ class Keeper:
         self._check(labels)
 
     def check_pixels(self, part: Part) -> None:
-        """Warns if images are not in the range that the backbone takes."""
+        """Warns, once, if images are not in the range that the backbone takes."""
+        if id(part.x) in self._looked_at:
+            return
+        self._looked_at.add(id(part.x))
         images = part.some_images()
-        if images is not None and not part.is_kept:
+        if images is not None:
             self._backbone.check_pixels(images)
 
     def _kept(self, part: Part, loop: Mapping[str, Any]) -> Part:

@@ -18,7 +18,7 @@ from keras_transfer.fit_data import Part, split
 from keras_transfer.frozen_backbone import FrozenBackbone
 from keras_transfer.hub_module import HubModule, cloning
 from keras_transfer.keeper import Keeper
-from keras_transfer.labels import LOSSES, check_labels
+from keras_transfer.labels import LOSSES, check_class_weight, check_labels
 from keras_transfer.one_training import OneTraining
 from keras_transfer.quantizing import Quantization, tell
 from keras_transfer.step_functions import make_variables
@@ -232,6 +232,8 @@ class TransferModel(keras.Model):
                 activations are given that lie beyond a block that trains.
         """
         self._assert_compile_called("fit")
+        _check_given(x)
+        class_weight = check_class_weight(class_weight, self.class_names)
         self.evaluation = None
         train, valid = split(x, y, sample_weight, validation_split, validation_data)
         train = replace(train, augmentation=self.augmentation)
@@ -258,8 +260,14 @@ class TransferModel(keras.Model):
             for start, stop in one.phases(initial_epoch, epochs):
                 epochs_before = one.epochs_run
                 kept = keeper.at_border(
-                    train, batch_size=batch_size, steps=steps_per_epoch, shuffle=shuffle
+                    train,
+                    batch_size=batch_size,
+                    steps=steps_per_epoch,
+                    shuffle=shuffle,
+                    class_weight=class_weight,
                 )
+                # Of arrays that are kept, it is in the sample weights.
+                is_weighted = train.is_array and kept is not train
                 kept_valid = keeper.at_border(
                     valid, batch_size=validation_batch_size or batch_size, steps=validation_steps
                 )
@@ -273,7 +281,7 @@ class TransferModel(keras.Model):
                     callbacks=one,
                     validation_data=kept_valid.as_tuple(),
                     shuffle=shuffle and not kept.is_dataset,
-                    class_weight=class_weight,
+                    class_weight=None if is_weighted else class_weight,
                     sample_weight=kept.sample_weight,
                     initial_epoch=start,
                     steps_per_epoch=steps_per_epoch,
@@ -292,11 +300,20 @@ class TransferModel(keras.Model):
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Evaluates as `keras.Model.evaluate` does; warns of pixels that are not 0..255."""
         if not kwargs.get("_use_cached_eval_dataset"):  # Keras' own call from within `fit`
-            Keeper(self.backbone, None, verbose=False).check_pixels(Part(x))
+            self._check_images(x)
             results = super().evaluate(x, y, *args, **kwargs)
             self.evaluation = {k: plain(v) for k, v in self.get_metrics_result().items()}
             return results
         return super().evaluate(x, y, *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Predicts as `keras.Model.predict` does; warns of pixels that are not 0..255."""
+        self._check_images(x)
+        return super().predict(x, *args, **kwargs)
+
+    def _check_images(self, x: Any) -> None:
+        _check_given(x)
+        Keeper(self.backbone, None, verbose=False).check_pixels(Part(x))
 
     def export(
         self,
@@ -445,6 +462,14 @@ def _one_layer(layers: keras.Layer | Sequence[keras.Layer] | None) -> keras.Laye
             f"Received: {layers!r}."
         )
     return keras.Sequential(list(layers), name="augmentation")
+
+
+def _check_given(x: Any) -> None:
+    if x is None:
+        raise ValueError(
+            "Expected images, or a dataset. Received: None. If it is a split of `image_folder`, "
+            "there is no such split: give it a share, as test_split=0.15, or a folder of its own."
+        )
 
 
 def _check_probabilities(head: keras.Layer) -> None:
