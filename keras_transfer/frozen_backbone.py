@@ -473,15 +473,7 @@ class FrozenBackbone(keras.layers.Layer):
     def _entry(self, inputs: Any) -> tuple[int, Any]:
         """Where in the chain the inputs enter it, told by their structure."""
         if not isinstance(inputs, Mapping):
-            shape = getattr(inputs, "shape", inputs)
-            if getattr(shape, "rank", 0) is None:
-                raise ValueError(
-                    f"Backbone '{self.name}' takes batches of images of shape "
-                    f"{self._chain[0].input_shape}. Received: a tensor of unknown rank. Say its "
-                    "shape: dataset.map(lambda image, label: (tf.ensure_shape(image, (None, "
-                    "height, width, 3)), label))."
-                )
-            self._check_images(tuple(shape))
+            self._check_images(tuple(getattr(inputs, "shape", inputs)))
             return 0, inputs
         if len(inputs) != 1 or not next(iter(inputs)).startswith(_AFTER):
             raise ValueError(

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_transfer.extraction import CPU_BATCH
 from keras_transfer.feature_cache import FeatureCache
-from keras_transfer.fit_data import Part, first_of
+from keras_transfer.fit_data import Part, first_of, single
 from keras_transfer.flips import Flips
 from keras_transfer.frozen_backbone import FrozenBackbone
 from keras_transfer.keepable import NotKeepable
@@ -120,7 +120,7 @@ class Keeper:
             return
         if part.is_dataset:
             spec = part.x.element_spec
-            labels = spec[1] if isinstance(spec, tuple) and len(spec) > 1 else None
+            labels = single(spec[1]) if isinstance(spec, tuple) and len(spec) > 1 else None
         elif part.is_array or part.is_kept:
             labels = part.y
             if labels is not None and hasattr(labels, "shape"):
