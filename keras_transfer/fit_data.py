@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_transfer.row_order import fresh_copy
 
-SOME = 32  # images that are looked at
+_SOME = 32  # images that are looked at
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Part:
             ValueError: If a dataset tells no shapes, without which Keras cannot train.
         """
         if self.is_array:
-            return self.x[:: max(1, len(self.x) // SOME)][:SOME]
+            return self.x[:: max(1, len(self.x) // _SOME)][:_SOME]
         if self.is_kept:
             return None
         if self.is_py_dataset:

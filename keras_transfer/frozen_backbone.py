@@ -213,7 +213,7 @@ class FrozenBackbone(keras.layers.Layer):
         for name, link in zip((None, *self._all_names), self._links, strict=True):
             digest = architecture if name else preprocessing
             digest.update(of_architecture(link).encode())
-            if link is self._pool and link.weights:  # were in the last block in earlier versions
+            if link is self._pool and link.weights:  # in earlier versions the last block had them
                 weights.update(b"normalizes what was pooled")
             for weight in link.weights:
                 weights.update(np.ascontiguousarray(weight.numpy()).tobytes())

@@ -50,7 +50,7 @@ def check_class_weight(class_weight: Any, class_names: Sequence[str]) -> Mapping
         return None
     try:
         given = {int(position): float(weight) for position, weight in class_weight.items()}
-        fits = not any(isinstance(position, str) for position in class_weight)
+        fits = all(int(position) == position for position in class_weight)  # false for "0"
     except (AttributeError, TypeError, ValueError):
         fits = False
     if not fits:

@@ -83,7 +83,7 @@ def warn_of_range(images: Any) -> None:
     over = _OVERSHOOT if "float" in kind else 0  # of whole numbers no resize has made one
     if low >= -over * high and 1 < high <= 255 * (1 + over):
         return
-    if low == high == 0 and len(images) <= 1:  # one black image tells nothing
+    if low == high == 0 and len(images) <= 1:  # no image, or a black one, tells nothing
         return
     next_step = (
         "The backbone scales pixels itself: leave out the rescaling, or undo it with "
@@ -144,7 +144,7 @@ def _range_of(images: Any) -> tuple[float, float, str]:
             )
         pixels = pixels.astype("float32")  # bfloat16, which numpy does not know
     if not pixels.size:
-        return 0.0, 255.0, kind
+        return 0.0, 0.0, kind
     low, high = float(pixels.min()), float(pixels.max())
     if not np.isfinite([low, high]).all():  # a NaN is both the lowest and the highest
         raise ValueError(
