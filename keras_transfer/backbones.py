@@ -5,12 +5,13 @@ import inspect
 import os
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
-from keras_transfer import hub_source
+from keras_transfer import blocks, hub_source
 from keras_transfer.blocks import is_numbered_by_keras
 from keras_transfer.hub_module import HubModule
 
@@ -33,6 +34,10 @@ _MODES = {
 }
 
 
+# Families whose last normalization comes after their own pooling, and not before it.
+_NORMALIZE_POOLED = ("convnext",)
+
+
 @dataclass(frozen=True)
 class Source:
     """A pretrained model and the preprocessing mode that it was trained with.
@@ -41,11 +46,13 @@ class Source:
         model: The model.
         preprocessing: The mode; `None` if it is not known.
         dtype: The type that its pixels must reach it in; `None` for that of the policy.
+        norm: A layer that belongs behind the pooling of the model's feature map, if there is one.
     """
 
     model: keras.Model
     preprocessing: str | None
     dtype: str | None = None
+    norm: keras.Layer | None = None
 
 
 def names() -> tuple[str, ...]:
@@ -54,7 +61,7 @@ def names() -> tuple[str, ...]:
 
 
 def load(
-    source: str | os.PathLike[str] | keras.Model | HubModule,
+    source: str | os.PathLike[str] | keras.Model | HubModule | Source,
     *,
     weights: str | None = "imagenet",
     input_shape: tuple[int | None, ...] | None = None,
@@ -63,7 +70,8 @@ def load(
 
     Args:
         source: A name of `names()`, in any spelling that differs in case, `_` and `-` only; a
-            model, which is taken as it is; a `HubModule`, or a handle for one.
+            model, which is taken as it is; a `HubModule`, or a handle for one; or what an earlier
+            call has returned.
         weights: `"imagenet"`, `None` for random weights, or the path of a weights file. Ignored
             for a model and a module.
         input_shape: `(height, width, 3)`; `None` for any size, where the architecture allows it.
@@ -76,8 +84,12 @@ def load(
         ValueError: If the name is unknown, or a model has its own shape and another is given.
         OSError: If the weights, or the module, cannot be had.
     """
+    if isinstance(source, Source):
+        return source
     if isinstance(source, keras.Model):
-        return Source(_functional(source, input_shape), _known_mode(source))
+        known = _known_application(source)
+        model = _functional(source, input_shape)
+        return _of_family(model, known and _family(known), _known_mode(source))
     if isinstance(source, HubModule):
         return _of_module(source, input_shape)
     if hub_source.is_handle(source) and not _is_name(source):
@@ -117,7 +129,15 @@ def _functional(model: keras.Model, input_shape: tuple[int | None, ...] | None) 
     name = None if is_numbered_by_keras(model) else model.name
     if not own_graph:
         image = keras.Input(input_shape or (None, None, 3))
-        return keras.Model(image, model(image), name=name)
+        features = model(image)
+        if isinstance(features, Mapping | list | tuple) and len(features) > 1:
+            some = next(iter(features)) if isinstance(features, Mapping) else 0
+            raise ValueError(
+                f"A backbone needs one output. Received: model '{model.name}' with {len(features)}"
+                f" outputs, {features}. Build one with the tensor that you want: image = "
+                f"keras.Input((height, width, 3)); keras.Model(image, model(image)[{some!r}])."
+            )
+        return keras.Model(image, features, name=name)
     if isinstance(model, keras.Sequential):
         return keras.Model(model.inputs, model.outputs, name=name)
     return model
@@ -143,7 +163,15 @@ def _load_application(
             "Go online once, so that Keras keeps them in ~/.keras/models, give the path of a "
             f"weights file, or use {DEFAULT!r}, whose weights come with the extra 'demo'."
         ) from error
-    return Source(model, _MODES[family])
+    return _of_family(model, family, _MODES[family])
+
+
+def _of_family(model: keras.Model, family: str | None, mode: str | None) -> Source:
+    if family in _NORMALIZE_POOLED and len(model.output_shape) == 4:
+        rest, last = blocks.without_last_layer(model)
+        if isinstance(last, keras.layers.LayerNormalization):
+            return Source(rest, mode, norm=last)
+    return Source(model, mode)
 
 
 def _application(name: str) -> Any:
@@ -178,14 +206,17 @@ def _family(application: str) -> str:
 
 def _known_mode(model: keras.Model) -> str | None:
     """The mode of a model that `keras.applications` or this package made, told by its name."""
-    name = _key(model.name)
-    if name == _key(DEFAULT):
+    if _key(model.name) == _key(DEFAULT):
         return "lite"
-    mobilenet = re.match(r"mobilenet(v2)?1?\d?\.", name)  # mobilenetv2_1.00_224
-    if not mobilenet and name not in map(_key, _applications()):
-        return None
-    mode = _MODES[_family(name)]
+    name = _known_application(model)
+    mode = _MODES[_family(name)] if name else None
     return None if mode == "raw" and not _scales_itself(model) else mode
+
+
+def _known_application(model: keras.Model) -> str | None:
+    name = _key(model.name)
+    mobilenet = re.match(r"mobilenet(v2)?1?\d?\.", name)  # mobilenetv2_1.00_224
+    return name if mobilenet or name in map(_key, _applications()) else None
 
 
 def _scales_itself(model: keras.Model) -> bool:

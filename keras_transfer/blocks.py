@@ -72,6 +72,47 @@ class Unit(Protocol):
         """Returns the number of weights, statistics included."""
 
 
+@dataclass(eq=False)
+class NormalizedBlock:
+    """The last block, and the normalization behind the pooling: one unit.
+
+    Attributes:
+        block: The block.
+        norm: The layer.
+    """
+
+    block: Unit
+    norm: keras.Layer
+
+    @property
+    def name(self) -> str:
+        """The block's name."""
+        return self.block.name
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """The shape of what is pooled."""
+        return self.block.output_shape
+
+    @property
+    def trainable(self) -> bool:
+        """Whether both train."""
+        return self.block.trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self.block.trainable = self.norm.trainable = value
+
+    @property
+    def trainable_weights(self) -> list[keras.Variable]:
+        """The weights that train, those of the normalization last."""
+        return [*self.block.trainable_weights, *self.norm.trainable_weights]
+
+    def count_params(self) -> int:
+        """Returns the number of weights."""
+        return self.block.count_params() + self.norm.count_params()
+
+
 def units(block: keras.Model) -> tuple[Unit, ...]:
     """Returns what of a block can be frozen by itself, first to last.
 
@@ -192,19 +233,23 @@ def former_names(model: keras.Model) -> dict[str, str]:
 
 def _groups(model: keras.Model) -> list[tuple[str, list[_Segment]]]:
     if len(model.inputs) != 1 or len(model.outputs) != 1:
+        named = isinstance(model.output, dict)
+        wanted = f"output[{next(iter(model.output))!r}]" if named else "outputs[0]"
         raise ValueError(
             f"A backbone needs one input and one output. Received: model '{model.name}' with "
-            f"{len(model.inputs)} inputs and {len(model.outputs)} outputs. Build one with the "
-            "tensor that you want: keras.Model(model.inputs[0], model.outputs[0])."
+            f"{len(model.inputs)} inputs and {len(model.outputs)} outputs of shapes "
+            f"{model.output_shape}. Build one with the tensor that you want: "
+            f"keras.Model(model.inputs[0], model.{wanted})."
         )
     groups = _named_groups(list(_segments(model)))
     return [(model.name, groups[0][1])] if len(groups) == 1 else groups
 
 
-def _block_names(
-    model: keras.Model, groups: Sequence[tuple[str, list[_Segment]]]
-) -> Iterator[str]:
-    operations = [model, *(o for _, group in groups for segment in group for o in segment.operations)]
+def _block_names(model: keras.Model, groups: Sequence[tuple[str, list[_Segment]]]) -> Iterator[str]:
+    operations = [
+        model,
+        *(o for _, group in groups for segment in group for o in segment.operations),
+    ]
     made_up = {
         operation.name
         for operation in operations
@@ -213,6 +258,12 @@ def _block_names(
     return _unique(
         f"block{number}" if name in made_up else name for number, (name, _) in enumerate(groups, 1)
     )
+
+
+def without_last_layer(model: keras.Model) -> tuple[keras.Model, keras.Layer]:
+    """Returns the model up to its last layer, and that layer."""
+    *_, last = _segments(model)
+    return keras.Model(model.inputs, last.start, name=model.name), last.operations[-1]
 
 
 def _segments(model: keras.Model) -> Iterator[_Segment]:

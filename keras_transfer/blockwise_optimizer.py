@@ -564,7 +564,9 @@ def _assign(part: str, variables: Sequence[Any], values: Sequence[Any]) -> None:
 
 def _parsed(part: str) -> tuple[str, str, str]:
     """The group that a part of the state is of, with what stands before and behind its name."""
-    what, group, kind = re.fullmatch(r"(scale/|best/slots/|best/)?(.*?)(@\d+)?", part).groups(default="")
+    what, group, kind = re.fullmatch(r"(scale/|best/slots/|best/)?(.*?)(@\d+)?", part).groups(
+        default=""
+    )
     return what, group, kind
 
 

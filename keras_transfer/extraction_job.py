@@ -133,8 +133,8 @@ class ExtractionJob:
         to = None if stop is None else math.ceil(stop / size)
         for number, batch in enumerate(self.pipeline.read(start // size, to)):
             x, *others = batch if isinstance(batch, tuple) else (batch,)
+            self.backbone.check_pixels(x, finite_only=number > 0)
             if not number:
-                self.backbone.check_pixels(x)
                 read.first = None if row else self._first_of(x)
             if others:
                 read.rest.append([np.asarray(column) for column in others])

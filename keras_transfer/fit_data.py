@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from keras_transfer.row_order import fresh_copy
 
+_SOME = 32  # images that are looked at
+
 
 @dataclass(frozen=True)
 class Part:
@@ -61,6 +63,8 @@ class Part:
         """Returns the shape of a batch of inputs, `None` if only reading it would tell."""
         spec = getattr(self.x, "element_spec", None)
         if spec is not None:
+            if _is_of_unknown_rank(first_of(spec)):
+                return None
             return tf.nest.map_structure(lambda s: tuple(s.shape), first_of(spec))
         if not hasattr(self.x, "__getitem__"):
             return None
@@ -82,17 +86,32 @@ class Part:
         """Returns a few images to look at, `None` where that is not possible or not needed.
 
         A dataset is copied for that, since to begin it would take one iteration of its shuffle.
+
+        Raises:
+            ValueError: If a dataset tells no shapes, without which Keras cannot train.
         """
         if self.is_array:
-            return self.x[:32]
-        if not self.is_dataset or self.is_kept:
+            return self.x[:: max(1, len(self.x) // _SOME)][:_SOME]
+        if self.is_kept:
             return None
+        if self.is_py_dataset:
+            images = first_of(self.x[0])
+            return images if hasattr(images, "shape") else None
+        if not self.is_dataset:
+            return None
+        if _is_of_unknown_rank(self.x.element_spec):
+            raise ValueError(
+                "Expected batches of images of shape (None, height, width, 3). Received: a dataset "
+                "of tensors of unknown rank, as Python code gives them. Say their shapes: "
+                "dataset.map(lambda image, label: (tf.ensure_shape(image, (None, height, width, "
+                "3)), tf.ensure_shape(label, (None,))))."
+            )
         spec = first_of(self.x.element_spec)
-        if spec.dtype.is_floating:
-            return next((first_of(batch) for batch in fresh_copy(self.x).take(1)), None)
-        if spec.dtype == tf.uint8 and spec.shape.rank == 4:  # as raw as can be, without a look
+        if not isinstance(spec, tf.TensorSpec):
+            return None
+        if hasattr(self.x, "identity"):  # from `image_folder`: raw, without a look
             return np.full([1, *(side or 1 for side in spec.shape[1:])], 255, "uint8")
-        return None
+        return next((first_of(batch) for batch in fresh_copy(self.x).take(1)), None)
 
     def as_tuple(self) -> Any:
         """Returns what `validation_data` takes."""
@@ -109,9 +128,11 @@ def split(
     Raises:
         ValueError: If a split is asked of data that is no array.
     """
+    x, y, sample_weight = map(single, (x, y, sample_weight))
     train = Part(x, y, sample_weight)
     if validation_data is not None:
-        return train, Part(*keras.utils.unpack_x_y_sample_weight(validation_data))
+        parts = keras.utils.unpack_x_y_sample_weight(validation_data)
+        return train, Part(*map(single, parts))
     if not validation_split:
         return train, Part(None)
     if not train.is_array:
@@ -123,6 +144,17 @@ def split(
     columns = (x, y, sample_weight)
     train = Part(*(None if column is None else column[:at] for column in columns))
     return train, Part(*(None if column is None else column[at:] for column in columns))
+
+
+def single(arrays: Any) -> Any:
+    """Returns the array of a list of one, which Keras takes for the one input or output."""
+    is_list = isinstance(arrays, list | tuple) and len(arrays) == 1
+    return arrays[0] if is_list and hasattr(arrays[0], "shape") else arrays
+
+
+def _is_of_unknown_rank(spec: Any) -> bool:
+    tensors = (one for one in tf.nest.flatten(spec) if isinstance(one, tf.TensorSpec))
+    return any(one.shape.rank is None for one in tensors)
 
 
 def first_of(batch: Any) -> Any:

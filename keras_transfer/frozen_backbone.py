@@ -6,6 +6,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import keras
@@ -18,6 +19,7 @@ from keras_transfer.hub_module import HubModule, cloning
 from keras_transfer.level_pooling import LevelPooling
 from keras_transfer.preprocessing import (
     PixelScaling,
+    check_finite,
     preprocessing_layer,
     warn_of_range,
     warn_of_raw_pixels,
@@ -26,12 +28,13 @@ from keras_transfer.supported_keras import check_channels_last, check_keras_3
 
 _AFTER = "after:"
 
-_POOLINGS = {
-    "avg": keras.layers.GlobalAveragePooling2D,
-    "max": keras.layers.GlobalMaxPooling2D,
-    "flatten": keras.layers.Flatten,
-    "levels": LevelPooling,
-    None: keras.layers.Identity,
+# By the rank of what is pooled: tokens `(batch, tokens, channels)`, or a feature map.
+_POOLINGS: Mapping[str | None, Mapping[int, type[keras.layers.Layer]]] = {
+    "avg": {3: keras.layers.GlobalAveragePooling1D, 4: keras.layers.GlobalAveragePooling2D},
+    "max": {3: keras.layers.GlobalMaxPooling1D, 4: keras.layers.GlobalMaxPooling2D},
+    "flatten": dict.fromkeys((3, 4, 5), keras.layers.Flatten),
+    "levels": dict.fromkeys((3, 4), LevelPooling),
+    None: dict.fromkeys((3, 4, 5), keras.layers.Identity),
 }
 
 
@@ -49,9 +52,11 @@ class FrozenBackbone(keras.layers.Layer):
         weights: `"imagenet"`, `None` for random weights, or the path of a weights file; ignored
             for a model and a module.
         input_shape: `(height, width, 3)`; `None` for any size, where the architecture allows it.
-        pooling: `"avg"`, `"max"`, `"flatten"`, or `None` for the feature map; `"levels"` for
-            averages and maxima of all blocks (see `LevelPooling`), which can be kept only while
-            all of them are frozen. A source whose output is a vector already is not pooled.
+        pooling: Of the feature map, or the tokens, that the source gives: `"avg"`, `"max"`,
+            `"flatten"`, or `None` for none; `"levels"` for averages and maxima of all blocks (see
+            `LevelPooling`), which can be kept only while all of them are frozen. A source whose
+            output is a vector already is not pooled. As in `keras.applications`, ConvNeXt's last
+            normalization comes after the pooling.
         preprocessing: `"auto"` for what the source was trained with; one of `"raw"` (0..255),
             `"unit"` (0..1), `"tf"` (-1..1), `"torch"`, `"caffe"`, `"lite"`; a Keras layer; or
             `None` to pass pixels on as they are.
@@ -60,7 +65,8 @@ class FrozenBackbone(keras.layers.Layer):
     Input: Raw RGB images `(batch, height, width, 3)`, 0..255, uint8 or floating point. Or kept
         activations, `{"after:<block>": tensor}` as `activations` returns them: the chain then
         starts behind that block.
-    Output: Features `(batch, channels)`; `(batch, height, width, channels)` without pooling.
+    Output: Features `(batch, channels)`; without pooling what the source gives, mostly
+        `(batch, height, width, channels)`.
 
     Raises:
         ValueError: If the source, the pooling or the preprocessing is unknown, or if
@@ -98,17 +104,26 @@ class FrozenBackbone(keras.layers.Layer):
         check_channels_last(loaded.model.input_shape)
         self.pooling = pooling
         self.preprocessing = preprocessing_layer(_mode(preprocessing, loaded), loaded.dtype)
-        self._source = _Opaque(loaded.model)
-        self._chain = list(blocks.split(loaded.model).values())
-        self._pool = self._pooling_layer("pooling")
-        for block in self._chain:
-            block.trainable = False
+        self._source = _Opaque(loaded)
+        model, norm = loaded.model, loaded.norm
+        if norm is not None and pooling == "levels":  # of which only the last is normalized
+            model, norm = keras.Model(model.inputs, norm(model.outputs[0]), name=model.name), None
+        self._chain = list(blocks.split(model).values())
+        self._pool = self._pooling_layer("pooling", norm)
+        for link in (*self._chain, self._pool):
+            link.trainable = False
         self._watch: Callable[[str, Any], None] | None = None
         self.built = True
 
-    def _pooling_layer(self, name: str | None = None) -> keras.Layer:
-        pools = len(self._chain[-1].output_shape) == 4
-        return _POOLINGS[self.pooling if pools else None](name=name)
+    def _pooling_layer(self, name: str | None, norm: keras.Layer | None) -> keras.Layer:
+        shape = self._chain[-1].output_shape
+        kind = _pooling_kind(self.pooling, shape)
+        if norm is None:
+            return kind(name=name)
+        pools = self.pooling in ("avg", "max")
+        layer = keras.Sequential([kind(), norm] if pools else [norm, kind()], name=name)
+        layer.build(shape)
+        return layer
 
     @property
     def blocks(self) -> tuple[blocks.Block, ...]:
@@ -155,21 +170,32 @@ class FrozenBackbone(keras.layers.Layer):
     def _pools_levels(self) -> bool:
         return isinstance(self._pool, LevelPooling)
 
-    def check_pixels(self, images: Any) -> None:
+    def check_pixels(self, images: Any, *, finite_only: bool = False) -> None:
         """Warns if a batch of images is not in the range that the backbone takes.
 
-        That is raw 0..255, unless `preprocessing=None` gives a module the pixels as they are.
+        That is raw 0..255, or 0..1 where `preprocessing=None` gives them to a module. Of what else
+        gets pixels by `None`, and of layers of a user's own, the range is not known.
+
+        Args:
+            images: The batch; one of kept activations passes.
+            finite_only: Whether to leave it at refusing NaN and infinite pixels.
 
         Raises:
-            ValueError: If it is no batch of images.
+            ValueError: If it is no batch of images, or some pixels are no finite numbers.
         """
         if isinstance(images, Mapping):  # kept activations, which have no pixels
             return
         self._check_images(tuple(images.shape))
+        if (check := self._pixel_check) is not None:
+            (check_finite if finite_only else check)(images)
+
+    @property
+    def _pixel_check(self) -> Callable[[Any], None] | None:
         if isinstance(self.preprocessing, PixelScaling):
-            warn_of_range(images)
-        elif self._passes_pixels_on and self._module_pixels == "unit":
-            warn_of_raw_pixels(images)
+            return warn_of_range
+        if not self._passes_pixels_on:
+            return None
+        return warn_of_raw_pixels if self._module_pixels == "unit" else check_finite
 
     @property
     def _passes_pixels_on(self) -> bool:
@@ -192,6 +218,8 @@ class FrozenBackbone(keras.layers.Layer):
         for name, link in zip((None, *self._all_names), self._links, strict=True):
             digest = architecture if name else preprocessing
             digest.update(of_architecture(link).encode())
+            if link is self._pool and link.weights:  # in earlier versions the last block had them
+                weights.update(b"normalizes what was pooled")
             for weight in link.weights:
                 weights.update(np.ascontiguousarray(weight.numpy()).tobytes())
             if name in self.link_names:
@@ -220,7 +248,8 @@ class FrozenBackbone(keras.layers.Layer):
 
     @property
     def _units(self) -> list[Unit]:
-        return [unit for link in self._chain for unit in blocks.units(link)]
+        *units, last = (unit for link in self._chain for unit in blocks.units(link))
+        return [*units, blocks.NormalizedBlock(last, self._pool) if self._pool.weights else last]
 
     def unfreeze(self, which: str | int | Sequence[str]) -> None:
         """Makes blocks trainable. A model that is compiled already must be compiled again.
@@ -249,8 +278,8 @@ class FrozenBackbone(keras.layers.Layer):
         for link in self._chain:
             # Keras hands a link's flag down to all that is in it, so that comes first.
             link.trainable = any(flags[name] for name in _unit_names(link))
-            for unit in blocks.units(link):
-                unit.trainable = flags[unit.name]
+        for unit in self._units:
+            unit.trainable = flags[unit.name]
 
     def block(self, name: str) -> keras.Model:
         """Returns a block as a model of its own, which shares the layers.
@@ -308,7 +337,8 @@ class FrozenBackbone(keras.layers.Layer):
                 f"Backbone '{self.name}' pools the outputs of all its blocks (pooling='levels'), "
                 "not that of the last alone. Call it on images."
             )
-        return self._pooling_layer()(feature_map)
+        norm = self._source.value.norm
+        return self._pooling_layer(None, norm and _copy_of(norm, name=None))(feature_map)
 
     def up_to(self, after: str) -> Self:
         """Returns the chain up to a link as a backbone of its own, which shares the layers.
@@ -354,8 +384,11 @@ class FrozenBackbone(keras.layers.Layer):
                 "it first; the twin's blocks can then be unfrozen."
             )
         names = set(self.select(own)) if own not in ((), []) else set()
+        source = self._source.value
+        if source.norm is not None and self._units[-1].name in names:
+            source = replace(source, norm=_copy_of(source.norm))
         twin = type(self)(
-            self._source.value,
+            source,
             pooling=self.pooling if pooling == "same" else pooling,
             preprocessing=self.preprocessing,
             name=self.name,
@@ -505,7 +538,8 @@ class FrozenBackbone(keras.layers.Layer):
         """Returns the whole architecture, so that loading needs no download."""
         return {
             **super().get_config(),
-            "source": keras.saving.serialize_keras_object(self._source.value),
+            "source": keras.saving.serialize_keras_object(self._source.value.model),
+            "norm": keras.saving.serialize_keras_object(self._source.value.norm),
             "pooling": self.pooling,
             "preprocessing": keras.saving.serialize_keras_object(self.preprocessing),
             "unfrozen": self._unfrozen,
@@ -526,13 +560,17 @@ class FrozenBackbone(keras.layers.Layer):
         config = dict(config)
         unfrozen = config.pop("unfrozen")
         with cloning():
-            for key in ("source", "preprocessing"):
+            # Earlier versions knew no "norm": the normalization came before the pooling.
+            for key in {"source", "preprocessing", "norm"}.intersection(config):
                 config[key] = keras.saving.deserialize_keras_object(config[key])
         if not isinstance(config["source"], keras.Model):
             raise ValueError(
                 "The config of a FrozenBackbone brings its network along. Received: source="
                 f"{config['source']!r}. Nothing was loaded; a file with it was tampered with."
             )
+        if "norm" not in config and len(config["source"].outputs[0].shape) != 4:
+            config["pooling"] = None  # nor did they pool tokens
+        config["source"] = backbones.Source(config["source"], None, norm=config.pop("norm", None))
         layer = cls(**config)
         if unfrozen:
             former = layer.former_names  # files of earlier versions
@@ -540,14 +578,28 @@ class FrozenBackbone(keras.layers.Layer):
         return layer
 
 
+def _pooling_kind(pooling: str | None, shape: tuple[int | None, ...]) -> type[keras.layers.Layer]:
+    if len(shape) == 2:  # a vector
+        return keras.layers.Identity
+    if len(shape) not in _POOLINGS[pooling]:
+        raise ValueError(
+            f"pooling={pooling!r} takes a feature map (batch, height, width, channels), tokens "
+            f"(batch, tokens, channels) or a vector. Received: a source whose output has the shape "
+            f"{shape}. Give pooling=None, and pool in the layers behind the backbone."
+        )
+    return _POOLINGS[pooling][len(shape)]
+
+
 def _unit_names(link: keras.Layer) -> set[str]:
     is_block = isinstance(link, keras.Model)
     return {unit.name for unit in blocks.units(link)} if is_block else {link.name}
 
 
-def _copy_of(link: keras.Model) -> keras.Model:
+def _copy_of(link: keras.Layer, **changes: Any) -> Any:
     with cloning():
-        copy = type(link).from_config(link.get_config())
+        copy = type(link).from_config({**link.get_config(), **changes})
+    if not copy.built:
+        copy.build_from_config(link.get_build_config())
     copy.set_weights(link.get_weights())
     copy.trainable = False
     return copy

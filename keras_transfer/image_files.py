@@ -8,7 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from keras_transfer.memory import memory_budget
+from keras_transfer.system_files import counted, kind_of
 
 SPLITS = ("train", "valid", "test")
 
 _SPLIT_NAMES = {split: split for split in SPLITS} | {"val": "valid", "validation": "valid"}
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"})
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
-_CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+# Of pictures in formats that are not read.
+_UNREAD_SUFFIXES = (
+    *(".apng", ".avif", ".emf", ".eps", ".exr", ".hdr", ".heic", ".heif", ".hif", ".ico", ".svg"),
+    *(".j2k", ".jp2", ".jpx", ".jxl", ".jxr", ".pbm", ".pcx", ".pgm", ".pnm", ".ppm", ".psd"),
+    *(".tga", ".tif", ".tiff", ".dcm", ".dicom", ".nii"),
+    *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"),  # of cameras
+)
 
 # A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which made photographs of 4000 x 3000 five
 # times as fast. While that leaves three times the wanted size, they differed from a full decode by
@@ -114,34 +121,73 @@ class _Trial:
     reason: str = ""
 
 
-def find_images(root: Path) -> tuple[list[ImageFile], dict[str, int]]:
+@dataclass(frozen=True)
+class LeftOut:
+    """What lies in folders of images, and is not read.
+
+    Attributes:
+        suffixes: Suffix to number of files that have no image suffix, or lie beside class folders.
+        system: Name to number of hidden files and folders, and of those that systems leave. What is
+            in such a folder is not counted.
+    """
+
+    suffixes: Counter[str] = field(default_factory=Counter)
+    system: Counter[str] = field(default_factory=Counter)
+
+    def __bool__(self) -> bool:
+        return bool(self.suffixes or self.system)
+
+    def add(self, other: "LeftOut") -> None:
+        """Adds what another folder holds."""
+        self.suffixes.update(other.suffixes)
+        self.system.update(other.system)
+
+    def __str__(self) -> str:
+        parts = []
+        if self.suffixes:
+            kinds = counted(self.suffixes)
+            parts.append(f"{self.suffixes.total()} other files ignored ({kinds})")
+        if self.system:
+            kinds = counted(self.system)
+            parts.append(f"{self.system.total()} hidden or system entries ignored ({kinds})")
+        return ", ".join(parts)
+
+    @property
+    def unread_pictures(self) -> str:
+        """The suffixes and numbers of pictures in formats that are not read, if there are any."""
+        return counted({k: n for k, n in self.suffixes.items() if k in _UNREAD_SUFFIXES})
+
+
+def find_images(root: Path) -> tuple[list[ImageFile], LeftOut]:
     """Find the images of every class, by suffix, at any depth of the class folders.
 
     Args:
         root: A folder of class folders, or of folders `train`, `valid` and `test` of such.
 
     Returns:
-        The images sorted by path, and the number of other visible files by suffix.
+        The images sorted by path, and what else lies there.
 
     Raises:
         ValueError: If the folders do not make two or more classes with images in every split.
     """
     files: list[ImageFile] = []
-    ignored: Counter[str] = Counter()
+    left_out = LeftOut()
     folders = _split_folders(root)
     for split, folder in folders.items():
         for class_folder in _class_folders(folder):
             paths, others = walk_images(class_folder)
+            left_out.add(others)
             if not paths:
                 raise ValueError(_tell_empty(class_folder, others))
             for path in paths:
                 parts = tuple(map(_plain, path.relative_to(root).parts))
                 files.append(ImageFile(path, parts, _plain(class_folder.name), split))
-            ignored.update(path.suffix.lower() for path in others)
     for folder in {root, *folders.values()}:  # what lies beside the class folders
-        ignored.update(path.suffix.lower() for path in _visible(folder) if not path.is_dir())
+        entries, system = _entries(folder)
+        left_out.system.update(system)
+        left_out.suffixes.update(path.suffix.lower() for path in entries if not path.is_dir())
     _check_same_classes(folders, files)
-    return sorted(files, key=lambda file: (file.parts, file.path)), dict(sorted(ignored.items()))
+    return sorted(files, key=lambda file: (file.parts, file.path)), left_out
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -201,11 +247,10 @@ def _check_same_classes(folders: Mapping[str, Path], files: Sequence[ImageFile])
             )
 
 
-def _tell_empty(class_folder: Path, others: Sequence[Path]) -> str:
-    suffixes = sorted({path.suffix.lower() or "no suffix" for path in others})
+def _tell_empty(class_folder: Path, others: LeftOut) -> str:
     return (
-        f"Class {class_folder.name!r} is empty: {str(class_folder)!r} holds no images, but "
-        f"{len(others)} other files ({', '.join(suffixes) or 'none'}). Expected files that end in "
+        f"Class {class_folder.name!r} is empty: {str(class_folder)!r} holds no images "
+        f"({others or 'no files at all'}). Expected files that end in "
         f"{', '.join(sorted(_SUFFIXES))}. Add or convert images, or remove the folder."
     )
 
@@ -214,43 +259,49 @@ def _names(folders: Sequence[Path]) -> str:
     return ", ".join(repr(folder.name) for folder in folders)
 
 
-def walk_images(folder: Path) -> tuple[list[Path], list[Path]]:
-    """List the images and the other visible files below a folder.
+def walk_images(folder: Path) -> tuple[list[Path], LeftOut]:
+    """List the images below a folder, but those in hidden folders and such as systems leave.
 
     Links to folders are followed, into each real folder once, and never up to a parent: that would
     loop, and bring in the images of other classes.
     """
     images: list[Path] = []
-    others: list[Path] = []
+    left_out = LeftOut()
     waiting = [folder]
     real, parent = folder.resolve(), folder.parent.resolve()  # apart, if the folder is a link
     entered = {real, *real.parents, parent, *parent.parents}
     while waiting:
-        for entry in _visible(waiting.pop()):
-            if not entry.is_dir():
-                (images if entry.suffix.lower() in _SUFFIXES else others).append(entry)
-            elif (target := entry.resolve()) not in entered:
-                entered.add(target)
-                waiting.append(entry)
-    return images, others
+        entries, system = _entries(waiting.pop())
+        left_out.system.update(system)
+        for entry in entries:
+            suffix = entry.suffix.lower()
+            if entry.is_dir():
+                if (target := entry.resolve()) not in entered:
+                    entered.add(target)
+                    waiting.append(entry)
+            elif suffix in _SUFFIXES:
+                images.append(entry)
+            else:
+                left_out.suffixes[suffix] += 1
+    return images, left_out
 
 
-def _visible(folder: Path) -> list[Path]:
-    """List a folder's entries by name, without hidden ones and desktop clutter."""
-    entries = [
-        entry
-        for entry in folder.iterdir()
-        if not entry.name.startswith(".") and entry.name.lower() not in _CLUTTER
-    ]
-    return sorted(entries, key=lambda entry: _plain(entry.name))
+def _entries(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """List a folder's entries by name, and count those that are hidden or left by systems."""
+    kinds = {entry: kind_of(entry.name) for entry in folder.iterdir()}
+    entries = [entry for entry, kind in kinds.items() if kind is None]
+    return (
+        sorted(entries, key=lambda entry: _plain(entry.name)),
+        Counter(kind for kind in kinds.values() if kind is not None),
+    )
 
 
 def _visible_folders(folder: Path) -> list[Path]:
-    return [entry for entry in _visible(folder) if entry.is_dir()]
+    return [entry for entry in _entries(folder)[0] if entry.is_dir()]
 
 
 def _holds_images(folder: Path) -> bool:
-    return any(entry.suffix.lower() in _SUFFIXES for entry in _visible(folder))
+    return any(entry.suffix.lower() in _SUFFIXES for entry in _entries(folder)[0])
 
 
 def _plain(name: str) -> str:

@@ -1,11 +1,13 @@
 """Folders of images → train, valid and test datasets, every file checked first."""
 
 import functools
+import hashlib
 import io
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +18,14 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_transfer.image_dataset import ImageDatasets
-from keras_transfer.image_files import SPLITS, CheckedImages, ImageFile, check_images, find_images
+from keras_transfer.image_files import (
+    SPLITS,
+    CheckedImages,
+    ImageFile,
+    LeftOut,
+    check_images,
+    find_images,
+)
 from keras_transfer.stratified import deal, rank
 
 
@@ -49,6 +58,8 @@ class ImageFolder:
         labels: Split to an int32 array, the label of each of `paths`.
         skipped: Path of and reason for each file with an image suffix that is no usable image.
         ignored: Suffix to number of files left out: by their suffix, or outside class folders.
+        system_files: Name to number of hidden files and folders, and of those that systems leave,
+            such as `@eaDir` and `Thumbs.db`. What is in such a folder is left out, too.
         directory: The folder, as it was given.
     """
 
@@ -61,6 +72,7 @@ class ImageFolder:
     labels: dict[str, np.ndarray]
     skipped: tuple[tuple[Path, str], ...]
     ignored: dict[str, int]
+    system_files: dict[str, int]
     directory: Path
     _source: ImageDatasets
     _rows: dict[str, np.ndarray]
@@ -164,9 +176,8 @@ class ImageFolder:
         parts = [f"{self.directory}: {images} images of {len(self.class_names)} classes"]
         if self.skipped:
             parts.append(f"{len(self.skipped)} skipped as unreadable")
-        if self.ignored:
-            kinds = (f"{suffix or 'no suffix'} {n}" for suffix, n in self.ignored.items())
-            parts.append(f"{sum(self.ignored.values())} other files ignored ({', '.join(kinds)})")
+        if left_out := str(LeftOut(Counter(self.ignored), Counter(self.system_files))):
+            parts.append(left_out)
         return ", ".join(parts)
 
 
@@ -188,12 +199,13 @@ def image_folder(
     images, class by class. Which ones, depends on the seed and the paths below `directory` alone:
     it is the same on every machine, and hardly changes when files come or go.
 
-    Images are the JPEG, PNG, BMP, GIF (first frame) and WebP files at any depth of a class folder;
-    hidden files and those with another suffix are ignored. All become upright RGB: EXIF
-    orientation is applied, transparency goes on white, 16-bit grey is scaled. They are resized
-    (bilinear, antialiased) straight to `image_size`, so the aspect ratio is not kept. What takes
-    at most a quarter of the available memory stays there; otherwise files are decoded again in
-    each epoch, to the same pixels.
+    Images are the JPEG, PNG, BMP, GIF (first frame) and WebP files at any depth of a class folder.
+    Files with another suffix are left out; so are hidden files and folders, and those that systems
+    leave, such as `@eaDir` and `Thumbs.db`. All become upright RGB: EXIF orientation is applied,
+    transparency goes on white, 16-bit grey is scaled. They are resized (bilinear, antialiased)
+    straight to `image_size`, so the aspect ratio is not kept. What takes at most a quarter of the
+    available memory stays there; otherwise files are decoded again in each epoch, to the same
+    pixels.
 
     Args:
         directory: The folder.
@@ -208,7 +220,7 @@ def image_folder(
             `"skip"` them with a warning that lists them, or raise an `"error"` that does.
             Defaults to `"skip"`.
         verbose: 1 shows a progress bar and a summary, 0 nothing; `"auto"`, the default, is 1 on a
-            terminal.
+            terminal, and elsewhere the summary alone if files were left out.
 
     Returns:
         The datasets, and which files are in them.
@@ -221,6 +233,10 @@ def image_folder(
             with readable images in each, there are too few for a split, or a file is corrupt and
             `on_corrupt` is `"error"`.
 
+    Warns:
+        UserWarning: Of unreadable files, of pictures in formats that are not read, such as TIFF, of
+            classes that are missing in a split, and of files that are in two splits.
+
     Example:
         >>> data = image_folder("photos/", image_size=150)
         >>> model.fit(data.train, validation_data=data.valid)
@@ -232,15 +248,24 @@ def image_folder(
     root = _check_directory(directory)
     show = verbose == 1 or (verbose == "auto" and sys.stdout.isatty())
 
-    files, ignored = find_images(root)
+    files, left_out = find_images(root)
+    if pictures := left_out.unread_pictures:
+        warnings.warn(
+            f"{str(root)!r} holds pictures that are left out, for their formats are not read: "
+            f"{pictures}. Expected JPEG, PNG, BMP, GIF or WebP files. Convert or remove them.",
+            stacklevel=2,
+        )
     images = check_images([file.path for file in files], size, show_progress=show)
     _report_corrupt(root, images, on_corrupt)
     _check_not_emptied(files, images)
     rows = _split(files, images, {"valid": validation_split, "test": test_split}, seed)
 
-    folder = _assemble(root, files, images, rows, ignored, batch_size, seed)
-    if show:
-        print(folder._summary())
+    _warn_of_copies(root, files, images)
+
+    folder = _assemble(root, files, images, rows, left_out, batch_size, seed)
+    if show or (verbose == "auto" and left_out):
+        encoding = sys.stdout.encoding or "utf-8"
+        print(folder._summary().encode(encoding, "backslashreplace").decode(encoding))
     return folder
 
 
@@ -332,6 +357,51 @@ def _check_not_emptied(files: Sequence[ImageFile], images: CheckedImages) -> Non
             )
 
 
+def _warn_of_copies(root: Path, files: Sequence[ImageFile], images: CheckedImages) -> None:
+    """Warn of the same file in the folders of two splits."""
+    groups = [[row for row in range(len(files)) if row not in images.reasons]]
+    keys: tuple[Callable[[int], Any], ...] = (
+        lambda row: images.stamps[row][0],
+        lambda row: _digest(files[row].path, 16_384),  # so that few are read in full
+        lambda row: _digest(files[row].path, -1),
+    )
+    for key in keys:
+        groups = [
+            group
+            for rows in groups
+            for group in _grouped(rows, key)
+            if len({files[row].split for row in group}) > 1
+        ]
+    if groups:
+        some = [
+            " = ".join(str(files[row].path.relative_to(root)) for row in group[:4])
+            for group in groups[:5]
+        ]
+        some += ["..."] if len(groups) > 5 else []
+        warnings.warn(
+            f"{len(groups)} images of {str(root)!r} are in more than one split, byte for byte:\n  "
+            + "\n  ".join(some)
+            + "\nA model has seen them in training, so its scores are too good. Remove the copies "
+            "from one of the splits.",
+            stacklevel=3,
+        )
+
+
+def _grouped(rows: Iterable[int], key: Callable[[int], Any]) -> list[list[int]]:
+    groups: dict[Any, list[int]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return list(groups.values())
+
+
+def _digest(path: Path, size: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.sha256(file.read(size)).digest()
+    except OSError:  # gone meanwhile: like no other
+        return os.fsencode(path)
+
+
 def _tell_corrupt(images: CheckedImages, rows: Iterable[int]) -> str:
     return "\n".join(f"  {images.paths[row]}: {images.reasons[row]}" for row in rows)
 
@@ -389,7 +459,7 @@ def _assemble(
     files: Sequence[ImageFile],
     images: CheckedImages,
     rows: Mapping[str, np.ndarray],
-    ignored: dict[str, int],
+    left_out: LeftOut,
     batch_size: int,
     seed: int,
 ) -> ImageFolder:
@@ -408,7 +478,8 @@ def _assemble(
         paths={split: tuple(images.paths[row] for row in rows[split]) for split in rows},
         labels=labels,
         skipped=tuple((images.paths[row], reason) for row, reason in images.reasons.items()),
-        ignored=ignored,
+        ignored=dict(sorted(left_out.suffixes.items())),
+        system_files=dict(sorted(left_out.system.items())),
         directory=root,
         _source=source,
         _rows=dict(rows),

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_transfer.extraction import CPU_BATCH
 from keras_transfer.extraction_job import FrozenPart
 from keras_transfer.feature_cache import FeatureCache
-from keras_transfer.fit_data import Part, first_of
+from keras_transfer.fit_data import Part, first_of, single
 from keras_transfer.flips import Flips
 from keras_transfer.frozen_backbone import FrozenBackbone
 from keras_transfer.keepable import NotKeepable
@@ -59,6 +59,7 @@ class Keeper:
         self._own_methods = own_methods
         self._hint = ""
         self._told: set[str] = set()
+        self._looked_at: set[int] = set()
         self._pipelines: dict[int, Pipeline] = {}
         self._owed: dict[int, int] = {}
         self._streams: dict[int, Stream] = {}
@@ -68,7 +69,8 @@ class Keeper:
 
         Args:
             part: The data.
-            **loop: How Keras would go through arrays: `batch_size`, `steps` and `shuffle`.
+            **loop: How Keras would go through arrays: `batch_size`, `steps`, `shuffle` and
+                `class_weight`.
         """
         if part.x is None:
             return part
@@ -125,9 +127,11 @@ class Keeper:
             return
         if part.is_dataset:
             spec = part.x.element_spec
-            labels = spec[1] if isinstance(spec, tuple) and len(spec) > 1 else None
+            labels = single(spec[1]) if isinstance(spec, tuple) and len(spec) > 1 else None
         elif part.is_array or part.is_kept:
-            labels = None if part.y is None else keras.ops.convert_to_numpy(part.y)
+            labels = part.y
+            if labels is not None and hasattr(labels, "shape"):
+                labels = np.asarray(labels)
         else:  # only reading it would tell
             return
         if labels is None:
@@ -135,9 +139,12 @@ class Keeper:
         self._check(labels)
 
     def check_pixels(self, part: Part) -> None:
-        """Warns if images are not in the range that the backbone takes."""
+        """Warns, once, if images are not in the range that the backbone takes."""
+        if id(part.x) in self._looked_at:
+            return
+        self._looked_at.add(id(part.x))
         images = part.some_images()
-        if images is not None and not part.is_kept:
+        if images is not None:
             self._backbone.check_pixels(images)
 
     def _kept(self, part: Part, loop: Mapping[str, Any]) -> Part:

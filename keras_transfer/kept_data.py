@@ -1,7 +1,7 @@
 """Data to train on in the place of images: batches of kept rows, each from one of its views."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -51,6 +51,7 @@ def array_indices(
     batch_size: int | None = None,
     steps: int | None = None,
     shuffle: bool | str = False,
+    class_weight: Mapping[int, float] | None = None,
 ) -> tf.data.Dataset:
     """Returns row numbers and labels in the batches and the order that Keras makes of arrays.
 
@@ -64,6 +65,7 @@ def array_indices(
         batch_size: As for `fit`.
         steps: Batches in an epoch, as for `fit`.
         shuffle: As for `fit`.
+        class_weight: As for `fit`; becomes sample weights, as `fit` does with arrays.
     """
     adapter = ArrayDataAdapter(
         np.arange(rows),
@@ -72,6 +74,7 @@ def array_indices(
         batch_size=batch_size,
         steps=steps,
         shuffle=shuffle,
+        class_weight=class_weight,
     )
     return adapter.get_tf_dataset().apply(
         tf.data.experimental.assert_cardinality(adapter.num_batches)

@@ -1,6 +1,6 @@
 """Labels: whether they fit a list of class names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,16 @@ def check_labels(labels: Any, class_names: Sequence[str]) -> None:
     Raises:
         ValueError: If they are something else; the message says what.
     """
-    shape, dtype = labels.shape, tf.as_dtype(labels.dtype)
+    _check_one_array(labels, class_names)
+    shape, dtype = tf.TensorShape(labels.shape), tf.as_dtype(labels.dtype)
     if not (dtype.is_integer or dtype.is_floating or dtype.is_bool):
-        raise _error(class_names, f"labels of type {dtype.name}", "Give numbers.")
-    if shape.rank != 1 if isinstance(shape, tf.TensorShape) else len(shape) != 1:
+        positions = {name: number for number, name in enumerate(class_names[:3])}
+        raise _error(
+            class_names,
+            f"labels of type {dtype.name}",
+            f"Names become positions by such a dict: {positions}.",
+        )
+    if shape.rank not in (1, None):  # unknown: the values will tell
         _check_columns(shape, class_names)
     if not isinstance(labels, tf.TensorSpec):
         _check_values(np.asarray(labels, "float64"), class_names)
@@ -55,6 +61,48 @@ def check_multi_hot(labels: Any, class_names: Sequence[str]) -> None:
         f"{_names(class_names)}: shape (images, {count}). Received: labels of {received}. If each "
         "image is of one class, leave the loss out, and give positions in the classes."
     )
+
+
+def check_class_weight(class_weight: Any, class_names: Sequence[str]) -> Mapping[int, float] | None:
+    """Returns a weight for each class, 1 for those of which nothing is said.
+
+    Args:
+        class_weight: As for `fit`: positions in the class names to weights, or `None`.
+        class_names: The classes.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if class_weight is None:
+        return None
+    try:
+        given = {int(position): float(weight) for position, weight in class_weight.items()}
+        fits = all(int(position) == position for position in class_weight)  # false for "0"
+    except (AttributeError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        names = ", ".join(f"{i} for {name!r}" for i, name in enumerate(class_names[:3]))
+        raise ValueError(
+            "`class_weight` must be a dict from positions in the classes to weights, such as "
+            f"{{0: 1.0, 1: 3.0}}. Received: {class_weight!r:.200}. The positions are {names}"
+            f"{', ...' if len(class_names) > 3 else ''}."
+        )
+    return {**dict.fromkeys(range(len(class_names)), 1.0), **given}
+
+
+def _check_one_array(labels: Any, class_names: Sequence[str]) -> None:
+    if isinstance(labels, Mapping):
+        received = f"a dict with the keys {', '.join(map(repr, labels))}"
+        next_step = f"Give the array alone, as labels[{next(iter(labels), '...')!r}]."
+    elif isinstance(labels, list | tuple):
+        received = f"a {type(labels).__name__}"
+        next_step = "Give one array, as numpy.array(labels)."
+    elif not hasattr(labels, "shape"):
+        received = f"{labels!r:.80} of type {type(labels).__name__}"
+        next_step = "Give an array, one label for each image."
+    else:
+        return
+    raise _error(class_names, received, next_step)
 
 
 def _check_columns(shape: Any, class_names: Sequence[str]) -> None:

@@ -18,8 +18,8 @@ class LevelPooling(keras.layers.Layer):
     Args:
         **kwargs: As for any Keras layer.
 
-    Input: A list of tensors. Those that are no feature maps `(batch, height, width, channels)` are
-        left out.
+    Input: A list of tensors: feature maps `(batch, height, width, channels)` or tokens
+        `(batch, tokens, channels)`. Vectors are left out.
     Output: `(batch, features)`: twice the channels of all maps together.
 
     Example:
@@ -30,13 +30,14 @@ class LevelPooling(keras.layers.Layer):
     def call(self, inputs: Sequence[Any]) -> Any:
         """Pools all maps."""
         parts = []
-        for level in [one for one in inputs if len(one.shape) == 4]:
-            parts += [ops.mean(level, axis=(1, 2)), ops.max(level, axis=(1, 2))]
+        for level in inputs:
+            if axes := tuple(range(1, len(level.shape) - 1)):
+                parts += [ops.mean(level, axis=axes), ops.max(level, axis=axes)]
         return ops.concatenate(parts, axis=-1)
 
     def compute_output_shape(
         self, input_shape: Sequence[tuple[int | None, ...]]
     ) -> tuple[int | None, ...]:
         """Returns the shape of the features for the shapes of the maps."""
-        levels = [tuple(shape) for shape in input_shape if len(shape) == 4]
+        levels = [tuple(shape) for shape in input_shape if len(shape) > 2]
         return (levels[0][0], sum(2 * int(shape[-1] or 0) for shape in levels))

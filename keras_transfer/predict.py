@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from keras_transfer.image_files import decode_image, reason, walk_images
+from keras_transfer.image_files import LeftOut, decode_image, reason, walk_images
 from keras_transfer.progress import progress
 from keras_transfer.served import Served, open_export
+from keras_transfer.system_files import kind_of
 from keras_transfer.whole_files import written_whole
 
 _GLOB = set("*?[")
@@ -105,45 +106,64 @@ def _grey(rgb: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(rgb).convert("L"))[..., None]
 
 
-def find(given: Sequence[str]) -> list[Path]:
+def find(given: Sequence[str]) -> tuple[list[Path], LeftOut]:
     """Finds the images that files, folders and globs stand for, each once, in order.
+
+    Returns:
+        The images, and what else lies in the folders.
 
     Raises:
         ValueError: If one stands for nothing.
     """
     paths: dict[Path, None] = {}
+    left_out = LeftOut()
     for one in given:
         path = Path(one).expanduser()
         if path.is_dir():
-            found = _in_folder(path)
+            found, others = _in_folder(path)
+            left_out.add(others)
         elif path.exists() or path.is_symlink():
             found = [path]
         elif _GLOB & set(one):
-            found = _matching(str(path))
+            found, others = _matching(path)
+            left_out.add(others)
         else:
             raise ValueError(f"{one!r} does not exist (looked for {str(path.absolute())!r}).")
         paths.update(dict.fromkeys(found))
-    return list(paths)
+    return list(paths), left_out
 
 
-def _in_folder(folder: Path) -> list[Path]:
+def _in_folder(folder: Path) -> tuple[list[Path], LeftOut]:
     images, others = walk_images(folder)
     if not images:
         raise ValueError(
-            f"The folder {str(folder)!r} holds no images at any depth, but {len(others)} other "
-            "files. Expected files that end in .jpg, .png, .webp, .bmp or .gif."
+            f"The folder {str(folder)!r} holds no images at any depth ({others or 'no files'}). "
+            "Expected files that end in .jpg, .png, .webp, .bmp or .gif."
         )
-    return sorted(images)
+    return sorted(images), others
 
 
-def _matching(pattern: str) -> list[Path]:
+def _matching(pattern: Path) -> tuple[list[Path], LeftOut]:
     found: list[Path] = []
-    for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  # may be absolute
-        path = Path(match)
-        found += sorted(walk_images(path)[0]) if path.is_dir() else [path]
+    left_out = LeftOut()
+    literal = next(n for n, part in enumerate(pattern.parts) if _GLOB & set(part))
+    matches = glob.glob(str(pattern), recursive=True)  # noqa: PTH207  # may be absolute
+    for match in map(Path, sorted(matches)):
+        system = next(filter(None, map(kind_of, match.parts[literal:])), None)
+        if system is not None:
+            left_out.system[system] += 1
+        elif match.is_dir():
+            images, others = walk_images(match)
+            left_out.add(others)
+            found += sorted(images)
+        else:
+            found.append(match)
     if not found:
-        raise ValueError(f"No file matches {pattern!r} (looked from {str(Path.cwd())!r}).")
-    return found
+        raise ValueError(
+            f"No file matches {str(pattern)!r} (looked from {str(Path.cwd())!r}"
+            f"{f'; {left_out}' if left_out else ''})."
+        )
+    return found, left_out
 
 
 def write_csv(predictions: Sequence[Prediction], names: Sequence[str], path: Path) -> None:
@@ -228,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    paths = find(args.images)
+    paths, left_out = find(args.images)
     if args.csv is not None:
         _check_csv(args.csv)
     served = open_export(args.export)
@@ -246,6 +266,8 @@ def _run(args: argparse.Namespace) -> int:
     show(predictions, names)
     if args.csv is not None:
         write_csv(predictions, names, args.csv)
+    if left_out:
+        print(_in_line(str(left_out)), file=sys.stderr)
     failed = sum(bool(one.error) for one in predictions)
     if failed:
         print(f"{failed} of {len(predictions)} images could not be read.", file=sys.stderr)

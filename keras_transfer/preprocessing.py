@@ -63,55 +63,101 @@ class PixelScaling(keras.layers.Layer):
         return {**super().get_config(), **config}
 
 
+# A resize by cubic interpolation overshoots a range on both sides, by less than a quarter of it.
+_OVERSHOOT = 0.25
+
+
 def warn_of_range(images: Any) -> None:
-    """Warns if pixels look scaled already, where 0..255 is meant.
+    """Warns if the range of pixels is another than raw 0..255.
 
     Args:
-        images: A batch of images, `(batch, height, width, 3)`.
+        images: A batch of images, `(batch, height, width, 3)`, of any type.
 
     Warns:
-        UserWarning: If they are floating point, and none is above 1 or they spread around 0.
+        UserWarning: If none is above 1, some are far above 255, or they spread around 0.
 
     Raises:
-        ValueError: If some are no finite numbers.
+        ValueError: If they are no numbers, or some are not finite.
     """
-    pixels = np.asarray(images)
-    if not np.issubdtype(pixels.dtype, np.floating) or not pixels.size:
+    low, high, kind = _range_of(images)
+    over = _OVERSHOOT if "float" in kind else 0  # of whole numbers no resize has made one
+    if low >= -over * high and 1 < high <= 255 * (1 + over):
         return
-    if not np.isfinite(pixels).all():
-        raise ValueError(
-            "Expected raw pixels, 0..255. Received: images with NaN or infinite pixels. Look for a "
-            "division by zero, or a broken file, in what makes them."
+    if low == high == 0 and len(images) <= 1:  # no image, or a black one, tells nothing
+        return
+    next_step = (
+        "The backbone scales pixels itself: leave out the rescaling, or undo it with "
+        "dataset.map(lambda image, label: (image * 255, label)), or pass preprocessing=None if the "
+        "backbone takes them as they are."
+    )
+    if kind == "bool":
+        next_step = "Such masks become black and white by images.astype('uint8') * 255."
+    elif high > 255:
+        most = next((2**bits - 1 for bits in (10, 12, 14, 16) if high < 2**bits), high)
+        next_step = (
+            f"Images of more than 8 bits come to 0..255 by images * (255 / {most:.10g}); or pass "
+            "preprocessing=None if the backbone takes them as they are."
         )
-    # A resize by cubic interpolation overshoots below 0, by less than a quarter of the range.
-    if pixels.max() <= 1 or pixels.min() < -pixels.max() / 4:
-        warnings.warn(
-            f"Expected raw pixels, 0..255. Received: {pixels.min():.3g}..{pixels.max():.3g}. The "
-            "backbone scales pixels itself: leave out the rescaling, or undo it with "
-            "dataset.map(lambda image, label: (image * 255, label)), or pass preprocessing=None "
-            "if the backbone takes them as they are.",
-            stacklevel=3,
-        )
+    _warn("raw pixels, 0..255", low, high, kind, next_step)
 
 
 def warn_of_raw_pixels(images: Any) -> None:
-    """Warns if pixels look raw, where 0..1 is meant.
+    """Warns if the range of pixels is another than 0..1.
 
     Args:
-        images: A batch of images, `(batch, height, width, 3)`.
+        images: A batch of images, `(batch, height, width, 3)`, of any type.
 
     Warns:
         UserWarning: If some lie far outside 0..1.
+
+    Raises:
+        ValueError: If they are no numbers, or some are not finite.
     """
-    pixels = np.asarray(images)
-    # A resize by cubic interpolation overshoots by less than a quarter of the range.
-    if pixels.size and (pixels.max() > 1.25 or pixels.min() < -0.25):
-        warnings.warn(
-            f"Expected pixels in 0..1. Received: {pixels.min():.3g}..{pixels.max():.3g}. The "
-            "module takes 0..1, and preprocessing=None passes pixels on as they are: leave that "
-            "out, so that the backbone scales raw 0..255 itself.",
-            stacklevel=3,
+    low, high, kind = _range_of(images)
+    if high > 1 + _OVERSHOOT or low < -_OVERSHOOT:
+        next_step = (
+            "The module takes 0..1, and preprocessing=None passes pixels on as they are: leave "
+            "that out, so that the backbone scales raw 0..255 itself."
         )
+        _warn("pixels in 0..1", low, high, kind, next_step)
+
+
+def check_finite(images: Any) -> None:
+    """Checks that pixels, of whatever range, are finite numbers.
+
+    Raises:
+        ValueError: If they are no numbers, or some are not finite.
+    """
+    if np.asarray(images).dtype.kind not in "bui":  # those are finite
+        _range_of(images)
+
+
+def _range_of(images: Any) -> tuple[float, float, str]:
+    """The lowest and the highest pixel, and their type."""
+    pixels = np.asarray(images)
+    kind = pixels.dtype.name
+    if pixels.dtype.kind not in "buif":
+        if "float" not in kind:
+            raise ValueError(
+                f"Expected pixels as numbers, as of type uint8 or float32. Received: images of "
+                f"type {kind}."
+            )
+        pixels = pixels.astype("float32")  # bfloat16, which numpy does not know
+    if not pixels.size:
+        return 0.0, 0.0, kind
+    low, high = float(pixels.min()), float(pixels.max())
+    if not np.isfinite([low, high]).all():  # a NaN is both the lowest and the highest
+        raise ValueError(
+            "Expected pixels that are finite numbers. Received: images with NaN or infinite "
+            "pixels. Look for a division by zero, or a broken file, in what makes them."
+        )
+    return low, high, kind
+
+
+def _warn(expected: str, low: float, high: float, kind: str, next_step: str) -> None:
+    warnings.warn(
+        f"Expected {expected}. Received: {low:.5g}..{high:.5g}, {kind}. {next_step}", stacklevel=4
+    )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from keras_transfer.fit_data import Part, split
 from keras_transfer.frozen_backbone import FrozenBackbone
 from keras_transfer.hub_module import HubModule, cloning
 from keras_transfer.keeper import Keeper
-from keras_transfer.labels import check_labels, check_multi_hot
+from keras_transfer.labels import check_class_weight, check_labels, check_multi_hot
 from keras_transfer.losses import is_binary, is_sparse, of_shares, smoothed
 from keras_transfer.one_training import OneTraining
 from keras_transfer.quantizing import Quantization, tell
@@ -133,10 +133,16 @@ class TransferModel(keras.Model):
         if not isinstance(input_shape, Mapping):
             self._image_shape = tuple(input_shape)
         features = self.backbone.compute_output_shape(input_shape)
-        given = self.head(keras.Input(features[1:], dtype=self.compute_dtype)).shape[-1]
-        if given != self.units:
+        given = self.head(keras.Input(features[1:], dtype=self.compute_dtype)).shape
+        if len(given) != 2:
             raise ValueError(
-                f"The head gives {given} units. Expected {self.units} for the "
+                f"The head gives outputs of shape {given} for features of shape {features}. "
+                f"Expected (batch, {self.units}): one row for each image. Let the backbone pool, "
+                "as FrozenBackbone(..., pooling='avg') does, or a layer of the head."
+            )
+        if given[-1] != self.units:
+            raise ValueError(
+                f"The head gives {given[-1]} units. Expected {self.units} for the "
                 f"{len(self.class_names)} classes {', '.join(self.class_names)}."
             )
 
@@ -238,6 +244,8 @@ class TransferModel(keras.Model):
         """
         self._assert_compile_called("fit")
         check_keras_3(callbacks=callbacks)
+        _check_given(x)
+        class_weight = check_class_weight(class_weight, self.class_names)
         self.evaluation = None
         train, valid = split(x, y, sample_weight, validation_split, validation_data)
         train = replace(train, augmentation=self.augmentation)
@@ -265,8 +273,14 @@ class TransferModel(keras.Model):
             for start, stop in one.phases(initial_epoch, epochs):
                 epochs_before = one.epochs_run
                 kept = keeper.at_border(
-                    train, batch_size=batch_size, steps=steps_per_epoch, shuffle=shuffle
+                    train,
+                    batch_size=batch_size,
+                    steps=steps_per_epoch,
+                    shuffle=shuffle,
+                    class_weight=class_weight,
                 )
+                # Of arrays that are kept, it is in the sample weights.
+                is_weighted = train.is_array and kept is not train
                 kept_valid = keeper.at_border(
                     valid, batch_size=validation_batch_size or batch_size, steps=validation_steps
                 )
@@ -280,7 +294,7 @@ class TransferModel(keras.Model):
                     callbacks=one,
                     validation_data=kept_valid.as_tuple(),
                     shuffle=shuffle and not kept.is_dataset,
-                    class_weight=class_weight,
+                    class_weight=None if is_weighted else class_weight,
                     sample_weight=kept.sample_weight,
                     initial_epoch=start,
                     steps_per_epoch=steps_per_epoch,
@@ -304,11 +318,20 @@ class TransferModel(keras.Model):
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Evaluates as `keras.Model.evaluate` does; warns of pixels that are not 0..255."""
         if not kwargs.get("_use_cached_eval_dataset"):  # Keras' own call from within `fit`
-            Keeper(self.backbone, None, verbose=False).check_pixels(Part(x))
+            self._check_images(x)
             results = super().evaluate(x, y, *args, **kwargs)
             self.evaluation = {k: plain(v) for k, v in self.get_metrics_result().items()}
             return results
         return super().evaluate(x, y, *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Predicts as `keras.Model.predict` does; warns of pixels that are not 0..255."""
+        self._check_images(x)
+        return super().predict(x, *args, **kwargs)
+
+    def _check_images(self, x: Any) -> None:
+        _check_given(x)
+        Keeper(self.backbone, None, verbose=False).check_pixels(Part(x))
 
     def export(
         self,
@@ -458,6 +481,14 @@ def _one_layer(layers: keras.Layer | Sequence[keras.Layer] | None) -> keras.Laye
             f"Received: {layers!r}."
         )
     return keras.Sequential(list(layers), name="augmentation")
+
+
+def _check_given(x: Any) -> None:
+    if x is None:
+        raise ValueError(
+            "Expected images, or a dataset. Received: None. If it is a split of `image_folder`, "
+            "there is no such split: give it a share, as test_split=0.15, or a folder of its own."
+        )
 
 
 def _check_probabilities(head: keras.Layer) -> None:

@@ -59,6 +59,11 @@ def statistics(backbone) -> list[np.ndarray]:
     return [weight.numpy().copy() for weight in backbone.weights if "moving_" in weight.path]
 
 
+def tokens_network() -> keras.Sequential:
+    """Gives `(batch, tokens, channels)`, as vision transformers do."""
+    return small_network(layers.Conv2D(5, 6, strides=6, name="patches"), layers.Reshape((-1, 5)))
+
+
 def small_network(*parts, name: str = "small") -> keras.Sequential:
     parts = parts or (layers.Conv2D(4, 3, name="a"), layers.Conv2D(5, 3, name="b"))
     return keras.Sequential([keras.Input((SIZE, SIZE, 3)), *parts], name=name)
@@ -228,12 +233,146 @@ class TestPooling:
         again = keras.saving.load_model(tmp_path / "m.keras")
         np.testing.assert_array_equal(again(images(4)), model(images(4)))
 
+    @pytest.mark.parametrize(
+        ("pooling", "expected"),
+        [
+            ("avg", lambda x: np.mean(x, 1)),
+            ("max", lambda x: np.max(x, 1)),
+            ("levels", lambda x: np.concatenate([np.mean(x, 1), np.max(x, 1)], axis=1)),
+            ("flatten", lambda x: np.reshape(x, (2, -1))),
+            (None, np.asarray),
+        ],
+    )
+    def test_tokens_of_a_vision_transformer_are_pooled(self, pooling, expected):
+        network = tokens_network()
+        backbone = FrozenBackbone(network, preprocessing="unit", pooling=pooling)
+        tokens = network(images(2) / np.float32(255))
+        np.testing.assert_allclose(backbone(images(2)), expected(tokens), atol=1e-6)
+
+    def test_tokens_train_under_the_default_head(self):
+        model = TransferModel(FrozenBackbone(tokens_network(), preprocessing="unit"), 3, hidden=4)
+        model.compile()
+        model.fit(images(6), labels(6, 3), verbose=0)
+        assert model.predict(images(6), verbose=0).shape == (6, 3)
+
+    @pytest.mark.parametrize("network", [tiny_network, lambda: tokens_network()])
+    def test_a_head_under_features_that_are_not_pooled_is_refused(self, network):
+        backbone = FrozenBackbone(network(), preprocessing="unit", pooling=None)
+        model = TransferModel(backbone, 3)
+        with pytest.raises(ValueError, match=r"Expected \(batch, 3\).*pooling='avg'"):
+            model.build((None, SIZE, SIZE, 3))
+
+    def test_an_output_of_another_rank_is_refused(self):
+        network = small_network(layers.Reshape((SIZE, SIZE, 3, 1)))
+        with pytest.raises(ValueError, match=r"'avg' takes.*shape \(None, 24, 24, 3, 1\).*None"):
+            FrozenBackbone(network, preprocessing="unit")
+
+    def test_a_file_from_before_tokens_were_pooled_keeps_its_features(self):
+        config = FrozenBackbone(tokens_network(), preprocessing="unit").get_config()
+        del config["norm"]
+        assert FrozenBackbone.from_config(config)(images(2)).shape == (2, 16, 5)
+
     @pytest.mark.parametrize("pooling", ["mean", "AVG", 2])
     def test_an_unknown_one_is_refused(self, pooling):
         with pytest.raises(
             ValueError, match=f"Unknown pooling {pooling!r}.*'avg', 'max', 'flatten'"
         ):
             tiny_backbone(pooling=pooling)
+
+
+@pytest.fixture
+def convnext(monkeypatch) -> keras.Model:
+    """ConvNeXtTiny with random weights, of a few channels."""
+    module = sys.modules[keras.applications.ConvNeXtTiny.__module__]
+    few = {"tiny": {"depths": [1] * 4, "projection_dims": [4, 5, 6, 7], "default_size": 288}}
+    monkeypatch.setattr(module, "MODEL_CONFIGS", few)
+    keras.utils.set_random_seed(0)
+    network = keras.applications.ConvNeXtTiny(include_top=False, weights=None)
+    for weight in network.weights:  # which begin as 0, 1 and 1e-6, in the norms above all
+        weight.assign(keras.random.normal(weight.shape))
+    return network
+
+
+class TestNormBehindThePooling:
+    """ConvNeXt normalizes what was pooled."""
+
+    @pytest.mark.parametrize("pooling", ["avg", "max", None])
+    def test_each_pooling_equals_the_applications_own(self, convnext, pooling):
+        own = keras.applications.ConvNeXtTiny(include_top=False, weights=None, pooling=pooling)
+        own.set_weights(convnext.get_weights())
+        backbone = FrozenBackbone(convnext, pooling=pooling)
+        np.testing.assert_allclose(backbone(pixels(96)), own(pixels(96)), rtol=1e-4, atol=1e-5)
+
+    def test_other_poolings_take_the_normalized_map(self, convnext):
+        expected = convnext(pixels(96))
+        flat = FrozenBackbone(convnext, pooling="flatten")(pixels(96))
+        np.testing.assert_allclose(flat, np.reshape(expected, (2, -1)), atol=1e-5)
+        levels = FrozenBackbone(convnext, pooling="levels")(pixels(96))
+        last = np.concatenate([np.mean(expected, (1, 2)), np.max(expected, (1, 2))], axis=1)
+        np.testing.assert_allclose(levels[:, -14:], last, rtol=1e-4, atol=1e-5)
+
+    def test_its_weights_are_those_of_the_last_block(self, convnext):
+        backbone = FrozenBackbone(convnext)
+        last = backbone.blocks[-1]
+        assert (last.name, last.output_shape[-1]) == ("stage_3", 7)
+        assert sum(block.parameters for block in backbone.blocks) == convnext.count_params()
+        assert backbone.trainable_weights == []
+        backbone.unfreeze("stage_3")
+        assert backbone.border == "stage_2"
+        assert backbone.trainable_weights == backbone.block_weights("stage_3")
+        assert set(map(id, convnext.layers[-1].weights)) <= set(map(id, backbone.trainable_weights))
+        backbone.freeze()
+        assert backbone.trainable_weights == []
+
+    @pytest.mark.parametrize("unfrozen", [False, True])
+    def test_it_comes_back_from_a_file(self, convnext, unfrozen, tmp_path):
+        model = TransferModel(FrozenBackbone(convnext), 2, hidden=4)
+        model.compile()
+        if unfrozen:
+            model.backbone.unfreeze(1)
+        model.fit(pixels(32), labels(2), verbose=0)
+        model.save(tmp_path / "m.keras")
+        again = keras.saving.load_model(tmp_path / "m.keras")
+        np.testing.assert_array_equal(again(pixels(96)), model(pixels(96)))
+        again.backbone.freeze()
+        model.backbone.freeze()
+        expected = model.backbone.twin(pooling="max")(pixels(96))
+        np.testing.assert_array_equal(again.backbone.twin(pooling="max")(pixels(96)), expected)
+
+    def test_a_file_from_before_keeps_its_features(self, convnext):
+        config = FrozenBackbone(convnext).get_config()
+        config["source"] = keras.saving.serialize_keras_object(convnext)
+        del config["norm"]
+        backbone = FrozenBackbone.from_config(config)
+        backbone.set_weights(convnext.get_weights())
+        expected = np.mean(convnext(pixels(96)), (1, 2))
+        np.testing.assert_allclose(backbone(pixels(96)), expected, rtol=1e-4, atol=1e-5)
+        new, old = FrozenBackbone(convnext).fingerprints(), backbone.fingerprints()
+        assert new["stage_2"] == old["stage_2"]
+        assert new["stage_3"]["architecture"] != old["stage_3"]["architecture"]
+        assert new["pooling"]["architecture"] != old["pooling"]["architecture"]
+        assert new["pooling"]["weights"] != old["pooling"]["weights"]
+
+    def test_a_twin_trains_it_on_its_own(self, convnext):
+        backbone = FrozenBackbone(convnext)
+        before, features = snapshot(backbone), backbone(pixels(96))
+        twin = backbone.twin("stage_3", pooling="max")
+        assert len(twin.weights) == len(backbone.weights)
+        twin.unfreeze("stage_3")
+        for weight in twin.block_weights("stage_3"):
+            weight.assign(weight + 1.0)
+        assert identical(before, backbone)
+        np.testing.assert_array_equal(backbone(pixels(96)), features)
+
+    def test_poolings_share_the_map_of_the_last_block(self, convnext):
+        for pooling in ("avg", "max"):
+            twin = FrozenBackbone(convnext).twin(pooling=pooling)
+            shared = twin.up_to("stage_3")(pixels(96))
+            np.testing.assert_allclose(twin.pool(shared), twin(pixels(96)), rtol=1e-4, atol=1e-5)
+
+
+def pixels(size: int) -> np.ndarray:
+    return images(2, size=size)
 
 
 class TestPreprocessing:
@@ -451,6 +590,21 @@ class TestSources:
         one, two = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
         with pytest.raises(ValueError, match=r"one input and one output.*2 inputs"):
             FrozenBackbone(keras.Model([one, two], one + two), preprocessing=None)
+
+    def test_one_of_several_named_outputs_must_be_chosen(self):
+        class Subclassed(SubclassedNetwork):
+            def call(self, inputs):
+                x = super().call(inputs)
+                return {"map": x, "pooled": keras.ops.mean(x, (1, 2))}
+
+        image = keras.Input((SIZE, SIZE, 3))
+        functional = keras.Model(image, Subclassed()(image))
+        with pytest.raises(ValueError, match=r"one output.*model\.output\['map'\]"):
+            FrozenBackbone(functional, preprocessing="unit")
+        with pytest.raises(ValueError, match=r"one output.*model\(image\)\['map'\]"):
+            FrozenBackbone(Subclassed(), preprocessing="unit", input_shape=(SIZE, SIZE, 3))
+        one = keras.Model(functional.inputs[0], functional.output["map"])
+        assert FrozenBackbone(one, preprocessing="unit")(images(2)).shape == (2, 4)
 
     def test_one_model_serves_two_backbones_and_stays_what_it_was(self, tmp_path):
         network = tiny_network()

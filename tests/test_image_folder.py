@@ -33,10 +33,10 @@ def save(path, number=0, **options):
     return path
 
 
-def make_classes(root, counts, suffix=".png"):
+def make_classes(root, counts, suffix=".png", first=0):
     for label, (name, count) in enumerate(counts.items()):
         for number in range(count):
-            save(root / name / f"{number:03}{suffix}", number=1000 * label + number)
+            save(root / name / f"{number:03}{suffix}", number=first + 1000 * label + number)
     return root
 
 
@@ -281,7 +281,7 @@ def test_paths_counts_and_labels_agree(photos):
 @pytest.mark.parametrize("valid", ["valid", "val", "validation", "Val"])
 def test_folders_of_splits_are_taken_as_they_are(tmp_path, valid):
     for folder, count in (("train", 3), (valid, 2), ("test", 1)):
-        make_classes(tmp_path / folder, {"cats": count, "dogs": count})
+        make_classes(tmp_path / folder, {"cats": count, "dogs": count}, first=10 * count)
     data = load(tmp_path, validation_split=0.5, test_split=0)
     assert data.class_names == ("cats", "dogs")
     assert {split: sum(counts.values()) for split, counts in data.counts.items()} == {
@@ -296,7 +296,7 @@ def test_folders_of_splits_are_taken_as_they_are(tmp_path, valid):
 def test_missing_splits_are_taken_from_train(tmp_path, given):
     make_classes(tmp_path / "train", {"cats": 10, "dogs": 20})
     if given:
-        make_classes(tmp_path / given, {"cats": 1, "dogs": 1})
+        make_classes(tmp_path / given, {"cats": 1, "dogs": 1}, first=100)
     data = load(tmp_path, validation_split=0.2, test_split=0.2)
     taken = {"cats": 2, "dogs": 4}
     for split in ("valid", "test"):
@@ -317,19 +317,76 @@ def test_images_in_folders_of_a_class_folder_belong_to_the_class(few):
     assert data.counts["train"] == {"a": 2, "b": 1}
 
 
-def test_hidden_files_and_clutter_are_ignored(few):
-    for name in (".hidden.png", ".cache/1.png", "__MACOSX/1.png", ".ipynb_checkpoints/2.jpg"):
-        save(few / "a" / name)
-        save(few / name)
-    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "thumbs.db"):
-        (few / "a" / name).write_bytes(b"x")
-        (few / name).write_bytes(b"x")
-    data = load_all(few)
-    assert data.class_names == ("a", "b")
-    assert data.counts["train"] == {"a": 1, "b": 1}
+LEFT_BY_SYSTEMS = (
+    *("@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/1.jpg", "@Recycle/1.jpg", "#snapshot/1.jpg"),
+    *(".@__thumb/1.jpg", "@__thumb/1.jpg", ".thumbnails/1.png", ".picasaoriginals/1.jpg"),
+    *("$RECYCLE.BIN/S-1-5-21/1.jpg", "System Volume Information/1.png", "FOUND.000/1.jpg"),
+    *("__MACOSX/1.png", "__MACOSX/cats/._1.png", ".Trashes/1.png", "lost+found/1.png"),
+    *(".ipynb_checkpoints/1-checkpoint.jpg", "._1.jpg", "SYNOPHOTO_THUMB_XL.jpg", ".hidden.png"),
+    *("Thumbs.db", "thumbs.db", "desktop.ini", ".DS_Store", "Picasa.ini", "Icon\r", "ehthumbs.db"),
+)
+
+
+@pytest.mark.parametrize("given_splits", [False, True])
+def test_what_systems_leave_is_no_class_and_no_image(tmp_path, given_splits):
+    folders = [tmp_path / split for split in ("train", "test")] if given_splits else [tmp_path]
+    for seed, folder in enumerate(folders):
+        for label, name in enumerate(("cats", "dogs")):
+            save(folder / name / "deep" / "1.jpg", number=10 * seed + label)
+    for folder in {tmp_path, *folders}:
+        for place in (folder, folder / "cats", folder / "cats" / "deep"):
+            for name in LEFT_BY_SYSTEMS:
+                if Path(name).suffix in (".jpg", ".png"):
+                    save(place / name)
+                else:
+                    place.mkdir(parents=True, exist_ok=True)
+                    (place / name).write_bytes(b"x")
+            for name in ("@EADIR", "Lost+Found", "@tmp"):  # empty, and in any case
+                (place / name).mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(tmp_path / "cats") if given_splits and folder is tmp_path else None
+    data = load_all(tmp_path)
+    assert data.class_names == ("cats", "dogs")
+    assert sum(map(len, data.paths.values())) == 2 * len(folders)
     assert data.ignored == {}
+    places = 3 * len(folders) + given_splits
+    assert data.system_files["@eaDir"] == 2 * places  # the empty one, too
+    assert data.system_files["._*"] == data.system_files["lost+found"] // 2 == places
+    assert data.system_files["Thumbs.db"] == 2 * places
 
 
+def test_what_looks_like_a_system_is_a_class_all_the_same(tmp_path):
+    names = ("recycle", "trash", "thumbs", "Originals", "#1", "@home", "$100", "lost")
+    data = load_all(make_classes(tmp_path, dict.fromkeys(names, 1)))
+    assert set(data.class_names) == set(names)
+    assert data.system_files == {}
+
+
+def test_what_was_left_out_is_said_in_one_line_outside_a_terminal(few, capsys, monkeypatch):
+    save(few / "a" / "@eaDir" / "1.jpg")
+    for number in range(9):
+        save(few / "a" / f"._{number}.jpg")
+        (few / "a" / f"notes.{number}").write_bytes(b"")
+    load_all(few, verbose="auto")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "2 images of 2 classes, 9 other files ignored (.0 1, .1 1, .2 1, " in line
+    assert line.endswith("others 3), 10 hidden or system entries ignored (._* 9, @eaDir 1)")
+    load_all(few, verbose=0)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_name_that_the_output_cannot_say_is_escaped(tmp_path, monkeypatch):
+    folder = make_classes(tmp_path / "\u72ac", {"a": 1, "b": 1})
+    (folder / "a" / ".\udcff\x1b").write_bytes(b"")
+    output = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr("sys.stdout", output)
+    load_all(folder, verbose="auto")
+    output.flush()
+    said = output.buffer.getvalue().decode("cp1252")
+    assert "\\u72ac: 2 images" in said
+    assert r"ignored (.\udcff\x1b 1)" in said
+
+
+@pytest.mark.filterwarnings("ignore:.*pictures that are left out")
 def test_files_of_other_kinds_are_ignored_and_counted(few):
     (few / "a" / "notes.txt").write_text("not an image")
     (few / "a" / "README").write_text("nor this")
@@ -340,6 +397,30 @@ def test_files_of_other_kinds_are_ignored_and_counted(few):
     assert data.ignored == {"": 1, ".png": 1, ".tif": 1, ".txt": 1}
     assert "4 other files ignored (no suffix 1, .png 1, .tif 1, .txt 1)" in str(data)
     assert data.skipped == ()
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".TIFF", ".heic", ".avif", ".svg", ".jp2"])
+def test_pictures_of_a_format_that_is_not_read_are_warned_about(few, suffix):
+    (few / "b" / f"scan{suffix}").write_bytes(b"x")
+    with pytest.warns(
+        UserWarning, match=rf"left out.*\{suffix.lower()} 1\. Expected JPEG.*Convert"
+    ):
+        load_all(few)
+
+
+def test_the_same_file_in_two_given_splits_is_warned_about(tmp_path):
+    make_classes(tmp_path / "train", {"cats": 3, "dogs": 3})
+    for split in ("valid", "test"):  # as large as in train, and with other pixels
+        for label, name in enumerate(("cats", "dogs")):
+            save(tmp_path / split / name / "a.bmp", number=50 + label)
+            save(tmp_path / "train" / name / f"{split}.bmp", number=60 + label)
+            save(tmp_path / split / name / "b.bmp", number=70 + label + 2 * (split == "test"))
+    shutil.copy(tmp_path / "train" / "cats" / "001.png", tmp_path / "test" / "cats" / "copy.png")
+    with pytest.warns(UserWarning, match="3 images.*more than one split") as warned:
+        load(tmp_path)
+    (warning,) = warned
+    assert "\n  test/cats/copy.png = train/cats/001.png\n" in str(warning.message)
+    assert "\n  test/dogs/a.bmp = valid/dogs/a.bmp\n" in str(warning.message)
 
 
 def test_symlinks_to_files_and_folders_are_followed(few, tmp_path):
@@ -800,11 +881,13 @@ def test_fewer_than_two_classes_are_refused(tmp_path, counts):
 
 def test_an_empty_class_is_refused(few):
     (few / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"'empty' is empty: .* 0 other files \(none\).*Add"):
+    with pytest.raises(ValueError, match=r"'empty' is empty: .*\(no files at all\).*Add"):
         load_all(few)
     save(few / "empty" / "scan.tif")
     save(few / "empty" / ".hidden.png")
-    with pytest.raises(ValueError, match=r"'empty' is empty: .* 1 other files \(\.tif\).*convert"):
+    with pytest.raises(
+        ValueError, match=r"'empty' is empty: .*1 other files ignored \(\.tif 1\).*convert"
+    ):
         load_all(few)
 
 

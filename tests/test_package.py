@@ -74,6 +74,7 @@ LAYERS = (
     "stratified",
     "image_dataset",
     "image_files",
+    "system_files",
     "pipelines",
     "row_order",
     "losses",

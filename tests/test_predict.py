@@ -70,7 +70,10 @@ def test_a_folder_is_searched_and_a_broken_image_is_a_row(photos, tmp_path, caps
     assert (broken["label"], broken["score"]) == ("", "")
     assert broken["error"] == "not a JPEG, PNG, BMP, GIF or WebP image"
     out, err = capsys.readouterr()
-    assert err == "1 of 5 images could not be read.\n"
+    assert err == (
+        "1 other files ignored (.txt 1), 1 hidden or system entries ignored (.hidden.jpg 1)\n"
+        "1 of 5 images could not be read.\n"
+    )
     assert len(out.splitlines()) == 6
     assert f"{photos / 'deep/broken [red].jpg'}  not a JPEG, PNG" in out
 
@@ -86,6 +89,23 @@ def test_globs_files_and_folders_stand_for_each_image_once(photos, batches, caps
         "d.webp",
     ]
     assert batches == [3, 1]
+
+
+@pytest.mark.usefixtures("batches")
+def test_what_systems_leave_is_classified_only_where_it_is_asked_for(photos, capsys):
+    thumbnail = photos / "@eaDir" / "a.png" / "SYNOPHOTO_THUMB_M.png"
+    thumbnail.parent.mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(thumbnail)
+    for given in (photos, photos / "**" / "*.png", photos / "*", photos / "**"):
+        command.main(["export", str(given)])
+        out, err = capsys.readouterr()
+        assert "c.png" in out
+        assert "SYNOPHOTO" not in out
+        assert "hidden or system entries ignored (" in err
+        assert "@eaDir " in err
+    for given in (thumbnail, thumbnail.parent / "*"):
+        assert command.main(["export", str(given)]) == (given != thumbnail) * 2
+        assert ("SYNOPHOTO" in capsys.readouterr().out) == (given == thumbnail)
 
 
 @pytest.mark.usefixtures("batches")
@@ -146,7 +166,7 @@ def test_images_become_grey_where_the_model_takes_that(
     [
         (["nothing.jpg"], "'nothing.jpg' does not exist (looked for "),
         (["*.tiff"], "No file matches '*.tiff' (looked from "),
-        (["empty"], "The folder 'empty' holds no images at any depth, but 1 other files."),
+        (["empty"], "The folder 'empty' holds no images at any depth (1 other"),
         (["a.png", "--csv", "empty"], "--csv 'empty' is a folder. Expected the name of a file."),
         (
             ["a.png", "--csv", "a.png/b.csv"],
@@ -245,7 +265,7 @@ def test_the_command_predicts_as_the_model_does_and_starts_without_keras(photos,
     model.export(tmp_path / "served")
     model.export(tmp_path / "served.onnx", format="onnx")
     expected = model.predict(
-        np.stack([decode_image(path, (SIDE, SIDE)) for path in command.find([str(photos)])]),
+        np.stack([decode_image(path, (SIDE, SIDE)) for path in command.find([str(photos)])[0]]),
         verbose=0,
     )[:, 0]
     # What would import Keras fails; TensorFlow does without.

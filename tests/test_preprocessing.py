@@ -1,5 +1,6 @@
 """Pixel ranges as layers: the same numbers as keras.applications, inside the model and its file."""
 
+import re
 import warnings
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_transfer import FrozenBackbone, TransferModel
 from keras_transfer.preprocessing import MODES, PixelScaling, preprocessing_layer, warn_of_range
 
 APPLICATIONS = {
@@ -131,35 +133,61 @@ def test_half_precision_rounds_the_result_only(mode, dtype, digits):
     assert (error <= np.abs(exact) * 2.0**-digits + 1e-7).all()
 
 
-@pytest.mark.parametrize(
-    "images",
-    [
-        pytest.param(pixels().astype("float32") / 255, id="0..1"),
-        pytest.param(pixels().astype("float16") / 255, id="0..1, float16"),
-        pytest.param(tf.constant(pixels(), tf.float32) / 255, id="0..1, a tensor"),
-        pytest.param(pixels().astype("float32") / 127.5 - 1, id="-1..1"),
-        pytest.param((pixels().astype("float32") - 120) / 50, id="standardized"),
-        pytest.param(pixels().astype("float32") - 120, id="mean taken off"),
-    ],
-)
-def test_pixels_that_were_scaled_before_are_named(images):
-    low, high = np.min(images), np.max(images)
-    with pytest.warns(
-        UserWarning, match=rf"0\.\.255\. Received: {low:.3g}\.\.{high:.3g}\..*rescal"
-    ):
+BAD_RANGES = {
+    "0..1": pixels().astype("float32") / 255,
+    "0..1, float16": pixels().astype("float16") / 255,
+    "0..1, float64": pixels() / 255,
+    "0..1, a tensor": tf.constant(pixels(), tf.float32) / 255,
+    "0..1, bfloat16": tf.cast(pixels(), tf.bfloat16) / 255,
+    "0..1, uint8": pixels() // 255,
+    "0..1, int32": (pixels() > 99).astype("int32"),
+    "bool": pixels() > 99,
+    "black": np.zeros((2, 8, 8, 3), "uint8"),  # as 0..1 is, when it becomes uint8
+    "-1..1": pixels().astype("float32") / 127.5 - 1,
+    "standardized": (pixels().astype("float32") - 120) / 50,
+    "mean taken off": pixels().astype("float32") - 120,
+    "int8": (pixels().astype("int16") - 128).astype("int8"),
+    "int16, signed": pixels().astype("int16") - 20,
+    "uint16": pixels().astype("uint16") * 257,
+    "12 bits": pixels().astype("int32") * 16,
+    "10 bits, float": pixels().astype("float32") * 4,
+    "uint32": pixels().astype("uint32") * 2**24,
+}
+
+
+@pytest.mark.parametrize("name", BAD_RANGES)
+def test_a_range_that_is_not_raw_is_named_with_the_next_step(name):
+    images = BAD_RANGES[name]
+    values = np.asarray(images).astype("float64")
+    kind, (low, high) = images.dtype, (values.min(), values.max())
+    kind = kind.name if isinstance(kind, tf.DType) else str(kind)
+    next_step = "leave out the rescaling"
+    if high > 255:
+        most = {"uint16": 65535, "12 bits": 4095, "10 bits, float": 1023}.get(name, "")
+        next_step = rf"images \* \(255 / {most}"
+    elif name == "bool":
+        next_step = r"astype\('uint8'\) \* 255"
+    with pytest.warns(UserWarning, match=r"0\.\.255\. Received: (\S+)\.\.(\S+), (\w+)\.") as found:
         warn_of_range(images)
+    (message,) = (str(one.message) for one in found)
+    assert f"Received: {low:.5g}..{high:.5g}, {kind}. " in message
+    assert re.search(next_step, message)
 
 
 @pytest.mark.parametrize(
     "images",
     [
         pytest.param(pixels(), id="uint8"),
-        pytest.param(pixels() // 255, id="uint8, dark"),
+        pytest.param(pixels() // 100, id="uint8, dark"),
         pytest.param(pixels().astype("int64"), id="int64"),
+        pytest.param(pixels().astype("uint16"), id="uint16"),
         pytest.param(pixels().astype("float32"), id="float32"),
+        pytest.param(tf.cast(pixels(), tf.bfloat16), id="bfloat16"),
         pytest.param(pixels().astype("float32") / 50, id="float32, dark"),
         pytest.param(pixels().astype("float32") * 1.1 - 20, id="float32, overshot by a resize"),
+        pytest.param(pixels().astype("float32") * 1.2, id="float32, overshot above"),
         pytest.param(np.zeros((0, 8, 8, 3), "float32"), id="no images"),
+        pytest.param(np.zeros((1, 8, 8, 3), "float32"), id="one black image"),
     ],
 )
 def test_raw_pixels_pass_without_a_word(images):
@@ -168,9 +196,81 @@ def test_raw_pixels_pass_without_a_word(images):
         warn_of_range(images)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_pixels_that_are_no_numbers_are_refused(value):
-    images = np.full((1, 4, 4, 3), 128, "float32")
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["float32", "float16", "float64"])
+def test_pixels_that_are_no_numbers_are_refused(value, kind):
+    images = np.full((1, 4, 4, 3), 128, kind)
     images[0, 1, 2, 0] = value
     with pytest.raises(ValueError, match="NaN or infinite"):
         warn_of_range(images)
+
+
+@pytest.mark.parametrize("images", [pixels().astype("complex64"), pixels().astype(str)])
+def test_pixels_of_a_type_that_holds_no_numbers_are_refused(images):
+    with pytest.raises(ValueError, match=f"as numbers.*type {images.dtype.name}"):
+        warn_of_range(images)
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        rows = slice(4 * index, 4 * index + 4)
+        return self.x[rows], self.y[rows]
+
+
+FORMS = {
+    "array": lambda x, y: (x, y),
+    "tensor": lambda x, y: (tf.constant(x), y),
+    "dataset": lambda x, y: (tf.data.Dataset.from_tensor_slices((x, y)).batch(4),),
+    "PyDataset": lambda x, y: (Batches(x, y),),
+}
+
+
+def model(*, preprocessing="tf", **kwargs):
+    network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3)])
+    backbone = FrozenBackbone(network, preprocessing=preprocessing)
+    made = TransferModel(backbone, 2, hidden=0, dropout=0, **kwargs)
+    made.compile(metrics=[])
+    made.build((None, 8, 8, 3))
+    return made
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_fit_evaluate_and_predict_warn_whatever_form_the_images_have(form):
+    x = np.concatenate([np.asarray(BAD_RANGES["uint16"])] * 4)
+    data = FORMS[form](x, np.arange(8) % 2)
+    kept, end_to_end = model(), model(feature_cache=None)
+    calls = (
+        lambda: kept.fit(*data, verbose=0),
+        lambda: end_to_end.fit(*data, verbose=0),
+        lambda: kept.evaluate(*data, verbose=0),
+        lambda: kept.predict(data[0], verbose=0),
+    )
+    for call in calls:
+        with pytest.warns(UserWarning, match=r"Expected raw pixels") as found:
+            call()
+        assert len(found) == 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_image_with_nan_among_many_is_refused(form):
+    x = np.concatenate([pixels().astype("float32")] * 4)
+    x[6, 1, 2, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        model().fit(*FORMS[form](x, np.arange(8) % 2), batch_size=4, verbose=0)
+
+
+def test_ranges_are_left_to_preprocessing_of_ones_own():
+    x = np.asarray(BAD_RANGES["uint16"])
+    own = model(preprocessing=keras.layers.Rescaling(1 / 65535))
+    for made in (own, model(preprocessing=None)):
+        made.predict(x, verbose=0)
+        made.fit(x, np.arange(2), verbose=0)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        model(preprocessing=None).predict(np.full((2, 8, 8, 3), np.nan), verbose=0)
