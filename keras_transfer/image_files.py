@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from keras_transfer.memory import memory_budget
+from keras_transfer.name_lists import some
 
 SPLITS = ("train", "valid", "test")
 
@@ -205,13 +206,13 @@ def _tell_empty(class_folder: Path, others: Sequence[Path]) -> str:
     suffixes = sorted({path.suffix.lower() or "no suffix" for path in others})
     return (
         f"Class {class_folder.name!r} is empty: {str(class_folder)!r} holds no images, but "
-        f"{len(others)} other files ({', '.join(suffixes) or 'none'}). Expected files that end in "
+        f"{len(others)} other files ({some(suffixes) or 'none'}). Expected files that end in "
         f"{', '.join(sorted(_SUFFIXES))}. Add or convert images, or remove the folder."
     )
 
 
 def _names(folders: Sequence[Path]) -> str:
-    return ", ".join(repr(folder.name) for folder in folders)
+    return some([repr(folder.name) for folder in folders], 20)
 
 
 def walk_images(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer.name_lists import some
+
 # The losses that take positions; under any other, labels are what that loss makes of them.
 LOSSES = ("binary_crossentropy", "sparse_categorical_crossentropy")
 
@@ -54,7 +56,7 @@ def _check_values(values: np.ndarray, class_names: Sequence[str]) -> None:
 
 
 def _error(class_names: Sequence[str], received: str, next_step: str) -> ValueError:
-    names = ", ".join(map(repr, class_names[:3])) + (", ..." if len(class_names) > 3 else "")
+    names = some([*map(repr, class_names)], 3)
     return ValueError(
         f"Labels must be positions in the classes {names}: 0 to {len(class_names) - 1}. Received: "
         f"{received}. {next_step}"
