@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from keras_transfer.figure_layout import blank_figure, fit_names, fit_text, text_width
 from keras_transfer.figure_style import BLUE, INK, PALE, VERMILLION, figure_style
 from keras_transfer.intervals import Estimate, percent
-from keras_transfer.report_numbers import ClassNumbers, ReportNumbers
+from keras_transfer.report_numbers import MOST_DRAWN, ClassNumbers, ReportNumbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,8 @@ _NAME, _GAP, _ABOVE, _BELOW, _PANEL, _SPACE = 150.0, 9.0, 46.0, 22.0, 190.0, 18.
 def class_figure(numbers: ReportNumbers) -> Figure:
     """Draws precision, recall and F1 of each class with 95 % intervals, the lowest F1 at the top.
 
-    A dashed line is the mean over the classes. What is unknown is left out.
+    A dashed line is the mean over the classes. What is unknown is left out. Of more than 100
+    classes those with the lowest F1 are shown.
 
     Args:
         numbers: Those of a report.
@@ -37,13 +38,14 @@ def class_figure(numbers: ReportNumbers) -> Figure:
     Example:
         >>> figure = class_figure(report_numbers(true, probabilities, ["cat", "dog"]))
     """
-    classes = sorted(numbers.classes, key=lambda one: one.f1.value if one.f1.known else 2)
+    ranked = sorted(numbers.classes, key=lambda one: one.f1.value if one.f1.known else 2)
+    classes = ranked[:MOST_DRAWN]
     row = 22.0 if len(classes) <= 30 else 12.0
     means = {"precision": numbers.precision, "recall": numbers.recall, "F1": numbers.f1}
     with figure_style():
         figure = blank_figure(1, 1)
         font = min(9.0, row * 0.72)
-        whole = [one.name for one in numbers.classes]
+        whole = [one.name for one in numbers.classes if one in classes]
         cut = dict(zip(whole, fit_names(figure, whole, _NAME, font), strict=True))
         names = [cut[one.name] for one in classes]
         left = _GAP + max(text_width(figure, name, font) for name in names) + 8
@@ -57,7 +59,7 @@ def class_figure(numbers: ReportNumbers) -> Figure:
             _draw(axes, name, [_estimate(one, name) for one in classes], mean)
             axes.set_yticks(range(len(names)), names if number == 0 else [""] * len(names))
             axes.tick_params(axis="y", length=0, labelsize=font, labelcolor=INK)
-        _head(figure, width, height)
+        _head(figure, width, height, "each class" if classes == ranked else _some(numbers))
     return figure
 
 
@@ -87,8 +89,12 @@ def _draw(axes: Axes, name: str, estimates: Sequence[Estimate], mean: Estimate) 
     axes.set_title(f"mean {percent(mean.value)}", loc="right", size=9, pad=4)
 
 
-def _head(figure: Figure, width: float, height: float) -> None:
-    title = "each class with its 95 % interval, the lowest F1 first; dashed: mean of the classes"
+def _some(numbers: ReportNumbers) -> str:
+    return f"{MOST_DRAWN} of {len(numbers.classes):,} classes, each"
+
+
+def _head(figure: Figure, width: float, height: float, which: str) -> None:
+    title = f"{which} with its 95 % interval, the lowest F1 first; dashed: mean of the classes"
     title, size = fit_text(figure, title, width - 2 * _GAP, 11, "bold")
     top = 1 - _GAP / height
     figure.text(_GAP / width, top, title, size=size, weight="bold", ha="left", va="top")

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from keras_transfer.name_lists import some
+
 FromLogits = bool | Literal["auto"]
 
 # Their results lie in 0..1.
@@ -228,7 +230,7 @@ def as_positions(labels: Any, class_names: Sequence[str]) -> np.ndarray:
 
 
 def _error(class_names: Sequence[str], received: str, next_step: str) -> ValueError:
-    names = ", ".join(map(repr, class_names[:3])) + (", ..." if len(class_names) > 3 else "")
+    names = some([*map(repr, class_names)], 3)
     return ValueError(
         f"Labels must be positions in the {len(class_names)} classes {names}, 0 to "
         f"{len(class_names) - 1}, or one-hot rows of them. Received: {received}. {next_step}"

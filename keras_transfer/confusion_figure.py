@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_transfer.figure_layout import blank_figure, fit_names, fit_text, text_width
 from keras_transfer.figure_style import BLUE, GREY, INK, figure_style
+from keras_transfer.report_numbers import MOST_DRAWN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +25,8 @@ _COUNTED = 30  # classes up to which each cell shows its count
 def confusion_figure(confusion: np.ndarray, class_names: Sequence[str]) -> Figure:
     """Draws a confusion matrix: a row for each true class, a column for each predicted one.
 
-    The colour of a cell is its share of the row. Up to 30 classes, cells show their counts.
+    The colour of a cell is its share of the row. Up to 30 classes, cells show their counts. Of
+    more than 100 classes those with the most mistakes are shown.
 
     Args:
         confusion: Counts `(classes, classes)`.
@@ -36,12 +38,13 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str]) -> Figur
     Example:
         >>> figure = confusion_figure(np.array([[8, 2], [1, 9]]), ["cat", "dog"])
     """
-    size = len(class_names)
+    shown = _most_mistaken(confusion)
+    size = len(shown)
     cell = _cell(size)
     font = min(9.0, cell * 0.72)
     with figure_style():
         figure = blank_figure(1, 1)
-        names = fit_names(figure, class_names, _NAME, font)
+        names = fit_names(figure, [class_names[i] for i in shown], _NAME, font)
         widths = [text_width(figure, name, font) for name in names]
         upright = max(widths) > cell - 6
         left = _GAP + 16 + max(widths) + 8
@@ -51,14 +54,22 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str]) -> Figur
         height = below + side + _TITLE + _GAP
         figure.set_size_inches(width / 72, height / 72)
         axes = figure.add_axes((left / width, below / height, side / width, side / height))
-        shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+        counts = confusion[np.ix_(shown, shown)]
+        shares = counts / np.maximum(confusion[shown].sum(1, keepdims=True), 1)
         drawn = axes.imshow(shares, cmap=_whites_to_blue(), norm=_roots(), aspect="auto")
         _frame(axes, names, font, upright)
         if size <= _COUNTED:
-            _write_counts(axes, drawn, confusion, shares, cell)
+            _write_counts(axes, drawn, counts, shares, cell)
         _color_bar(figure, drawn, (left + side + 2 * _GAP, below, width, height), min(side, 260))
-        _texts(figure, confusion, (left, below, side))
+        which = "" if size == len(confusion) else f"{size} of {len(confusion):,} classes; all: "
+        _texts(figure, which, confusion, (left, below, side))
     return figure
+
+
+def _most_mistaken(confusion: np.ndarray) -> np.ndarray:
+    """The places of the classes that take part in the most mistakes, in their order."""
+    mistakes = confusion.sum(0) + confusion.sum(1) - 2 * np.diagonal(confusion)
+    return np.sort(np.argsort(-mistakes, kind="stable")[:MOST_DRAWN])
 
 
 def _cell(size: int) -> float:
@@ -118,11 +129,11 @@ def _color_bar(figure: Figure, drawn: Any, place: tuple[float, ...], tall: float
     bar.outline.set_visible(False)
 
 
-def _texts(figure: Figure, confusion: np.ndarray, place: tuple[float, ...]) -> None:
+def _texts(figure: Figure, which: str, confusion: np.ndarray, place: tuple[float, ...]) -> None:
     left, below, side = place
     width, height = (float(inches) * 72 for inches in figure.get_size_inches())
     count = int(confusion.sum())
-    title = f"{np.trace(confusion):,} of {count:,} on the diagonal; colour: share of the row"
+    title = f"{which}{np.trace(confusion):,} of {count:,} on the diagonal; colour: share of the row"
     title, size = fit_text(figure, title, width - 2 * _GAP, 10.5, "bold")
     top = 1 - _GAP / height
     figure.text(_GAP / width, top, title, size=size, weight="bold", ha="left", va="top")

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_transfer.classified import Classified, classify
 from keras_transfer.classifier_outputs import FromLogits
 from keras_transfer.grad_cam import find_backbone
+from keras_transfer.name_lists import some
 from keras_transfer.page_parts import printable
 from keras_transfer.report_files import image_names
 from keras_transfer.report_numbers import ReportNumbers, report_numbers
@@ -131,23 +132,19 @@ def _class_names(
     of_data = tuple(getattr(data, "class_names", ()))
     if of_model and of_data and of_model != numbers and of_model != of_data:
         raise ValueError(
-            f"The model knows the classes {_some(of_model)}, the data the classes "
-            f"{_some(of_data)}. The same label would mean two things: report on data with the "
-            "classes that the model was trained on."
+            f"The model knows the classes {some([*map(repr, of_model)])}, the data the classes "
+            f"{some([*map(repr, of_data)])}. The same label would mean two things: report on data "
+            "with the classes that the model was trained on."
         )
     names = tuple(map(str, given)) if given is not None else ()
     names = names or (of_model if of_model != numbers else ()) or of_data or numbers
     names = tuple(map(printable, names))
     if len(names) != count or len(set(names)) < count:
         raise ValueError(
-            f"class_names holds {_some(names)}. Expected {count} names, each different: the model "
-            f"tells so many classes apart."
+            f"class_names holds {len(names)} names: {some([*map(repr, names)])}. Expected {count}, "
+            "each different: the model tells so many classes apart."
         )
     return names
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:5])) + (f", ... ({len(names)})" if len(names) > 5 else "")
 
 
 def _check_paths(paths: Sequence[str] | None, count: int) -> None:
@@ -161,9 +158,9 @@ def _check_paths(paths: Sequence[str] | None, count: int) -> None:
 def _check_finite(found: Classified, paths: Sequence[str] | None) -> None:
     rows = np.flatnonzero(np.isnan(found.probabilities).any(1))
     if len(rows):
-        some = ", ".join(map(image_names(paths), rows[:3].tolist()))
+        names = some([*map(image_names(paths), rows.tolist())], 3)
         raise ValueError(
             f"The model gives NaN or infinity for {len(rows)} of {len(found.true)} images, the "
-            f"first of them {some}. No report can be right about that: look for NaN in these "
+            f"first of them {names}. No report can be right about that: look for NaN in these "
             "images and in the model's weights; a lower learning rate may keep training finite."
         )

@@ -23,6 +23,7 @@ from keras_transfer.export_facts import (
     labels_path,
 )
 from keras_transfer.image_graph import decoded, resized
+from keras_transfer.name_lists import some
 from keras_transfer.optional_packages import require
 from keras_transfer.quantizing import Quantization
 from keras_transfer.replacing import check_files_replaceable, check_folder_replaceable
@@ -104,7 +105,7 @@ def summary(path: Path, facts: ExportFacts) -> str:
     if facts.format == "tf_saved_model":
         encoded = ", 'classify_bytes' (JPEG, PNG, WebP)" if facts.channels == 3 else ""
         lines.append(f"Signatures: 'serving_default' (float32), 'serving_uint8'{encoded}.")
-    return "\n".join([*lines, f"Classes: {', '.join(facts.class_names)}."])
+    return "\n".join([*lines, f"Classes: {some(facts.class_names, 20)}."])
 
 
 def export(

@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_transfer import backbones, blocks
 from keras_transfer.blocks import Unit
+from keras_transfer.config_limits import check_config
 from keras_transfer.fingerprints import of_architecture
 from keras_transfer.hub_module import HubModule, cloning
 from keras_transfer.level_pooling import LevelPooling
@@ -72,7 +73,6 @@ class FrozenBackbone(keras.layers.Layer):
         ValueError: If the source, the pooling or the preprocessing is unknown, or if
             `preprocessing="auto"` is asked of a model of which nothing is known.
         OSError: If pretrained weights, or a module, cannot be had. The message says what to do.
-        ImportError: If a module's address needs `tensorflow_hub`, and it cannot be imported.
 
     Example:
         >>> backbone = FrozenBackbone("vgg16", weights=None)
@@ -555,8 +555,9 @@ class FrozenBackbone(keras.layers.Layer):
 
         Raises:
             ValueError: If the config names a source in place of bringing it along, or brings one
-                that nobody has said is trusted.
+                that nobody has said is trusted, or asks for more than can be built.
         """
+        check_config(config)
         config = dict(config)
         unfrozen = config.pop("unfrozen")
         with cloning():

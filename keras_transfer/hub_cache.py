@@ -1,62 +1,136 @@
-"""The cache of tensorflow_hub: what is broken in it is found, named, and cleared away."""
+"""The cache of modules: a folder that nobody else can fill, with a SavedModel of each source."""
 
 import contextlib
-import hashlib
 import os
 import shutil
-import socket
-import time
+import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from keras_transfer.saved_model_files import DamagedModule, what_is_missing
 
-# As long as tensorflow_hub itself waits for a download that makes no progress.
-_ABANDONED_SECONDS = 600.0
+
+def cache_folder() -> Path:
+    """Returns the folder of the cache, which is made if it does not exist.
+
+    That is `TFHUB_CACHE_DIR`, as for tensorflow_hub, else a folder below `~/.cache`
+    (`XDG_CACHE_HOME`) that its user alone can read. A module runs whatever its author put into it,
+    so a folder that any user may have filled is refused; tensorflow_hub's own default, in the
+    folder for temporary files, is one.
+
+    Raises:
+        OSError: If it cannot be made, or others can write to it.
+    """
+    chosen = os.environ.get("TFHUB_CACHE_DIR")
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        folder = Path(chosen or Path(home, "keras_transfer", "modules")).expanduser().absolute()
+        folder.mkdir(mode=0o775 if chosen else 0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        raise OSError(
+            f"The cache folder of modules cannot be made ({error}). Set TFHUB_CACHE_DIR to another "
+            "one."
+        ) from error
+    if os.name == "posix":
+        _check_writers(folder.resolve(), own=not chosen)
+    return folder
+
+
+def _check_writers(folder: Path, *, own: bool) -> None:
+    """Checks that not every user could have put files, or the folder itself, into its place.
+
+    Args:
+        folder: The folder, without links in its path.
+        own: Whether it must be the user's own; one that the user chose may be a group's.
+    """
+    mine = (os.geteuid(), 0)
+    inner = folder.stat()
+    reason = "every user may write to it" if inner.st_mode & stat.S_IWOTH else ""
+    if own and not reason and inner.st_uid not in mine:
+        reason = f"it is of the user {inner.st_uid}"
+    for parent in () if reason else folder.parents:
+        outer = parent.stat()
+        sticky = outer.st_mode & stat.S_ISVTX  # as /tmp: only its owner may move what lies there
+        if outer.st_mode & stat.S_IWOTH and not (sticky and inner.st_uid in mine):
+            reason = f"every user may write to {parent}, so that it may be anybody's"
+            break
+        inner = outer
+    if reason:
+        raise PermissionError(
+            f"The cache folder of modules {folder} is not safe: {reason}. Loading a module runs "
+            "what is in it, so nothing was loaded. Set TFHUB_CACHE_DIR to a folder that only you "
+            "can write to; for the folder itself: chmod go-w."
+        )
 
 
 class CachedModule:
-    """The place of one handle in the cache of tensorflow_hub.
+    """The place of one source in the cache.
 
     Args:
-        hub: The library `tensorflow_hub`.
-        handle: The address of a module.
+        key: The name of its folder.
+        source: What it is a copy of, for messages.
+        fill: Makes the folder at a path, or raises and leaves nothing there.
 
     Attributes:
-        cache: The cache folder: `TFHUB_CACHE_DIR`, or tensorflow_hub's own choice.
         folder: Where the module is, or would be.
     """
 
-    def __init__(self, hub: Any, handle: str) -> None:
-        self._handle = handle
-        self.cache = Path(hub.resolver.tfhub_cache_dir(use_temp=True))
-        # tensorflow_hub's own rule; it has no public name.
-        self.folder = self.cache / hashlib.sha1(handle.encode("utf8")).hexdigest()
+    def __init__(self, key: str, source: str, fill: Callable[[Path], object]) -> None:
+        self.folder = cache_folder() / key
+        self._source = source
+        self._fill = fill
 
-    @property
-    def problem(self) -> str | None:
-        """What is missing of the module; `None` if it is complete, or not there at all."""
-        return what_is_missing(self.folder) if self.folder.exists() else None
+    def complete(self) -> Path:
+        """Returns the folder with all files of the module, filled if they are not there.
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the module is there with all its files."""
-        return self.folder.is_dir() and self.problem is None
+        Raises:
+            DamagedModule: If the source gives no complete SavedModel.
+        """
+        if self.folder.is_dir() and what_is_missing(self.folder) is None:
+            return self.folder
+        with self._lock():
+            if not os.path.lexists(self.folder):
+                self._fill_checked()
+            elif (problem := what_is_missing(self.folder)) is not None:
+                self._renew(problem)
+        return self.folder
+
+    def renewed(self, problem: str) -> Path:
+        """Returns the folder, filled once more since what is there turned out to be damaged."""
+        with self._lock():
+            self._renew(problem)
+        return self.folder
+
+    def _lock(self) -> Any:
+        from filelock import FileLock
+
+        return FileLock(f"{self.folder}.busy")
+
+    def _renew(self, problem: str) -> None:
+        with self._set_aside(problem):
+            self._fill_checked()
+
+    def _fill_checked(self) -> None:
+        self._fill(self.folder)
+        if (problem := what_is_missing(self.folder)) is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise DamagedModule(
+                f"What {self._source} gives is no complete SavedModel: {problem}. Nothing of it "
+                "was kept."
+            )
 
     @contextlib.contextmanager
-    def set_aside(self, problem: str) -> Iterator[None]:
-        """Takes a damaged copy out of the way while another is fetched, and says so.
+    def _set_aside(self, problem: str) -> Iterator[None]:
+        """Moves a damaged copy away while another is made, and says so.
 
         It is removed afterwards; where the block fails, it comes back, since there is no other.
 
         Raises:
             DamagedModule: If it cannot be moved. The message names it.
         """
-        print(f"{self.folder}, the copy of {self._handle}, is damaged ({problem}): fetching again.")
+        print(f"{self.folder}, the copy of {self._source}, is damaged ({problem}): renewing it.")
         aside = self.folder.with_name(f"{self.folder.name}.damaged.{uuid.uuid4().hex}")
         try:
             # What a link points to is not ours.
@@ -65,7 +139,7 @@ class CachedModule:
             self.folder.rename(aside)
         except OSError as error:
             raise DamagedModule(
-                f"{self.folder}, the copy of {self._handle}, is damaged ({problem}) and cannot be "
+                f"{self.folder}, the copy of {self._source}, is damaged ({problem}) and cannot be "
                 f"moved ({error}). Delete it by hand, and try again."
             ) from error
         try:
@@ -78,42 +152,3 @@ class CachedModule:
             shutil.rmtree(aside, ignore_errors=True)
             if aside.is_file():  # in the place of a folder
                 aside.unlink()
-
-    def remove_stale_lock(self) -> None:
-        """Removes the lock of a download whose process is gone, and what it had fetched."""
-        lock = self.folder.with_name(f"{self.folder.name}.lock")
-        try:
-            host, pid, task = lock.read_text().rsplit(".", 2)
-            locked = lock.stat().st_mtime
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except ValueError:  # an interrupted write left something else
-            host, pid, task, locked = "", "", "", lock.stat().st_mtime
-        fetched = self.folder.with_name(f"{self.folder.name}.{task}.tmp")
-        if not (_is_gone(host, pid, locked) or _is_abandoned(lock, fetched)):
-            return
-        print(f"{lock} was left by an interrupted download of {self._handle}: fetching again.")
-        if task.isalnum():
-            shutil.rmtree(fetched, ignore_errors=True)
-        lock.unlink(missing_ok=True)
-
-
-def _is_gone(host: str, pid: str, locked: float) -> bool:
-    """Whether the process that holds a lock has ended, as far as this machine can tell."""
-    if host != socket.gethostname() or not pid.isdecimal():
-        return False
-    if int(pid) == os.getpid():
-        return False  # another thread
-    try:
-        # A number is given again to a process that began later.
-        return psutil.Process(int(pid)).create_time() > locked + 1
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.AccessDenied:
-        return False
-
-
-def _is_abandoned(lock: Path, fetched: Path) -> bool:
-    paths = [lock, *([fetched, *fetched.rglob("*")] if fetched.is_dir() else ())]
-    newest = max(path.stat().st_mtime for path in paths)
-    return time.time() - newest > _ABANDONED_SECONDS

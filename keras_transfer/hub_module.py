@@ -47,8 +47,8 @@ class HubModule(keras.layers.Layer):
     A `FrozenBackbone` takes a handle itself; a `HubModule` is for what a handle does not say.
 
     Args:
-        handle: An address, on tfhub.dev, Kaggle or any web server, fetched by `tensorflow_hub`;
-            a SavedModel folder; or a `.tar.gz` of one.
+        handle: An address, on tfhub.dev, Kaggle or any web server, fetched into the cache; a
+            SavedModel folder; or a `.tar.gz` of one, unpacked there.
         signature: The signature to call, for a SavedModel that has several; `None` for a TF-Hub
             module's `__call__`, or the only signature.
         output: The key of the output, for a module that gives several tensors.
@@ -64,7 +64,6 @@ class HubModule(keras.layers.Layer):
 
     Raises:
         OSError: If the module cannot be had, or is damaged. The message says what to do.
-        ImportError: If `tensorflow_hub` is needed and cannot be imported.
         ValueError: If it is no module of images with one input, several outputs are not told
             apart, its statistics move in inference mode, or a file that is not trusted asks for it.
 

@@ -1,27 +1,29 @@
 """From a handle (an address, a folder, an archive) to a folder with a SavedModel."""
 
+import hashlib
+import http.client
 import os
 import re
-import sys
-import types
 import urllib.error
-import warnings
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from keras_transfer.hub_cache import CachedModule
+from keras_transfer.name_lists import some
 from keras_transfer.saved_model_files import GRAPH, DamagedModule, what_is_missing
-from keras_transfer.tar_folder import unpack
+from keras_transfer.tar_folder import UnsafeArchive, unpack
 
 _REMOTE = ("http://", "https://", "gs://")
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
+_TIMEOUT = 60.0  # seconds without a byte
 
 # Parts of an address that say nothing of the network.
 _COMMON_WORDS = re.compile(
     r"v?\d+|feature[-_]?vector|classification|variations?|versions?|frameworks?|models?|"
-    r"tensorflow\d?|tf\d?|saved_?model|module|unpacking|export|serving",
+    r"tensorflow\d?|tf\d?|saved_?model|module|export|serving",
     re.IGNORECASE,
 )
 
@@ -64,19 +66,16 @@ def folder_of(handle: str | os.PathLike[str]) -> Path:
     """Returns a folder with the complete SavedModel of a handle.
 
     Args:
-        handle: The address of a module on tfhub.dev, Kaggle or any web server, which the library
-            `tensorflow_hub` fetches into its cache; a SavedModel folder; or a `.tar.gz` of one.
+        handle: The address of a module on tfhub.dev, Kaggle or any web server, which is fetched
+            into the cache; a SavedModel folder; or a `.tar.gz` of one, which is unpacked there.
 
     Raises:
-        ImportError: If the handle is an address, and `tensorflow_hub` cannot be imported.
-        OSError: If the module cannot be had. The message says what to do.
-        ValueError: If the handle stands for something else, or for an unsafe archive.
+        OSError: If the module cannot be had, or the cache is not safe. The message says what to do.
+        ValueError: If the handle stands for an unsafe archive.
     """
-    if is_remote(handle):
-        return _fetched(os.fspath(handle))
+    if (cached := _cached(handle)) is not None:
+        return cached.complete()
     path = Path(handle).expanduser()
-    if path.name.endswith(_ARCHIVES) and not path.is_dir():
-        path = unpack(path)
     if not path.is_dir():
         raise FileNotFoundError(
             f"{os.fspath(handle)!r} is no folder. Expected a SavedModel folder, a .tar.gz of one, "
@@ -84,137 +83,78 @@ def folder_of(handle: str | os.PathLike[str]) -> Path:
             "'https://tfhub.dev/google/imagenet/resnet_v1_152/feature_vector/5'."
         )
     if (problem := what_is_missing(path)) is not None:
-        found = sorted(entry.name for entry in path.iterdir())[:8]
+        found = sorted(entry.name for entry in path.iterdir())
         raise DamagedModule(
             f"{os.fspath(handle)!r} is no complete SavedModel: {problem}. Expected {GRAPH} and "
-            f"variables/. Found: {', '.join(found) or 'nothing'}."
+            f"variables/. Found: {some(found, 8) or 'nothing'}."
         )
     return path
 
 
-def fetched_again(handle: str | os.PathLike[str], problem: str) -> Path:
-    """Returns the folder of an address whose files turned out to be damaged, fetched once more.
+def folder_again(handle: str | os.PathLike[str], problem: str) -> Path:
+    """Returns the folder of a handle whose cached files are damaged, fetched or unpacked again.
 
     Raises:
-        DamagedModule: If the handle is no address, or the cache is none of tensorflow_hub's.
+        DamagedModule: If the handle is a folder, of which there is no other copy.
     """
-    if not is_remote(handle):
+    if (cached := _cached(handle)) is None:
         raise DamagedModule(f"{problem} Fetch or export {os.fspath(handle)!r} again.")
-    hub = _import_tensorflow_hub()
-    cached = CachedModule(hub, os.fspath(handle))
-    if not cached.folder.is_dir():
-        raise DamagedModule(problem)
-    with _one_at_a_time(cached), cached.set_aside(problem):
-        return _resolved(hub, cached, os.fspath(handle))
+    return cached.renewed(problem)
 
 
-def _fetched(handle: str) -> Path:
-    hub = _import_tensorflow_hub()
-    cached = CachedModule(hub, handle)
-    if cached.is_complete or not _is_kept_in_cache(hub, handle):
-        return _resolved(hub, cached, handle)
-    with _one_at_a_time(cached):
-        cached.remove_stale_lock()
-        if cached.problem is None:
-            _resolved(hub, cached, handle)
-        if cached.problem is not None:  # of an old copy, or of a download that broke off
-            with cached.set_aside(cached.problem):
-                _resolved(hub, cached, handle)
-    if cached.problem is not None:
-        raise DamagedModule(
-            f"What {handle!r} gives is no complete SavedModel: {cached.problem}. It lies in "
-            f"{cached.folder}; delete that, or look there for what it is."
-        )
-    return cached.folder
+def _cached(handle: str | os.PathLike[str]) -> CachedModule | None:
+    """Returns the place of a handle in the cache; `None` for a folder."""
+    text = os.fspath(handle)
+    if is_remote(text):
+        # tensorflow_hub's rule, so that what it has fetched is found.
+        key = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        return CachedModule(key, text, lambda folder: _fetch(text, folder))
+    path = Path(handle).expanduser()
+    if not path.name.endswith(_ARCHIVES) or path.is_dir():
+        return None
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist. Expected an archive of a SavedModel.")
+    with path.open("rb") as file:
+        key = hashlib.file_digest(file, "sha256").hexdigest()[:40]
+    return CachedModule(key, str(path), lambda folder: _unpack_file(path, folder))
 
 
-def _is_kept_in_cache(hub: Any, handle: str) -> bool:
-    """Whether tensorflow_hub keeps a copy; told to, it reads from Google's storage each time."""
-    uncompressed = hub.resolver.model_load_format() == "UNCOMPRESSED"
-    return handle.endswith(_ARCHIVES) if handle.startswith("gs://") else not uncompressed
+def _unpack_file(path: Path, folder: Path) -> None:
+    with path.open("rb") as file:
+        unpack(file, folder, str(path))
 
 
-def _one_at_a_time(cached: CachedModule) -> Any:
-    """Keeps another process from clearing away what this one has just fetched."""
-    from filelock import FileLock
-
+def _fetch(handle: str, folder: Path) -> None:
     try:
-        cached.cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            f"The cache folder {cached.cache} cannot be made ({error}). Set TFHUB_CACHE_DIR to "
-            "another one."
-        ) from error
-    return FileLock(f"{cached.folder}.healing")
-
-
-def _resolved(hub: Any, cached: CachedModule, handle: str) -> Path:
-    try:
-        return Path(hub.resolve(handle))
+        with _opened(handle) as stream:
+            unpack(stream, folder, "what the server sends")
     except urllib.error.HTTPError as error:
         raise OSError(
             f"{handle!r} cannot be fetched: the server answers {error.code} {error.reason}. "
             "Expected the address of a module; look it up on the module's page."
         ) from error
-    except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
-        if (wrong := _wrong_answer(error)) is not None:
-            raise OSError(
-                f"{handle!r} cannot be fetched: what the server sends {wrong} ({error}). "
-                "Expected a .tar.gz of a SavedModel folder. Nothing of it was kept."
-            ) from error
+    except (UnsafeArchive, DamagedModule) as error:
+        raise OSError(
+            f"{handle!r} cannot be fetched: {error} Try again, or look at the address in a browser."
+        ) from error
+    except (OSError, ValueError, http.client.HTTPException, tf.errors.OpError) as error:
         reason = getattr(error, "reason", None) or error
         raise OSError(
             f"{handle!r} cannot be fetched ({reason}), and its copy is not in the cache folder "
-            f"{cached.cache}. Go online once, with TFHUB_CACHE_DIR set to a folder that lasts; or "
+            f"{folder.parent}. Go online once, with TFHUB_CACHE_DIR set to a folder that lasts; or "
             f"fetch it elsewhere, 'curl -L \"{_compressed(handle)}\" -o module.tar.gz', and give "
             "the path of that file as the source."
         ) from error
 
 
-def _wrong_answer(error: BaseException) -> str | None:
-    """What is wrong with an archive that tensorflow_hub refused, told by its messages."""
-    if re.match("Relative path .* is invalid|Unexpected object type in tar", str(error)):
-        return "is refused, as it would write outside of its folder: do not trust where it is from"
-    if "does not appear to be a valid module" in str(error):
-        return "is no archive, or is cut short: try again, or look at the address in a browser"
-    return None
+def _opened(handle: str) -> Any:
+    if handle.startswith("gs://"):
+        if not handle.endswith(_ARCHIVES):
+            raise ValueError("expected an archive, .tar.gz, on gs://")
+        return tf.io.gfile.GFile(handle, "rb")
+    return urllib.request.urlopen(_compressed(handle), timeout=_TIMEOUT)
 
 
 def _compressed(handle: str) -> str:
+    """Returns the address under which tfhub.dev and Kaggle send an archive of a module."""
     return f"{handle}{'&' if '?' in handle else '?'}tf-hub-format=compressed"
-
-
-def _import_tensorflow_hub() -> Any:
-    """Imports the library, which asks setuptools for its own version of `pkg_resources`.
-
-    setuptools has it no longer since 82 (tensorflow/hub#934). All that is wanted of it is a
-    comparison of versions, which `packaging` knows: it stands in while the library is imported.
-    """
-    name, stand_in = "pkg_resources", types.ModuleType("pkg_resources")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old names in it, and in what it imports
-            if "tensorflow_hub" not in sys.modules and not _has(name):
-                from packaging.version import parse
-
-                stand_in.parse_version = parse  # type: ignore[attr-defined]
-                sys.modules[name] = stand_in
-            import tensorflow_hub
-    except ImportError as error:
-        raise ImportError(
-            f"tensorflow_hub, which fetches modules, cannot be imported ({error}). Run: pip "
-            'install "tensorflow-hub>=0.16.1" tf-keras "setuptools<82" - or give the path of a '
-            "SavedModel folder or .tar.gz, which need none of these."
-        ) from error
-    finally:
-        if sys.modules.get(name) is stand_in:
-            del sys.modules[name]
-    return tensorflow_hub
-
-
-def _has(module: str) -> bool:
-    try:
-        __import__(module)
-    except ImportError:
-        return False
-    return True

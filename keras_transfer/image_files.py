@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from keras_transfer.memory import memory_budget
+from keras_transfer.name_lists import some
 from keras_transfer.system_files import counted, kind_of
 
 SPLITS = ("train", "valid", "test")
@@ -256,7 +257,7 @@ def _tell_empty(class_folder: Path, others: LeftOut) -> str:
 
 
 def _names(folders: Sequence[Path]) -> str:
-    return ", ".join(repr(folder.name) for folder in folders)
+    return some([repr(folder.name) for folder in folders], 20)
 
 
 def walk_images(folder: Path) -> tuple[list[Path], LeftOut]:

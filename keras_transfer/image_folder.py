@@ -26,6 +26,7 @@ from keras_transfer.image_files import (
     check_images,
     find_images,
 )
+from keras_transfer.name_lists import some
 from keras_transfer.stratified import deal, rank
 
 
@@ -435,7 +436,7 @@ def _check_enough(counts: Mapping[str, int], wanted: Mapping[str, float]) -> Non
         return
     message = (
         f"Classes with fewer than {least} images, one for each of train, {' and '.join(wanted)}: "
-        f"{', '.join(f'{name!r} has {count}' for name, count in few.items())}. "
+        f"{some([f'{name!r} has {count}' for name, count in few.items()])}. "
         "Add images, or pass 0 as the share of a split that you do without."
     )
     if max(counts.values()) < least:

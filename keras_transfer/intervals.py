@@ -10,7 +10,7 @@ import numpy as np
 
 _Z = 1.959963984540054  # the normal distribution's quantile at 97.5 %
 DRAWS = 1000
-_TOGETHER = 50  # draws at a time, so that the counts of 100 classes take little memory
+_TOGETHER = 50  # draws at a time, so that the counts of many images take little memory
 
 
 @dataclass(frozen=True)
@@ -164,29 +164,38 @@ def auc_interval(area: float, positives: int, negatives: int) -> Estimate:
 
 
 def bootstrap(
-    confusion: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0
+    confusion: np.ndarray,
+    statistic: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+    seed: int = 0,
 ) -> np.ndarray:
     """The 95 % intervals of numbers that follow from a confusion matrix, by resampled images.
 
     Drawing images with replacement changes nothing but the matrix' counts, which then follow a
-    multinomial distribution; so these are drawn.
+    multinomial distribution; so these are drawn. Only cells that hold images can change.
 
     Args:
         confusion: Counts `(classes, classes)`, one at least.
-        statistic: Takes `(draws, classes, classes)`, gives `(draws, numbers)`.
+        statistic: Takes for each class how many images are right, are of it, and are taken for it,
+            `(draws, classes)` each; gives `(draws, numbers)`.
         seed: Decides the draws. Default 0.
 
     Returns:
         Lower and upper ends, `(2, numbers)`; both the same where all draws are, which says nothing.
     """
+    from scipy.sparse import csr_array
+
     generator = np.random.default_rng(seed)
-    cells = np.flatnonzero(confusion)
-    counts = confusion.ravel()[cells]
+    true, predicted = np.nonzero(confusion)
+    counts, every = confusion[true, predicted], np.arange(len(true))
+    ones = np.ones(len(true))
+    of_true, of_predicted, of_right = (
+        csr_array((kept, (every, classes)), shape=(len(true), len(confusion)))
+        for kept, classes in ((ones, true), (ones, predicted), (1.0 * (true == predicted), true))
+    )
     found = []
     for _ in range(DRAWS // _TOGETHER):
-        drawn = np.zeros((_TOGETHER, confusion.size))
-        drawn[:, cells] = generator.multinomial(counts.sum(), counts / counts.sum(), _TOGETHER)
-        found.append(statistic(drawn.reshape(_TOGETHER, *confusion.shape)))
+        drawn = generator.multinomial(counts.sum(), counts / counts.sum(), _TOGETHER)
+        found.append(statistic(drawn @ of_right, drawn @ of_true, drawn @ of_predicted))
     return np.quantile(np.concatenate(found), [0.025, 0.975], axis=0)
 
 

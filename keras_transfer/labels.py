@@ -7,6 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 
+from keras_transfer.name_lists import some
+
+
 def check_labels(labels: Any, class_names: Sequence[str]) -> None:
     """Checks that labels are positions in the class names, which Keras does not.
 
@@ -141,4 +144,4 @@ def _error(class_names: Sequence[str], received: str, next_step: str) -> ValueEr
 
 
 def _names(class_names: Sequence[str]) -> str:
-    return ", ".join(map(repr, class_names[:3])) + (", ..." if len(class_names) > 3 else "")
+    return some([*map(repr, class_names)], 3)

@@ -74,6 +74,11 @@ def _reclaimable(folder: Path, name: str) -> int:
     return 0
 
 
+def total_memory() -> int:
+    """Returns the bytes of this machine's memory, free or not."""
+    return int(psutil.virtual_memory().total)
+
+
 def memory_budget() -> int:
     """Returns the bytes that may be kept in RAM: a quarter of what is free."""
     return free_memory() // _SHARE

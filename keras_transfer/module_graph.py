@@ -11,8 +11,13 @@ import tensorflow as tf
 from keras_transfer.module_entry import by_signature, check_images, output_of, reusable, traces_of
 from keras_transfer.saved_model_files import DamagedModule, what_is_missing
 
-# What TensorFlow raises when it loads a SavedModel of which bytes are missing or others.
-_UNREADABLE = (OSError, tf.errors.OpError, ValueError, LookupError, RuntimeError, AssertionError)
+# What TensorFlow says of the machine rather than of the files.
+_NOT_DAMAGE = (
+    tf.errors.ResourceExhaustedError,
+    tf.errors.PermissionDeniedError,
+    PermissionError,
+    MemoryError,
+)
 
 
 @dataclass(frozen=True)
@@ -145,10 +150,10 @@ def _loaded(folder: Path, values: bool) -> Any:
         raise DamagedModule(f"{folder} is no complete SavedModel: {problem}.")
     options = tf.saved_model.LoadOptions(experimental_skip_checkpoint=not values)
     try:
-        return tf.saved_model.load(str(folder), options=options)
-    except (tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError, PermissionError):
+        module = tf.saved_model.load(str(folder), options=options)
+    except _NOT_DAMAGE:
         raise
-    except _UNREADABLE as error:
+    except Exception as error:  # bytes that are missing or others can raise nearly anything
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         if "not registered" in reason[0]:
             raise ValueError(
@@ -156,6 +161,26 @@ def _loaded(folder: Path, values: bool) -> Any:
                 "package that brings it (such as tensorflow_text) first."
             ) from error
         raise DamagedModule(f"{folder} cannot be read as a SavedModel: {reason[0]}") from error
+    _check_fingerprint(folder, module)
+    return module
+
+
+def _check_fingerprint(folder: Path, module: Any) -> None:
+    """Checks a graph by the fingerprint that TensorFlow has written beside it, and never checks.
+
+    The values of variables have checksums of their own, the constants of a graph have none. Only
+    the version that wrote a fingerprint is sure to compute the same; it has no public name for it.
+    """
+    from tensorflow.core.protobuf.fingerprint_pb2 import FingerprintDef
+    from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
+
+    path = folder / "fingerprint.pb"
+    if not path.is_file() or module.tensorflow_version != tf.version.VERSION:
+        return
+    expected = tf.saved_model.experimental.read_fingerprint(str(folder)).saved_model_checksum
+    found = FingerprintDef.FromString(fingerprinting.CreateFingerprintDef(str(folder)))
+    if found.saved_model_checksum != expected:
+        raise DamagedModule(f"{folder} is damaged: its graph does not fit {path.name}.")
 
 
 def _listed(module: Any, name: str) -> list[Any]:

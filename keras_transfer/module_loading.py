@@ -31,8 +31,11 @@ def load_module(
     try:
         graph = load_graph(folder, **call)
     except DamagedModule as error:
-        folder = hub_source.fetched_again(handle, str(error))
-        graph = load_graph(folder, **call)
+        folder = hub_source.folder_again(handle, str(error))
+        try:
+            graph = load_graph(folder, **call)
+        except DamagedModule as again:
+            raise DamagedModule(f"What {os.fspath(handle)!r} gives is damaged: {again}") from again
     if graph.given.shape.rank and graph.given.shape[0] is not None:
         raise ValueError(
             f"The module takes batches of exactly {graph.given.shape[0]} images. Expected one for "

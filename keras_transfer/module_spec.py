@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any, Self
 
+from keras_transfer.config_limits import check_memory
 from keras_transfer.module_graph import ModuleGraph
 from keras_transfer.variable_groups import variable_groups
 
@@ -75,10 +76,15 @@ class ModuleSpec:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Makes it of what `to_config` returned."""
+        """Makes it of what `to_config` returned.
+
+        Raises:
+            ValueError: If its variables take more memory than there is.
+        """
         variables = tuple(
             VariableSpec(**{**one, "shape": tuple(one["shape"])}) for one in config["variables"]
         )
+        check_memory([one.shape for one in variables], "The module")
         shapes = {key: tuple(config[key]) for key in ("groups", "given_shape", "output_shape")}
         return cls(**{**config, **shapes, "variables": variables})
 

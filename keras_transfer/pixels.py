@@ -64,12 +64,13 @@ def jpeg(pixels: np.ndarray, least: int = 160) -> bytes:
 
     Args:
         pixels: uint8 `(height, width, 3)`.
-        least: Pixels of the shorter side; what is smaller is enlarged, without smoothing.
+        least: Pixels of the shorter side; what is smaller is enlarged, without smoothing, while
+            the longer side has at most ten times as many.
     """
     from PIL import Image
 
     image = Image.fromarray(pixels)
-    if (times := -(-least // min(image.size))) > 1:
+    if (times := min(-(-least // min(image.size)), 10 * least // max(image.size))) > 1:
         width, height = image.size
         image = image.resize((width * times, height * times), Image.Resampling.NEAREST)
     image.save(file := io.BytesIO(), "JPEG", quality=88)

@@ -53,8 +53,8 @@ def report(
 
     Args:
         model: A `TransferModel`, or any Keras model with one output: one unit for two classes, or
-            one for each class. Any number of classes, 2 or more, is taken; the pictures are made to
-            be read with up to 100.
+            one for each class. Any number of classes, 2 or more, is taken; of more than 100 the
+            figures show those with the most mistakes.
         data: Batches of images and labels: a split of `image_folder`, any `tf.data.Dataset` or
             `PyDataset`. Labels are whole numbers from 0, or one-hot.
         folder: Where the files go; made if it does not exist. An earlier report there is replaced.

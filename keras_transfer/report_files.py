@@ -15,7 +15,7 @@ from keras_transfer.grad_cam import NoFeatureMap, grad_cam
 from keras_transfer.intervals import percent
 from keras_transfer.page_parts import Chart, printable
 from keras_transfer.pixels import as_pixels, under_heat
-from keras_transfer.report_numbers import ReportNumbers
+from keras_transfer.report_numbers import MOST_DRAWN, ReportNumbers
 from keras_transfer.report_page import PagePictures, report_page
 
 if TYPE_CHECKING:
@@ -80,6 +80,11 @@ def report_pictures(
     mistakes, uncertain = shown[: len(found.worst)], shown[len(found.worst) :]
     if any(one.name.startswith("row ") for one in shown):
         notes.append("The data has no paths; rows are counted from 0, in the order of the data.")
+    if len(numbers.classes) > MOST_DRAWN:
+        notes.append(
+            f"Of {len(numbers.classes):,} classes, figures show {MOST_DRAWN}: those with the "
+            "lowest F1, or with the most mistakes. The table has all."
+        )
     charts = _charts(numbers, mistakes, uncertain)
     if lacks_letters("".join((*found.class_names, *(one.name for one in shown)))):
         notes.append(

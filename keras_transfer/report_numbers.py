@@ -10,6 +10,7 @@ import numpy as np
 from keras_transfer.intervals import Estimate, bootstrap, f1_interval, mean_of, wilson
 
 BINS = 15  # of confidence, as in Guo et al., 2017, https://arxiv.org/abs/1706.04599
+MOST_DRAWN = 100  # classes that a figure shows
 _GRID = np.linspace(0, 1, 201)  # where the curves of several classes are averaged
 
 
@@ -203,12 +204,16 @@ def _of_class(
 
 
 def _curves(positive: np.ndarray, score: np.ndarray) -> tuple[Curve, Curve]:
-    from sklearn import metrics
+    from sklearn import config_context, metrics
 
-    false, found, _ = metrics.roc_curve(positive, score)
-    precision, recall, _ = metrics.precision_recall_curve(positive, score, drop_intermediate=True)
-    area = float(metrics.average_precision_score(positive, score))
-    roc = Curve(false, found, float(metrics.auc(false, found)))
+    with config_context(
+        assume_finite=True, skip_parameter_validation=True
+    ):  # there may be thousands
+        false, found, _ = metrics.roc_curve(positive, score)
+        points = metrics.precision_recall_curve(positive, score, drop_intermediate=True)
+        area = float(metrics.average_precision_score(positive, score))
+        roc = Curve(false, found, float(metrics.auc(false, found)))
+    precision, recall, _ = points
     return roc, Curve(recall[::-1], precision[::-1], area)
 
 
@@ -230,7 +235,8 @@ def _mean_precision(curves: Sequence[Curve]) -> Curve | None:
 
 def _means(confusion: np.ndarray, classes: Sequence[ClassNumbers]) -> tuple[Estimate, ...]:
     """Precision, recall and F1, each the mean over the classes that occur."""
-    values = _macro(confusion[None].astype(float))[0]
+    counts = (np.diagonal(confusion), confusion.sum(1), confusion.sum(0))
+    values = _macro(*(each[None] for each in counts))[0]
     low, high = bootstrap(confusion, _macro)
     found = {
         name: Estimate(float(v), float(min(a, v)), float(max(b, v)))
@@ -252,9 +258,7 @@ def _in_mean(estimate: Estimate) -> Estimate:
     return estimate if estimate.known else Estimate(0.0, 0.0, 1.0)
 
 
-def _macro(confusion: np.ndarray) -> np.ndarray:
-    hits = np.diagonal(confusion, axis1=1, axis2=2)
-    images, predicted = confusion.sum(2), confusion.sum(1)
+def _macro(hits: np.ndarray, images: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     occurs = images > 0
     of_each = (
         hits / np.maximum(predicted, 1),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from keras_transfer.calibration_figure import calibration_sentence
 from keras_transfer.intervals import DASH, DRAWS, percent
+from keras_transfer.name_lists import some
 from keras_transfer.page_frame import page
 from keras_transfer.page_parts import (
     Chart,
@@ -179,7 +180,7 @@ def _curves(numbers: ReportNumbers, pictures: PagePictures) -> str:
             "of two classes at least."
         )
     missing = [one.name for one in numbers.classes if one.roc is None]
-    note = f"Classes without images, and so without curves: {', '.join(missing)}."
+    note = f"Classes without images, and so without curves: {some(missing, 20)}."
     caption = "ROC and precision-recall curves. File curves.png."
     return chart(pictures.charts["curves"], caption) + (paragraph(note) if missing else "")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from keras_transfer.figure_layout import Entry, arrange, header, panel_grid, title_panel
 from keras_transfer.figure_style import FAINT, INK, PALE, RUN_LINES, figure_style
-from keras_transfer.report_numbers import ClassNumbers, Curve, ReportNumbers
+from keras_transfer.report_numbers import MOST_DRAWN, ClassNumbers, Curve, ReportNumbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,8 @@ def score_figure(numbers: ReportNumbers) -> Figure:
     """Draws ROC and precision-recall curves side by side.
 
     Of two classes the curve of the second; of more those of each class against the rest and their
-    mean. Of more than six classes three have names: those of the lowest average precision.
+    mean. Of more than six classes three have names: those of the lowest average precision; of more
+    than 100 no others are shown.
 
     Args:
         numbers: Those of a report.
@@ -68,7 +69,8 @@ def _lines(numbers: ReportNumbers) -> Mapping[str, Mapping[str, Any]]:
         return dict(zip((one.name for one in classes), RUN_LINES, strict=False))
     ranked = sorted(classes, key=_average_precision)
     named = dict(zip((one.name for one in ranked[:_NAMED]), RUN_LINES[1:], strict=False))
-    return {**{one.name: _THIN for one in classes}, **dict(reversed(named.items()))}
+    others = classes if len(classes) <= MOST_DRAWN else ()
+    return {**{one.name: _THIN for one in others}, **dict(reversed(named.items()))}
 
 
 def _drawn(numbers: ReportNumbers) -> Sequence[ClassNumbers]:
@@ -99,14 +101,17 @@ def _plot(axes: Axes, curve: Curve, kind: Kind, **line: Any) -> None:
 def _title(numbers: ReportNumbers) -> str:
     if len(numbers.classes) == 2:
         return f"{numbers.classes[1].name} told from {numbers.classes[0].name}"
-    return "each class told from all others"
+    of_all = f"; the lowest {_NAMED} of {len(numbers.classes):,}"
+    shown = of_all if len(numbers.classes) > MOST_DRAWN else ""
+    return f"each class told from all others{shown}"
 
 
 def _entries(numbers: ReportNumbers, lines: Mapping[str, Mapping[str, Any]]) -> list[Entry]:
     """The legend: what has a colour of its own, then what the others mean."""
     areas = {one.name: _average_precision(one) for one in numbers.classes}
     own = sorted((name for name, line in lines.items() if line is not _THIN), key=areas.__getitem__)
-    ranked = own if len(lines) > _EACH else list(lines)
+    is_ranked = len(lines) > _EACH or len(numbers.classes) > MOST_DRAWN
+    ranked = own if is_ranked else list(lines)
     entries: list[Entry] = [
         (f"{name} (average precision {areas[name]:.2f})", lines[name]) for name in ranked
     ]

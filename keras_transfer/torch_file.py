@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import pickle
+import pickletools
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short  # a nested list of few bytes can have a text of gigabytes
 from typing import Any
 
 import numpy as np
@@ -16,6 +20,9 @@ import numpy as np
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _STORAGE_DTYPES = {"FloatStorage": "<f4", "LongStorage": "<i8"}
+_MOST_AXES = 32
+# Torch's convention for published weights: the name ends with the first digits of the SHA-256.
+_DIGITS = re.compile(r"-([0-9a-f]{8,64})\.pth")
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,10 @@ class _TensorUnpickler(pickle.Unpickler):
     """Builds nothing but plain containers, `_Storage` and `_View`: refuses any other global."""
 
     def find_class(self, module: str, name: str) -> Any:
-        # What is handed out cannot be used to reach anything else: strings and the C OrderedDict
-        # are immutable, and the function is new each time, so a BUILD opcode spoils only its own.
+        # What is handed out cannot be used to reach anything else: strings are immutable, and the
+        # functions are new each time, so a BUILD opcode spoils only its own.
         if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
+            return lambda: OrderedDict()  # of no arguments, which it would copy each time
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _new_view_function()
         if module == "torch" and name in _STORAGE_DTYPES:
@@ -61,7 +68,7 @@ class _TensorUnpickler(pickle.Unpickler):
                 kind in _STORAGE_DTYPES and length >= 0
             ):
                 return _Storage(key, kind, length)
-        raise pickle.UnpicklingError(f"it has the persistent id {pid!r:.200}")
+        raise pickle.UnpicklingError(f"it has the persistent id {short(pid)}")
 
 
 def _new_view_function() -> Callable[..., _View]:
@@ -85,10 +92,12 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: If the file is damaged, truncated, in another format, asks for a global other
-            than a tensor's, or has a tensor that reaches beyond its storage.
+            than a tensor's, has a tensor that reaches beyond its storage, or is not the file that
+            the digits at the end of its name, as of `lite0-57934424.pth`, stand for.
     """
     content = path.read_bytes()
     try:
+        _check_digits(path.name, content)
         return _tensors(content)
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise ValueError(
@@ -98,16 +107,29 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
+def _check_digits(name: str, content: bytes) -> None:
+    expected = _DIGITS.search(name)
+    found = hashlib.sha256(content).hexdigest()
+    if expected is not None and not found.startswith(expected[1]):
+        raise ValueError(
+            f"its SHA-256 begins with {found[: len(expected[1])]}, and its name says "
+            f"{expected[1]}, so it is damaged"
+        )
+
+
 def _tensors(content: bytes) -> dict[str, np.ndarray]:
+    _check_memos(content)
     stream = io.BytesIO(content)
     magic, protocol, system, state, keys = (_TensorUnpickler(stream).load() for _ in range(5))
     little_endian = isinstance(system, dict) and system.get("little_endian") is True
     if (magic, protocol, little_endian) != (_MAGIC, _PROTOCOL, True):
         raise ValueError(
-            f"its header is {magic!r:.40}, {protocol!r:.40}, {system!r:.200}, not that of a "
+            f"its header is {short(magic)}, {short(protocol)}, {short(system)}, not that of a "
             f"little-endian legacy torch file of version {_PROTOCOL}"
         )
     views = _checked_views(state)
+    if not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
+        raise ValueError(f"its list of storages is {short(keys)}")
     storages = {view.storage for view in views.values()}
     by_key = {storage.key: storage for storage in storages}
     if len(by_key) != len(storages) or sorted(by_key) != sorted(keys):
@@ -122,6 +144,15 @@ def _tensors(content: bytes) -> dict[str, np.ndarray]:
         )
         for name, view in views.items()
     }
+
+
+def _check_memos(content: bytes) -> None:
+    """Refuses a place in the memo beyond the file's size: an unpickler allocates all below it."""
+    stream = io.BytesIO(content)
+    for _ in range(5):
+        for opcode, argument, _ in pickletools.genops(stream):
+            if opcode.name.endswith("PUT") and int(argument) >= len(content):
+                raise ValueError(f"it asks for {argument} places, and has {len(content)} bytes")
 
 
 def _read_storages(
@@ -151,9 +182,11 @@ def _checked_views(state: Any) -> dict[str, _View]:
         raise ValueError(f"it holds a {type(state).__name__}, not a dict of tensors")
     for name, view in state.items():
         if not isinstance(name, str) or not isinstance(view, _View):
-            raise ValueError(f"its entry {name!r:.80} is a {type(view).__name__}, not a tensor")
+            raise ValueError(f"its entry {short(name)} is a {type(view).__name__}, not a tensor")
         if not _is_inside(view):
-            raise ValueError(f"its tensor {name!r:.80} lies outside its storage: {view!r:.300}")
+            raise ValueError(
+                f"its tensor {short(name)} lies outside its storage: {short(vars(view))}"
+            )
     return dict(state)
 
 
@@ -166,9 +199,10 @@ def _is_inside(view: _View) -> bool:
         for axes in (view.size, view.stride)
     ):
         return False
-    if view.offset < 0 or len(view.size) != len(view.stride):
+    if view.offset < 0 or len(view.size) != len(view.stride) or len(view.size) > _MOST_AXES:
         return False
-    if view.offset > view.storage.length or math.prod(view.size) > view.storage.length:
+    most = view.storage.length
+    if max((view.offset, *view.size, *view.stride)) > most or math.prod(view.size) > most:
         return False  # more elements than numbers: an array far larger than the file
     if 0 in view.size:
         return True

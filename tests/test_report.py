@@ -440,9 +440,16 @@ def test_a_hundred_classes(tmp_path):
 
 
 @pytest.mark.usefixtures("_undrawn")
-def test_more_than_a_hundred_classes_are_taken(tmp_path):
-    found = report(reader(101), batched(written(np.full((2, 101), 1 / 101)), [0, 100]), tmp_path)
-    assert len(found.numbers.classes) == 101
+def test_a_thousand_classes_are_taken_and_sentences_stay_short(tmp_path):
+    data = batched(written(np.full((2, 1000), 1 / 1000)), [0, 999])
+    found = report(reader(1000), data, tmp_path)
+    assert len(found.numbers.classes) == 1000
+    page = found.path.read_text()
+    assert "Of 1,000 classes, figures show 100" in page
+    assert "so without curves: 1, 2, 3, 4" in page
+    assert "and 978 more." in page
+    sentences = re.findall(r"<p[^>]*>([^<]*)</p>|<li>([^<]*)</li>", page)
+    assert max(len(text) for both in sentences for text in both) < 500
 
 
 def test_inputs_that_are_no_images_are_reported_on_without_pictures(tmp_path):

@@ -82,6 +82,21 @@ def test_a_hundred_classes_have_each_its_name_beside_its_row():
     assert min(label.get_size() for label in labels) >= 7
 
 
+def test_of_more_than_a_hundred_classes_those_with_the_most_mistakes_are_drawn():
+    true = np.repeat(np.arange(130), 2)
+    probabilities = np.eye(130)[np.where(true >= 120, 0, true)]  # ten classes are taken for 0
+    of = report_numbers(true, probabilities, [f"class {i}" for i in range(130)])
+    drawn = confusion_figure(of.confusion, of.class_names).axes[0]
+    assert len(drawn.get_images()[0].get_array()) == 100
+    shown = [label.get_text() for label in drawn.get_yticklabels()]
+    assert {"class 0", *(f"class {i}" for i in range(120, 130))} < set(shown)
+    assert drawn.get_images()[0].get_array()[shown.index("class 125"), 0] == 1
+    rows = [label.get_text() for label in class_figure(of).axes[0].get_yticklabels()]
+    assert len(rows) == 100
+    assert set(rows[:10]) == {f"class {i}" for i in range(120, 130)}
+    assert len(score_figure(of).axes[0].get_lines()) <= 5
+
+
 @pytest.mark.parametrize(
     ("names", "last"),
     [
