@@ -308,8 +308,9 @@ def check_images(
     # Empty, not zeros: nothing is paged in before an image is written there.
     pixels = np.empty(shape, np.uint8) if np.prod(shape, dtype=float) <= memory_budget() else None
     with warnings.catch_warnings():
-        # About damaged EXIF data, without a file name. Bombs have a category of their own.
+        # About damaged EXIF data, without a file name, and about bombs, which are refused.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
         trials = list(_progress(_trials(paths, image_size, pixels), len(paths), show_progress))
     return CheckedImages(
         paths=tuple(paths),

@@ -25,6 +25,11 @@ _FILLER_WINDOW = 4096
 # Images with more pixels are decoded one after the other, so that their memory does not add up.
 _LARGE = 2**22
 
+# A few bytes can be a scan over a whole JPEG, and a few thousand a text of 8 MB in a PNG. Ordinary
+# files have up to a dozen.
+_MOST_SCANS = 50
+_MOST_TEXTS = 16
+
 # How many products of pixel and weight are computed at a time: 12 MB of int32 in three channels.
 _STRIP = 2**20
 
@@ -61,7 +66,7 @@ def resized(images: Any, size: tuple[int, int], *, branches: bool = True) -> tf.
         x = tf.cond(
             fits,
             lambda: images,
-            lambda: tf.map_fn(by_one, images, 1, fn_output_signature=spec),
+            lambda: tf.map_fn(by_one, images, parallel_iterations=1, fn_output_signature=spec),
         )
         x = tf.cast(x, tf.float32)
     else:
@@ -190,7 +195,7 @@ def _levels(sums: tf.Tensor, whole: tf.Tensor) -> tf.Tensor:
 
 
 def decoded_batch(files: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes and resizes files as `decoded` does; those with too many pixels are left out.
+    """Decodes and resizes files as `decoded` does; those that ask for too much are left out.
 
     Args:
         files: The bytes of each file, `(n,)`.
@@ -198,7 +203,7 @@ def decoded_batch(files: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, t
 
     Returns:
         float32 images `(n, *size, 3)`, and strings `(n,)`: why an image was left out, and is all
-        zeros, else empty. How much work and memory an image takes has a limit that way.
+        zeros, else empty. What an image may cost in work and memory has a limit that way.
 
     Raises:
         tf.errors.InvalidArgumentError: If a file is no image, or damaged.
@@ -213,17 +218,45 @@ def decoded_batch(files: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, t
 
     def some_at_a_time(count: int) -> tf.Tensor:
         spec = tf.TensorSpec((*size, 3), tf.float32)
-        return tf.map_fn(lambda x: each(*x), (files, errors), count, fn_output_signature=spec)
+        return tf.map_fn(
+            lambda x: each(*x), (files, errors), parallel_iterations=count, fn_output_signature=spec
+        )
 
     shapes = tf.map_fn(_shape, files, fn_output_signature=tf.TensorSpec((2,), tf.int64))
     pixels = tf.reduce_prod(shapes, 1)
-    heights, widths = tf.unstack(tf.strings.as_string(shapes), axis=1)
-    expected = f"Expected an image of at most {MAX_PIXELS:,} pixels. Received: one of "
-    message = tf.strings.join([expected, heights, " x ", widths, ". Make it smaller."])
-    errors = tf.where(pixels > MAX_PIXELS, message, "")
-    any_large = tf.reduce_any((pixels > _LARGE) & (pixels <= MAX_PIXELS))
+    errors = tf.map_fn(lambda x: _too_much(*x), (files, shapes), fn_output_signature=tf.string)
+    any_large = tf.reduce_any((pixels > _LARGE) & (errors == b""))
     images = tf.cond(any_large, lambda: some_at_a_time(1), lambda: some_at_a_time(10))
     return images, errors
+
+
+def _too_much(contents: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """Why a file would cost too much to decode; empty if it would not."""
+    kind = _kind(contents)
+    scans = _count(contents, b"\xff\xda")
+    most_scans = _MOST_SCANS + tf.strings.length(contents) // 2**15  # also found by chance
+    texts = _count(contents, b"zTXt") + _count(contents, b"iTXt")
+    height, width = tf.unstack(shape)
+
+    def told(most: Any, what: str, *found: Any) -> tf.Tensor:
+        numbers = [x if isinstance(x, str) else tf.strings.as_string(x) for x in (most, *found)]
+        return tf.strings.join(
+            ["Expected an image of at most ", numbers[0], f" {what}. Received: ", *numbers[1:], "."]
+        )
+
+    reasons = [
+        (height * width > MAX_PIXELS, told(f"{MAX_PIXELS:,}", "pixels", height, " x ", width)),
+        ((kind == 0) & (scans > most_scans), told(most_scans, "scans", scans)),
+        ((kind == 1) & (texts > _MOST_TEXTS), told(_MOST_TEXTS, "compressed texts", texts)),
+    ]
+    error = tf.constant("")
+    for applies, reason in reversed(reasons):
+        error = tf.where(applies, reason, error)
+    return error
+
+
+def _count(contents: tf.Tensor, what: bytes) -> tf.Tensor:
+    return tf.size(tf.strings.split(contents, what)) - 1
 
 
 def _shape(contents: tf.Tensor) -> tf.Tensor:
