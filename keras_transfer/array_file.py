@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 # A checksum for each stretch of about so many bytes: what of an interrupted or damaged file is
-# whole need not be made again. In a large file for each share of what is there, or the list of
-# checksums, which is written with each, would grow to more than the file.
+# whole need not be made again. In a large file a stretch is this share of what is there already,
+# since the list of all checksums is written again with each.
 _STRETCH = 2**24
 _SHARE = 256
 

@@ -261,7 +261,7 @@ class FeatureCache:
         self._entries[job.key] = rows
         if job.made_by not in self._samples:
             images = job.first_images() if rows.first is None else rows.first
-            self._samples[job.made_by] = spot_check.Sample(images, job.view, rows)
+            self._samples[job.made_by] = spot_check.Sample(images, job.views, job.view, rows)
 
     def _data_key(self, pipeline: pipelines.Pipeline) -> str:
         if isinstance(pipeline.identity, str):

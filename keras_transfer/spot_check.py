@@ -9,6 +9,7 @@ import numpy as np
 from keras_transfer import extraction
 from keras_transfer.extraction_job import ExtractionJob
 from keras_transfer.kept_rows import Rows
+from keras_transfer.views import Views
 
 Take = Callable[[Any], np.ndarray]
 
@@ -19,19 +20,23 @@ class Sample:
 
     Attributes:
         images: As `BatchesRead.first`.
-        view: Which view of these.
+        views: What they went through before.
+        view: Which of its views.
         rows: The activations.
     """
 
     images: np.ndarray
+    views: Views
     view: int
     rows: Rows
 
     def is_stale(self, job: ExtractionJob) -> bool:
         """Returns whether the layers of a job give something else now."""
-        if not job.views.repeats(self.images):
+        # An augmentation that was made anew since is the same one, perhaps of other code.
+        views = job.views if job.views.layers else self.views
+        if not views.repeats(self.images):
             return False
-        now = _computed(job, job.views.view(self.images, self.view, 0)[: extraction.SOME_ROWS])
+        now = _computed(job, views.view(self.images, self.view, 0)[: extraction.SOME_ROWS])
         return not extraction.alike(self.rows.activations.take(slice(len(now))), now)
 
 

@@ -289,6 +289,20 @@ def test_a_damaged_entry_is_found_and_what_is_broken_is_made_again(
     assert sum(computed) == 16 + {"flip": 8, "cut": 4, "manifest": 16}[harm]
 
 
+def test_the_list_of_checksums_does_not_grow_with_the_square_of_the_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(array_file, "_STRETCH", 16)
+    writer = array_file.ArrayWriter(tmp_path / NPY, (4,), "float32")
+    for row in range(8000):
+        writer.append(np.full((1, 4), row, "float32"))
+    assert len(writer.stretches) < 256 * 6
+    writer.close()
+    writer = array_file.ArrayWriter(tmp_path / NPY, (4,), "float32", writer.stretches)
+    assert 8000 - 8000 / 256 < writer.rows <= 8000
+    np.testing.assert_array_equal(writer.take(np.array([0, 7000]))[:, 0], [0, 7000])
+    writer.finish()
+    assert array_file.is_whole(tmp_path / NPY, writer.stretches)
+
+
 def test_a_full_disk_means_a_warning_the_plain_path_and_no_debris(photos, tmp_path, capsys):
     data = read(photos)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from conftest import dataset, images, tiny_backbone
 
-from keras_transfer import FeatureCache, FrozenBackbone, TransferModel, array_file, shares
+from keras_transfer import FeatureCache, Flips, FrozenBackbone, TransferModel, array_file, shares
 from keras_transfer.entry_writer import EntryWriter, write_json
 from keras_transfer.extraction import alike
 from keras_transfer.pipelines import of_array
@@ -194,6 +194,16 @@ def test_a_fit_looks_once_at_what_the_fit_before_has_kept(monkeypatch, computed)
         model.compile()
         model.fit(data, validation_data=valid, epochs=2, verbose=0)
         assert len(seen) == looks
+    assert sum(computed) == 2 * 16
+
+
+def test_views_made_in_any_order_are_none_of_that(computed):
+    cache, of, flips = FeatureCache(verbose=False), tiny_backbone(), Flips("flips")
+    data = dataset(16, shuffle=False)
+    cache.dataset(of, data, flips=flips, view=3)
+    for _ in range(2):
+        cache.dataset(of, data)
+        cache.dataset(of, data, flips=flips, view=3)
     assert sum(computed) == 2 * 16
 
 
