@@ -72,22 +72,18 @@ class Unit(Protocol):
         """Returns the number of weights, statistics included."""
 
 
-@dataclass(eq=False)
 class NormalizedBlock:
     """The last block, and the normalization behind the pooling: one unit.
 
-    Attributes:
+    Args:
         block: The block.
-        norm: The layer.
+        norm: The layer that normalizes.
     """
 
-    block: Unit
-    norm: keras.Layer
-
-    @property
-    def name(self) -> str:
-        """The block's name."""
-        return self.block.name
+    def __init__(self, block: Unit, norm: keras.Layer) -> None:
+        self.name = block.name
+        self.block = block
+        self.norm = norm
 
     @property
     def output_shape(self) -> tuple[int | None, ...]:
