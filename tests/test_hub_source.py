@@ -183,6 +183,9 @@ def damaged(name: str, folder: Path) -> str:
         assert constant in content
         (folder / "saved_model.pb").write_bytes(content.replace(constant, struct.pack("<f", 1.0)))
         return "its graph does not fit fingerprint.pb"
+    if name == "torn fingerprint":
+        (folder / "fingerprint.pb").write_bytes((folder / "fingerprint.pb").read_bytes()[:5])
+        return "fingerprint.pb cannot be read"
     if name == "no variables":
         shutil.rmtree(folder / "variables")
         return "variables/variables.index is missing"
@@ -209,6 +212,7 @@ WAYS = [
     "torn graph",
     "rotten graph",
     "rotten constant",
+    "torn fingerprint",
     "no variables",
     "no shard",
     "empty shard",
