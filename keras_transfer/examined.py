@@ -141,8 +141,8 @@ def _class_names(
     names = tuple(map(printable, names))
     if len(names) != count or len(set(names)) < count:
         raise ValueError(
-            f"class_names holds {len(names)} names: {some([*map(repr, names)])}. Expected {count}, "
-            "each different: the model tells so many classes apart."
+            f"class_names holds {some([*map(repr, names)])}. Expected {count} names, each "
+            "different: the model tells so many classes apart."
         )
     return names
 

@@ -39,7 +39,7 @@ def cache_folder() -> Path:
 
 
 def _check_writers(folder: Path, *, own: bool) -> None:
-    """Checks that not every user could have put files, or the folder itself, into its place.
+    """Checks that no other user could have put files, or the folder itself, into its place.
 
     Args:
         folder: The folder, without links in its path.
@@ -52,9 +52,8 @@ def _check_writers(folder: Path, *, own: bool) -> None:
         reason = f"it is of the user {inner.st_uid}"
     for parent in () if reason else folder.parents:
         outer = parent.stat()
-        sticky = outer.st_mode & stat.S_ISVTX  # as /tmp: only its owner may move what lies there
-        if outer.st_mode & stat.S_IWOTH and not (sticky and inner.st_uid in mine):
-            reason = f"every user may write to {parent}, so that it may be anybody's"
+        if outer.st_mode & stat.S_IWOTH and inner.st_uid not in mine:  # as in /tmp
+            reason = f"the user {inner.st_uid} has put it into {parent}, to which all may write"
             break
         inner = outer
     if reason:

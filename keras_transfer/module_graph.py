@@ -177,7 +177,10 @@ def _check_fingerprint(folder: Path, module: Any) -> None:
     path = folder / "fingerprint.pb"
     if not path.is_file() or module.tensorflow_version != tf.version.VERSION:
         return
-    expected = tf.saved_model.experimental.read_fingerprint(str(folder)).saved_model_checksum
+    try:
+        expected = tf.saved_model.experimental.read_fingerprint(str(folder)).saved_model_checksum
+    except RuntimeError as error:
+        raise DamagedModule(f"{folder} is damaged: {path.name} cannot be read.") from error
     found = FingerprintDef.FromString(fingerprinting.CreateFingerprintDef(str(folder)))
     if found.saved_model_checksum != expected:
         raise DamagedModule(f"{folder} is damaged: its graph does not fit {path.name}.")

@@ -97,14 +97,14 @@ class _Content:
         self._content: Any = gzip.GzipFile(fileobj=buffered) if is_gzip else buffered
         self._count = 0
 
-    def read(self, size: int) -> bytes:
-        """Reads so many bytes.
+    def read(self, size: int, *, or_none: bool = False) -> bytes:
+        """Reads so many bytes, or none at the end if that is allowed.
 
         Raises:
             EOFError: If there are fewer.
         """
         content = self._read(size)
-        if len(content) < size:
+        if len(content) < size and (content or not or_none):
             raise EOFError("it ends too early")
         return content
 
@@ -147,7 +147,8 @@ def _write_members(content: _Content, folder: Path) -> None:
 def _members(content: _Content) -> Iterator[tuple[tarfile.TarInfo, str]]:
     """Yields the headers of files and folders with their names, and then skips their padding."""
     long_name = None
-    while any(block := content.read(_BLOCK)):
+    # Some archives end without the empty block that marks their end.
+    while any(block := content.read(_BLOCK, or_none=True)):
         member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         if member.size < 0:
             raise tarfile.HeaderError("a size is negative")

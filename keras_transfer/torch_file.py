@@ -151,7 +151,7 @@ def _check_memos(content: bytes) -> None:
     stream = io.BytesIO(content)
     for _ in range(5):
         for opcode, argument, _ in pickletools.genops(stream):
-            if opcode.name.endswith("PUT") and int(argument) >= len(content):
+            if opcode.name.endswith("PUT") and int(argument or 0) >= len(content):
                 raise ValueError(f"it asks for {argument} places, and has {len(content)} bytes")
 
 

@@ -452,8 +452,10 @@ class TransferModel(keras.Model):
 
 
 def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
-    if isinstance(classes, Integral) and classes > _MOST_CLASSES:
-        raise ValueError(f"`classes` must be at most {_MOST_CLASSES:,}. Received: {classes:,}.")
+    if isinstance(classes, Integral) and int(classes) > _MOST_CLASSES:
+        raise ValueError(
+            f"`classes` must be at most {_MOST_CLASSES:,}. Received: {int(classes):,}."
+        )
     if isinstance(classes, Integral):
         names = tuple(str(i) for i in range(int(classes)))
     elif isinstance(classes, str) or not isinstance(classes, Iterable):

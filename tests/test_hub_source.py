@@ -183,6 +183,9 @@ def damaged(name: str, folder: Path) -> str:
         assert constant in content
         (folder / "saved_model.pb").write_bytes(content.replace(constant, struct.pack("<f", 1.0)))
         return "its graph does not fit fingerprint.pb"
+    if name == "torn fingerprint":
+        (folder / "fingerprint.pb").write_bytes((folder / "fingerprint.pb").read_bytes()[:5])
+        return "fingerprint.pb cannot be read"
     if name == "no variables":
         shutil.rmtree(folder / "variables")
         return "variables/variables.index is missing"
@@ -209,6 +212,7 @@ WAYS = [
     "torn graph",
     "rotten graph",
     "rotten constant",
+    "torn fingerprint",
     "no variables",
     "no shard",
     "empty shard",
@@ -437,28 +441,32 @@ class TestCache:
         assert folder.parent == tmp_path / ".cache" / "keras_transfer" / "modules"
         assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
 
-    def test_a_folder_of_somebody_else_is_refused(self, server, tmp_path, monkeypatch):
-        (tmp_path / ".cache" / "keras_transfer" / "modules").mkdir(parents=True)
-        me = os.geteuid()
-        (monkeypatch if me else pytest.MonkeyPatch()).setattr(os, "geteuid", lambda: me + 1)
-        if me == 0:
-            os.chown(tmp_path / ".cache" / "keras_transfer" / "modules", 4321, -1)
-        with pytest.raises(OSError, match=r"modules is not safe: it is of the user \d+.*only you"):
+    @pytest.mark.parametrize("chosen", [True, False])
+    def test_a_folder_of_somebody_else_is_refused(self, chosen, server, tmp_path, monkeypatch):
+        folder = tmp_path / ".cache" / "keras_transfer" / "modules"
+        if chosen:  # as in the folder for temporary files
+            folder = tmp_path / "for all" / "chosen"
+            monkeypatch.setenv("TFHUB_CACHE_DIR", str(folder / "below"))
+        folder.mkdir(parents=True)
+        if chosen:
+            folder.parent.chmod(0o1777)
+        if os.geteuid() == 0:
+            os.chown(folder, 4321, -1)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+        with pytest.raises(OSError, match=r"is not safe: .* user \d+.*TFHUB_CACHE_DIR"):
             hub_source.folder_of(server.handle_for(PATH))
         assert not server.asked
 
-    @pytest.mark.parametrize("place", ["itself", "above"])
     @pytest.mark.parametrize("chosen", [True, False])
-    def test_a_folder_that_all_can_write_to_is_refused(
-        self, place, chosen, server, tmp_path, monkeypatch
-    ):
+    def test_a_folder_that_all_can_write_to_is_refused(self, chosen, server, tmp_path, monkeypatch):
         folder = tmp_path / ".cache" / "keras_transfer" / "modules"
         if chosen:
-            folder = tmp_path / "some" / "chosen"
+            folder = tmp_path / "chosen"
             monkeypatch.setenv("TFHUB_CACHE_DIR", str(folder))
         folder.mkdir(parents=True)
-        (folder if place == "itself" else folder.parent).chmod(0o777)
-        with pytest.raises(OSError, match=r"not safe: every user may write to .*TFHUB_CACHE_DIR"):
+        folder.chmod(0o777)
+        with pytest.raises(OSError, match=r"not safe: every user may write to it.*TFHUB_CACHE_DIR"):
             hub_source.folder_of(server.handle_for(PATH))
         assert not server.asked
 
