@@ -484,7 +484,7 @@ def test_a_search_whose_best_trial_is_damaged_says_what_best_keras_is_made_of(
     assert second["best"]["trial"] == other
     assert second["test"]["looks"] == 2
     assert f"Best: trial {other}, " in captured.out
-    assert f"Not in best.keras, weights damaged or missing: trial {best}." in captured.out
+    assert f"Not in best.keras (weights damaged or missing): trial {best}." in captured.out
     assert f"Test, used 2 times, as this search went on after a look at it (trial {other}):" in (
         captured.out
     )

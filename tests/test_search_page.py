@@ -270,8 +270,8 @@ def test_the_page_says_what_really_became_the_winner(tmp_path):
     assert f"The test images were used 2 times, now for trial {second.trial}." in seen
     assert f"Trial {second.trial} on the 20 test images." in seen
     assert f"best val_loss {second.score:.4f}" in seen
-    assert f"damaged or missing: trial {first.trial}." in seen
-    assert "share with the best: trial 7." in seen
+    assert f"(weights damaged or missing): trial {first.trial}." in seen
+    assert "(one model cannot hold them with the best): trial 7." in seen
 
 
 @pytest.mark.usefixtures("_undrawn")
