@@ -1,5 +1,6 @@
 import json
 import pickle
+import random
 from dataclasses import replace
 
 import ensemble
@@ -211,3 +212,19 @@ def test_a_config_that_names_other_code_is_refused(backbone, tmp_path, layer, to
     replace(member, head=config).write(tmp_path / "member.npz")
     with pytest.raises(ValueError, match=told):
         Member.read(tmp_path / "member.npz")
+
+
+def test_whatever_byte_of_a_file_is_damaged_it_is_whole_or_called_torn(tmp_path):
+    path, draw = tmp_path / "member.npz", random.Random(0)
+    Member("one", "", None, (8, 8, 3), ("a", "b"), {}, (np.ones((4, 5)),), {}).write(path)
+    whole, torn = path.read_bytes(), 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        place = draw.randrange(len(whole))
+        damaged[place : place + draw.choice((0, 1, 40))] = bytes([draw.randrange(256)])
+        path.write_bytes(damaged)
+        try:
+            assert Member.read(path).head_weights[0].shape == (4, 5)
+        except ValueError:
+            torn += 1
+    assert torn > 100

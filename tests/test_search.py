@@ -1,8 +1,8 @@
 import csv
-import errno
 import importlib.util
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -239,7 +239,9 @@ def test_a_search_goes_on_only_where_trials_have_ended(tmp_path, monkeypatch, ca
     from exit_codes import NO_WORKERS
 
     data = SimpleNamespace(stamps={})
-    study = SimpleNamespace(output=tmp_path, data=data, asked=dict, trials=lambda: trials(tmp_path))
+    study = SimpleNamespace(
+        output=tmp_path, data=data, asked=lambda: {"seed": 0}, trials=lambda: trials(tmp_path)
+    )
     monkeypatch.setattr(study_run.Study, "of", lambda *args, before_writing: study)
     monkeypatch.setattr(study_run, "_trials", lambda study: (study.trials(), NO_WORKERS))
     monkeypatch.setattr(study_run, "end_with_parent", lambda: None)
@@ -444,22 +446,76 @@ def test_an_interrupted_search_reports_what_has_ended(five_classes, tmp_path, mo
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["interrupted"] is True
 
 
+def page_text(output: Path) -> str:
+    text = re.sub(r"<style>.*?</style>", "", (output / "report.html").read_text(), flags=re.S)
+    return " ".join(re.sub(r"<[^>]*>", " ", text.replace("<wbr>", "")).split())
+
+
 @pytest.mark.slow
+@pytest.mark.filterwarnings("always")
+@pytest.mark.usefixtures("small")
+def test_a_search_whose_best_trial_is_damaged_says_what_best_keras_is_made_of(
+    tmp_path, monkeypatch, capsys
+):
+    from keras_transfer import TransferModel
+
+    monkeypatch.setattr(TransferModel, "export", lambda *args, **kwargs: None)
+    output, space = tmp_path / "run", tmp_path / "space.yaml"
+    space.write_text("unfreeze: 0\nhidden: 8\ndepth: 1\npooling: avg\n")
+    arguments = [str(photos(tmp_path / "photos", 2)), "--output", str(output), *QUICK, "--trials"]
+    arguments += ["2", "--epochs", "1", "--space", str(space), "--average", "1"]
+    assert search.main(arguments) == 0
+    first = json.loads((output / "summary.json").read_text())
+    best = first["best"]["trial"]
+    other = 3 - best
+    assert (first["average_of"], first["lost"]) == ([best], [])
+    assert first["directory"] == os.path.relpath(tmp_path / "photos", output)
+    shared = [output / name for name in ("summary.json", "leaderboard.csv", "report.html")]
+    assert not [path.name for path in shared if str(tmp_path) in path.read_text()]
+
+    folder = output / "trials" / f"trial_{first['best']['id']}"
+    for damaged in (folder / "member.npz", folder / "history.csv", output / "summary.json"):
+        damaged.write_bytes(damaged.read_bytes()[:20])
+    capsys.readouterr()
+    assert search.main(arguments) == 0
+    captured = capsys.readouterr()
+    second = json.loads((output / "summary.json").read_text())
+    assert (second["average_of"], second["lost"]) == ([other], [best])
+    assert second["best"]["trial"] == other
+    assert second["test"]["looks"] == 2
+    assert f"Best: trial {other}, " in captured.out
+    assert f"Not in best.keras (weights damaged or missing): trial {best}." in captured.out
+    assert f"Test, used 2 times, as this search went on after a look at it (trial {other}):" in (
+        captured.out
+    )
+    assert f"trial_{first['best']['id']}, and the same command runs it again." in captured.err
+    seen = page_text(output)
+    assert re.search(rf"On \d+ test images trial {other} gets", seen)
+    assert f"Trial {other} on the" in seen
+    assert f"trial {best} gets" not in seen
+    assert f"The test images were used 2 times, now for trial {other}." in seen
+    with (output / "leaderboard.csv").open() as file:
+        assert [int(row["trial"]) for row in csv.DictReader(file)] == [0, best, other]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
 def test_a_disk_that_is_full_at_the_end_leaves_the_trials_to_go_on_with(
     five_classes, tmp_path, monkeypatch, capsys
 ):
-    import study_run
+    from keras_transfer import TransferModel
 
     def full(*args, **kwargs):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise tf.errors.ResourceExhaustedError(None, None, "export/1; No space left on device")
 
-    monkeypatch.setattr(study_run, "finish", full)
+    monkeypatch.setattr(TransferModel, "export", full)
     arguments = [str(five_classes), "--output", str(tmp_path / "run"), *QUICK, "--trials", "1"]
-    assert search.main([*arguments, "--unfreeze", "0"]) == 2
-    told = capsys.readouterr().err
-    assert "The trials are done and kept in" in told
+    assert search.main([*arguments, "--unfreeze", "0", "--epochs", "1"]) == 5
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert "No space left on device" in told
+    assert f"kept in {tmp_path / 'run'}. Make room, and the same command with --output" in told
     assert (tmp_path / "run" / "trials" / "trial_0000" / "outcome.json").exists()
+    assert (tmp_path / "run" / "leaderboard.csv").exists()
 
 
 def test_more_blocks_to_unfreeze_than_there_are_are_refused(five_classes, tmp_path, capsys):

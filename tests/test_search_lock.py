@@ -33,7 +33,7 @@ def _search(output: Path, seconds: float) -> None:
         fit_arguments={},
     )
 
-    def of(*args, before_writing):
+    def of(*args, before_writing=lambda: None):
         before_writing()
         return study
 

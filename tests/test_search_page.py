@@ -10,6 +10,7 @@ import tensorflow as tf
 from composition import Composition
 from curves import curves_of
 from importance import Importance
+from leaderboard import ranked
 from metrics import Objective
 from outcome import Outcome
 from PIL import Image
@@ -255,6 +256,22 @@ def test_a_winner_that_was_trained_again_is_told_with_the_commas_of_a_sentence(t
     assert "trained again on 76 images, gets" in seen
     assert "trained again on 76 images." in seen
     assert ",." not in seen
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_the_page_says_what_really_became_the_winner(tmp_path):
+    trials = outcomes(12, folds=0)
+    first, second, *_ = ranked(trials, LOSS)
+    made_of = Composition((second.trial,), unlike=(7,), lost=(first.trial,))
+    path = write_search_page(tmp_path, trials, LOSS, winner=winner(), made_of=made_of, looks=2)
+    seen = words(path.read_text())
+    assert f"(but trial {first.trial}, of which the weights are lost): trial {second.trial}" in seen
+    assert f"On 20 test images trial {second.trial} gets" in seen
+    assert f"The test images were used 2 times, now for trial {second.trial}." in seen
+    assert f"Trial {second.trial} on the 20 test images." in seen
+    assert f"best val_loss {second.score:.4f}" in seen
+    assert f"(weights damaged or missing): trial {first.trial}." in seen
+    assert "(one model cannot hold them with the best): trial 7." in seen
 
 
 @pytest.mark.usefixtures("_undrawn")

@@ -273,6 +273,16 @@ def test_whatever_becomes_of_what_a_trial_left_the_search_goes_on(tmp_path, name
     assert [one.failed for one in later.outcomes] == [False] * 5
 
 
+@pytest.mark.filterwarnings("always")
+def test_a_later_round_of_hyperband_begins_anew_where_the_weights_of_the_earlier_are_lost(tmp_path):
+    search = trials(tmp_path, oracle_name="hyperband")  # a stand-in's member.npz holds no weights
+    with pytest.warns(UserWarning, match=r"is lost .*: the trial that goes on from there begins"):
+        search.run()
+    assert [one.status for one in search.outcomes] == ["completed"] * 4
+    assert [search.history(one)[1][0] for one in search.outcomes] == [0] * 4
+    assert search.outcomes[3].epochs == 3
+
+
 def test_a_table_of_other_logs_is_no_curve(tmp_path):
     search = trials(tmp_path, count=1)
     search.run()

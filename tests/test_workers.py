@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from chief import Patience, serve
-from exit_codes import ALL_FAILED, BAD_INPUT, CHIEF_LOST, DONE, NO_WORKERS
+from exit_codes import ALL_FAILED, BAD_INPUT, CHIEF_LOST, DONE, INTERRUPTED, NO_WORKERS
 from local_workers import LocalWorkers
 from processes import start
 from role import role
@@ -181,6 +181,27 @@ def test_a_chief_whose_workers_have_died_ends(tmp_path, named):
     thread.join()
     assert results == [DONE]
     assert len(trials(tmp_path).outcomes) == 4
+
+
+def test_a_worker_that_is_interrupted_gives_its_trial_back_which_is_no_death(tmp_path, named):
+    def interrupt(number: int) -> None:
+        raise KeyboardInterrupt
+
+    results: list[int] = []
+
+    def workers() -> None:
+        for _ in range(4):
+            stopped = StandIn()
+            stopped.before_fit = interrupt
+            in_a_thread(tmp_path, results, stopped).join()
+        in_a_thread(tmp_path, results)
+
+    thread = threading.Thread(target=workers)
+    thread.start()
+    assert serve(trials(tmp_path), patience=Patience(silence=20.0, first=20.0, next=20.0)) == DONE
+    thread.join()
+    assert [outcome.status for outcome in trials(tmp_path).outcomes] == ["completed"] * 4
+    until(lambda: results == [INTERRUPTED] * 4 + [DONE])
 
 
 def test_workers_that_come_early_wait_for_their_first_trial_and_are_not_lost(tmp_path, named):

@@ -19,7 +19,7 @@ class Composition:
     Example:
         >>> made_of = Composition((3, 5), lost=(1,))
         >>> print(made_of, *made_of.left_out(), sep="; ")
-        the average of trials 3, 5; Not in best.keras, weights damaged or missing: trial 1.
+        the average of trials 3, 5; Not in best.keras (weights damaged or missing): trial 1.
     """
 
     trials: tuple[int, ...]
@@ -49,11 +49,11 @@ class Composition:
         """Says in a sentence for each reason which trials are not in the model."""
         for numbers, why in (
             (self.too_bad, "validation scores too far behind"),
-            (self.unlike, "no block that one model could share with the best"),
+            (self.unlike, "one model cannot hold them with the best"),
             (self.lost, "weights damaged or missing"),
         ):
             if numbers:
-                yield f"Not in best.keras, {why}: {_names(numbers)}."
+                yield f"Not in best.keras ({why}): {_names(numbers)}."
 
 
 def _names(trials: Sequence[int]) -> str:

@@ -203,7 +203,7 @@ class DurableOracle(OracleState):
             return trial
 
     def release_left(self) -> None:
-        """Takes back the trials that ran when the process before this one died.
+        """Takes back the trials that ran when the process before this one died: a death of each.
 
         Raises:
             OSError: If that cannot be written.

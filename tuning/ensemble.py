@@ -1,5 +1,6 @@
 """What trials have trained, in files and as the average of several in one model."""
 
+import errno
 import json
 import struct
 import zipfile
@@ -21,7 +22,7 @@ _VERSION = 1
 # What NumPy and the modules below it raise of a file that is damaged.
 _DAMAGED = (
     *(ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error, struct.error, IsADirectoryError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
 )
 _FACTS = "facts"  # the one entry of a file that is text: JSON, as bytes
 
@@ -83,6 +84,7 @@ class Member:
             "image_shape": self.image_shape,
             "classes": self.classes,
             "head": self.head,
+            "head_weights": len(self.head_weights),
             "blocks": {name: len(weights) for name, weights in self.blocks.items()},
         }
         arrays: dict[str, Any] = {f"head/{i}": weight for i, weight in enumerate(self.head_weights)}
@@ -113,7 +115,11 @@ class Member:
                 }
                 count = sum(name.startswith("head/") for name in file.files)
                 weights = tuple(file[f"head/{i}"] for i in range(count))
-        except _DAMAGED as error:
+                if count != facts.get("head_weights", count):  # which earlier files don't say
+                    raise ValueError(f"{count} of {facts['head_weights']} weights of the head")
+        except (*_DAMAGED, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EISDIR):
+                raise  # EINVAL is what a place before the file's begin gives
             raise ValueError(
                 f"{str(path)!r} is not the whole of what a trial has trained: {error}. Expected a "
                 "file that a search wrote."

@@ -12,6 +12,7 @@ Status = Literal["completed", "failed", "stopped"]
 
 FILE = "outcome.json"
 PREFIX = "trial_"  # of the folders of trials, as KerasTuner names them
+# What a file must hold; numbers of metrics and folds are checked as they are converted.
 _KINDS: Mapping[str, Any] = {
     **dict.fromkeys(("id", "failure", "traceback", "worker"), str),
     **dict.fromkeys(("epoch", "epochs"), int | None),

@@ -174,8 +174,8 @@ def _summary(found: Found) -> str:
 def _cautions(found: Found) -> list[str]:
     said = [*found.made_of.left_out()]
     if found.winner is not None and found.split == "test":
-        often = "once" if found.looks == 1 else f"{found.looks} times, the last time"
-        said.append(f"The test images were used {often}, for {found.made_of}.")
+        often = "once," if found.looks == 1 else f"{found.looks} times, now"
+        said.append(f"The test images were used {often} for {found.made_of}.")
     elif found.winner is not None:
         said.append(
             f"There is no test split. Trials were chosen by the {found.split} images, so what is "

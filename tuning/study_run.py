@@ -217,7 +217,7 @@ def _draw_best(study: Study, trials: Trials, best: Outcome) -> None:
 def _look_once(study: Study, model: TransferModel) -> tuple[Examined, OnTest | None]:
     """What the model makes of the test split; without one, of the validation split."""
     data = study.data
-    split = data.test if data.test is not None else data.valid
+    split: Any = data.test if data.test is not None else data.valid
     paths = without_paths(split.paths, study.output)
     seen = examine(model, split.ordered, class_names=data.class_names, paths=paths, verbose=0)
     if data.test is None:

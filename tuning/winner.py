@@ -132,8 +132,9 @@ def _whole(trials: Trials, lost: list[int]) -> Iterator[tuple[Outcome, list[Memb
             continue
         folds = range(max(1, len(outcome.folds)))
         members = [trials.member(outcome, fold) for fold in folds]
-        if None not in members:
-            yield outcome, members
+        whole = [member for member in members if member is not None]
+        if len(whole) == len(members):
+            yield outcome, whole
             continue
         lost.append(outcome.trial)
         warnings.warn(
