@@ -6,6 +6,7 @@ import os
 import re
 import urllib.error
 import urllib.request
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,12 @@ def folder_of(handle: str | os.PathLike[str]) -> Path:
     """Returns a folder with the complete SavedModel of a handle.
 
     Args:
-        handle: The address of a module on tfhub.dev, Kaggle or any web server, which is fetched
-            into the cache; a SavedModel folder; or a `.tar.gz` of one, which is unpacked there.
+        handle: The address of a module on tfhub.dev, Kaggle or any web server, which the library
+            `tensorflow_hub` opens and which is kept in the cache; a SavedModel folder; or a
+            `.tar.gz` of one, which is unpacked there.
 
     Raises:
+        ImportError: If the handle is an address, and `tensorflow_hub` cannot be imported.
         OSError: If the module cannot be had, or the cache is not safe. The message says what to do.
         ValueError: If the handle stands for an unsafe archive.
     """
@@ -152,7 +155,28 @@ def _opened(handle: str) -> Any:
         if not handle.endswith(_ARCHIVES):
             raise ValueError("expected an archive, .tar.gz, on gs://")
         return tf.io.gfile.GFile(handle, "rb")
-    return urllib.request.urlopen(_compressed(handle), timeout=_TIMEOUT)
+    return _open_with_tensorflow_hub(handle)
+
+
+def _open_with_tensorflow_hub(handle: str) -> Any:
+    """Opens an address as tensorflow_hub does, which unpacks whatever comes, without limits."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old names in it, and in what it imports
+            from tensorflow_hub.resolver import HttpResolverBase
+    except ImportError as error:
+        raise ImportError(
+            f"tensorflow_hub, which fetches modules, cannot be imported ({error}). Run: pip "
+            'install "tensorflow-hub>=0.16.1" tf-keras "setuptools<82" - or give the path of a '
+            "SavedModel folder or .tar.gz, which need none of these."
+        ) from error
+
+    class Opener(HttpResolverBase):  # type: ignore[misc]
+        def __call__(self, handle: str) -> Any:
+            address = self._append_format_query(handle, ("tf-hub-format", "compressed"))
+            return urllib.request.urlopen(address, timeout=_TIMEOUT, context=self._context)
+
+    return Opener()(handle)
 
 
 def _compressed(handle: str) -> str:
