@@ -182,12 +182,12 @@ def former_names(model: keras.Model) -> dict[str, str]:
         model: As for `split`.
 
     Returns:
-        Former name to name, of the blocks whose names differ.
+        Former name to name, without those that are the name of a block still.
     """
     groups = _groups(model)
     former = _unique(name for name, _ in groups)
-    names = _block_names(model, groups)
-    return {old: new for old, new in zip(former, names, strict=True) if old != new}
+    names = list(_block_names(model, groups))
+    return {old: new for old, new in zip(former, names, strict=True) if old not in names}
 
 
 def _groups(model: keras.Model) -> list[tuple[str, list[_Segment]]]:
@@ -201,10 +201,11 @@ def _groups(model: keras.Model) -> list[tuple[str, list[_Segment]]]:
     return [(model.name, groups[0][1])] if len(groups) == 1 else groups
 
 
-def _block_names(
-    model: keras.Model, groups: Sequence[tuple[str, list[_Segment]]]
-) -> Iterator[str]:
-    operations = [model, *(o for _, group in groups for segment in group for o in segment.operations)]
+def _block_names(model: keras.Model, groups: Sequence[tuple[str, list[_Segment]]]) -> Iterator[str]:
+    operations = [
+        model,
+        *(o for _, group in groups for segment in group for o in segment.operations),
+    ]
     made_up = {
         operation.name
         for operation in operations

@@ -92,7 +92,11 @@ NETWORKS = {
         [keras.Input((SIZE, SIZE, 3)), *(nested(channels, 4) for channels in (3, 4))]
     ),
     "some names": lambda: keras.Sequential(
-        [keras.Input((SIZE, SIZE, 3)), keras.layers.Conv2D(4, 3, name="mine"), keras.layers.Conv2D(4, 3)]
+        [
+            keras.Input((SIZE, SIZE, 3)),
+            keras.layers.Conv2D(4, 3, name="mine"),
+            keras.layers.Conv2D(4, 3),
+        ]
     ),
 }
 
@@ -105,7 +109,9 @@ def nested(channels, filters):
 def test_names_of_blocks_do_not_depend_on_what_else_was_built(kind):
     names = []
     for _ in range(2):
-        names.append([b.name for b in FrozenBackbone(NETWORKS[kind](), preprocessing="unit").blocks])
+        names.append(
+            [b.name for b in FrozenBackbone(NETWORKS[kind](), preprocessing="unit").blocks]
+        )
         build_another_model()
     assert names[0] == names[1]
     expected = {"one block": ["block1"], "some names": ["mine", "block2"]}
@@ -198,6 +204,20 @@ def test_a_file_of_an_earlier_version_is_loaded_by_the_numbers_of_keras():
     config["unfrozen"] = [network.layers[1].name]  # what was written then
     loaded = FrozenBackbone.from_config(config)
     assert [block.frozen for block in loaded.blocks] == [True, False, True]
+
+
+@keras.saving.register_keras_serializable(package="test_saved_state")
+class Block1(keras.layers.Conv2D):
+    """A layer that Keras names as the package names the first block."""
+
+
+def test_a_name_that_keras_made_up_is_not_taken_for_that_of_a_block():
+    network = keras.Sequential([keras.Input((SIZE, SIZE, 3)), keras.layers.Conv2D(4, 3)])
+    network.add(Block1(4, 3, name="block1"))
+    backbone = FrozenBackbone(network, preprocessing="unit")
+    backbone.unfreeze("block1")
+    loaded = FrozenBackbone.from_config(backbone.get_config())
+    assert [block.frozen for block in loaded.blocks] == [False, True]
 
 
 # ---- checkpoints of every format
