@@ -221,10 +221,16 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         """
         self._former_names = dict(former_names)
         self._group_of = {key: self._renamed(group) for key, group in self._group_of.items()}
-        states = (self._groups.value, self._scales.value, self._best.value)
-        for by_name in (*states, self._pending, self._positions):
-            for part in [part for part in by_name if self._renamed(part) != part]:
-                by_name[self._renamed(part)] = by_name.pop(part)
+        stores: list[MutableMapping[str, Any]] = [
+            self._groups.value,
+            self._scales.value,
+            self._best.value,
+            self._pending,
+            self._positions,
+        ]
+        for store in stores:
+            for part in [part for part in store if self._renamed(part) != part]:
+                store[self._renamed(part)] = store.pop(part)
         for key, inner in self._inner.items():
             self._follow(inner, key.partition("@")[0])
 
