@@ -52,8 +52,8 @@ TWO_DEVICES = """
         numbers = report(model, data, folder / type(model).__name__, verbose=0).numbers
         np.testing.assert_allclose(numbers.accuracy.value, accuracy, atol=1e-6)
     kept.export(folder / "export")
-    served = tf.saved_model.load(str(folder / "export")).serve(images(9))
-    np.testing.assert_allclose(served, kept(images(9)), atol=1e-5)
+    served = tf.saved_model.load(str(folder / "export"))
+    np.testing.assert_allclose(served.serve(images(9)), kept(images(9)), atol=1e-5)
 """
 
 
