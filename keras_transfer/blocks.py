@@ -219,12 +219,12 @@ def former_names(model: keras.Model) -> dict[str, str]:
         model: As for `split`.
 
     Returns:
-        Former name to name, of the blocks whose names differ.
+        Former name to name, without those that are the name of a block still.
     """
     groups = _groups(model)
     former = _unique(name for name, _ in groups)
-    names = _block_names(model, groups)
-    return {old: new for old, new in zip(former, names, strict=True) if old != new}
+    names = list(_block_names(model, groups))
+    return {old: new for old, new in zip(former, names, strict=True) if old not in names}
 
 
 def _groups(model: keras.Model) -> list[tuple[str, list[_Segment]]]:

@@ -1,7 +1,6 @@
 """BlockwiseOptimizer: one inner optimizer for each block, so that a late block starts fresh."""
 
 import json
-import re
 from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self
@@ -85,7 +84,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         self._iterations.assign(optimizer.iterations)
         self._groups = Opaque({REST: self._follow(optimizer, REST)})
         self._scales = Opaque({})
-        self._best: Opaque = Opaque({})
+        self._best = Opaque({})
         self._group_of: dict[Any, str] = {}
         self._pending: dict[str, list[Any]] = {}
         self._built_on = Opaque([])
@@ -222,10 +221,16 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         """
         self._former_names = dict(former_names)
         self._group_of = {key: self._renamed(group) for key, group in self._group_of.items()}
-        states = (self._groups.value, self._scales.value, self._best.value)
-        for by_name in (*states, self._pending, self._positions):
-            for part in [part for part in by_name if self._renamed(part) != part]:
-                by_name[self._renamed(part)] = by_name.pop(part)
+        stores: list[MutableMapping[str, Any]] = [
+            self._groups.value,
+            self._scales.value,
+            self._best.value,
+            self._pending,
+            self._positions,
+        ]
+        for store in stores:
+            for part in [part for part in store if self._renamed(part) != part]:
+                store[self._renamed(part)] = store.pop(part)
         for key, inner in self._inner.items():
             self._follow(inner, key.partition("@")[0])
 
@@ -246,8 +251,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         lost = sorted({_parsed(part)[1] for part in self._pending}.difference(owners))
         if lost:
             raise ValueError(
-                f"What was saved holds optimizer state of {', '.join(map(repr, lost))}, which is no "
-                f"block of this model. Its blocks are {', '.join(groups)}. Build the model that "
+                f"What was saved holds optimizer state of {', '.join(map(repr, lost))}, which is "
+                f"no block of this model. Its blocks are {', '.join(groups)}. Build the model that "
                 "was saved, or begin anew without the saved state."
             )
 
@@ -564,10 +569,9 @@ def _assign(part: str, variables: Sequence[Any], values: Sequence[Any]) -> None:
 
 def _parsed(part: str) -> tuple[str, str, str]:
     """The group that a part of the state is of, with what stands before and behind its name."""
-    what, group, kind = re.fullmatch(r"(scale/|best/slots/|best/)?(.*?)(@\d+)?", part).groups(
-        default=""
-    )
-    return what, group, kind
+    what = next((what for what in ("scale/", _BEST_SLOTS, _BEST) if part.startswith(what)), "")
+    group, at, kind = part.removeprefix(what).partition("@")
+    return what, group, at + kind
 
 
 def _as_bytes(plain: Any) -> np.ndarray:
@@ -586,8 +590,11 @@ def _differences(saved: Any, schedule: Any) -> list[str]:
     if len(saved) != len(schedule):
         found.append(f"it had {len(saved) - 1} phases, this one has {len(schedule) - 1}")
     for number, (old, new) in enumerate(zip(saved, schedule, strict=False)):
-        # What was written for the blocks counts only where a file does not say which they are.
-        passed_over = ("which", "freeze") if TRAINED in old else (TRAINED,)
+        passed_over: set[str] = set()
+        if TRAINED not in old:  # saved by an earlier version, or what holds for all phases
+            passed_over = {TRAINED}
+        elif old[TRAINED] == new[TRAINED]:  # in whatever words
+            passed_over = {"which", "freeze"}
         for key in [*old, *(key for key in new if key not in old)]:
             if key not in passed_over and old.get(key) != new.get(key):
                 which = f"phase {number}" if number else "it"
