@@ -22,7 +22,7 @@ from keras_transfer.export_facts import (
     finite,
     labels_path,
 )
-from keras_transfer.image_graph import decoded, resized
+from keras_transfer.image_graph import decoded_batch, resized
 from keras_transfer.optional_packages import require
 from keras_transfer.quantizing import Quantization
 from keras_transfer.replacing import check_files_replaceable, check_folder_replaceable
@@ -229,14 +229,17 @@ def _add_classify_bytes(archive: Any, outputs: Any, facts: ExportFacts, temporar
     table = tf.lookup.StaticHashTable(lines, default_value="")
     archive.track(table)
 
-    decode = _graph(lambda file: decoded(file, facts.image_size), tf.TensorSpec((), tf.string))
-
     def classify_bytes(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        spec = tf.TensorSpec((*facts.image_size, 3), tf.float32)
-        pixels = tf.map_fn(decode, images, fn_output_signature=spec)
+        pixels, errors = decoded_batch(images, facts.image_size)
+        read = errors == b""
         scores = _scores(outputs(pixels), facts.probabilities)
-        label = table.lookup(tf.argmax(scores, axis=1))
-        return {"label": label, "score": tf.reduce_max(scores, axis=1), "scores": scores}
+        scores = tf.where(read[:, None], scores, float("nan"))
+        return {
+            "label": tf.where(read, table.lookup(tf.argmax(scores, axis=1)), ""),
+            "score": tf.reduce_max(scores, axis=1),
+            "scores": scores,
+            "error": errors,
+        }
 
     archive.add_endpoint(
         "classify_bytes", classify_bytes, [tf.TensorSpec((None,), tf.string, "images")]

@@ -30,6 +30,10 @@ _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 # 0.2 of 255 on average and 2 at most; twice the size would be 0.3 and 4.
 JPEG_HEADROOM = 3
 
+# Images with more pixels are refused, here and by exports, before anything of them is decoded. It
+# is where Pillow begins to warn of files that unfold to more than a memory holds.
+MAX_PIXELS = 89_478_485
+
 # Bounds what is waiting at a time: futures of a million files would take a gigabyte.
 _WINDOW = 1024
 
@@ -272,11 +276,17 @@ def decode_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
         uint8 array `(height, width, 3)`, 0..255.
 
     Raises:
+        ValueError: If it has more than `MAX_PIXELS` pixels.
         Exception: Whatever Pillow raises on a damaged file, `OSError` mostly.
     """
     height, width = image_size
     needed = JPEG_HEADROOM * max(height, width)  # both sides: EXIF may swap them
     with Image.open(path, formats=_FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(
+                f"{image.height} x {image.width} pixels, which may be a decompression bomb; "
+                f"expected at most {MAX_PIXELS:,}"
+            )
         image.draft(None, (needed, needed))
         image.load()
         turn = _EXIF_TURNS.get(_orientation(image))
@@ -298,8 +308,9 @@ def check_images(
     # Empty, not zeros: nothing is paged in before an image is written there.
     pixels = np.empty(shape, np.uint8) if np.prod(shape, dtype=float) <= memory_budget() else None
     with warnings.catch_warnings():
-        # About damaged EXIF data, without a file name. Bombs have a category of their own.
+        # About damaged EXIF data, without a file name, and about bombs, which are refused.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
         trials = list(_progress(_trials(paths, image_size, pixels), len(paths), show_progress))
     return CheckedImages(
         paths=tuple(paths),

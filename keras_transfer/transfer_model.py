@@ -311,11 +311,13 @@ class TransferModel(keras.Model):
 
         A SavedModel, for images of any height and width, resized as `image_folder` does, has the
         signatures `serving_default` (float32), `serving_uint8`, and `classify_bytes` (encoded
-        JPEG, PNG or WebP images to `label`, `score` and `scores` of all classes; RGB only; one
-        that cannot be decoded fails its batch). `loaded.serve(images)` takes either type. The class
-        names are in `assets/labels.txt`, metadata in `assets.extra/metadata.json`. An `.onnx` file
-        and OpenVINO's `.xml` and `.bin` take float32 images of any size, a `.tflite` file those of
-        the size trained on; beside them lie `model.onnx.labels.txt` and `model.onnx.metadata.json`.
+        JPEG, PNG or WebP images to `label`, `score` and `scores` of all classes; RGB only). One
+        that cannot be decoded fails its batch; one that would cost too much, as of more than
+        89,478,485 pixels, has an empty label, scores of NaN, and the reason as `error`, which is
+        empty for others. `loaded.serve(images)` takes either type. The class names are in
+        `assets/labels.txt`, metadata in `assets.extra/metadata.json`. An `.onnx` file and
+        OpenVINO's `.xml` and `.bin` take float32 images of any size, a `.tflite` file those of the
+        size trained on; beside them lie `model.onnx.labels.txt` and `model.onnx.metadata.json`.
         These formats hold neither encoded images nor names.
 
         Args:
@@ -340,7 +342,8 @@ class TransferModel(keras.Model):
 
         Example:
             >>> model.export("serving/1")
-            >>> tf.saved_model.load("serving/1").serve(photos).shape
+            >>> loaded = tf.saved_model.load("serving/1")  # its variables live as long as it
+            >>> loaded.serve(photos).shape
             TensorShape([8, 1])
         """
         if input_signature is not None or format not in FORMATS:

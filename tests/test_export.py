@@ -129,6 +129,21 @@ def test_an_image_that_cannot_be_decoded_fails_its_batch(loaded):
         loaded.classify_bytes(tf.constant([good, b"GIF89a"]))
 
 
+def test_an_image_of_too_many_pixels_is_refused_and_the_others_are_classified(loaded):
+    good = encoded(photos(1)[0], "PNG")
+    bomb = good[:16] + (13_000).to_bytes(4, "big") * 2 + good[24:]
+    found = {key: value.numpy() for key, value in loaded.classify_bytes([bomb, good]).items()}
+    assert found["label"][0] == b""
+    assert np.isnan(found["score"][0])
+    assert np.isnan(found["scores"][0]).all()
+    expected = b"Expected an image of at most 89,478,485 pixels. Received: 13000 x 13000."
+    assert list(found["error"]) == [expected, b""]
+    alone = loaded.classify_bytes([good])
+    assert found["label"][1] == alone["label"][0]
+    np.testing.assert_allclose(found["scores"][1], alone["scores"][0], atol=1e-6)
+    assert loaded.classify_bytes(tf.constant([], tf.string))["label"].shape == (0,)
+
+
 def test_labels_are_an_asset_and_metadata_tell_the_rest(model, folder):
     assert (folder / "assets" / "labels.txt").read_text("utf-8") == "cat\ndög\nowl\n"
     facts = json.loads((folder / "assets.extra" / "metadata.json").read_text("utf-8"))

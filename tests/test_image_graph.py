@@ -1,6 +1,10 @@
 """Images decoded and resized in a graph are those of image_folder, bit for bit."""
 
 import io
+import re
+import struct
+import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -8,8 +12,8 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from keras_transfer.image_files import decode_image
-from keras_transfer.image_graph import decoded, resized
+from keras_transfer.image_files import MAX_PIXELS, decode_image
+from keras_transfer.image_graph import decoded, decoded_batch, resized
 
 SIZE = (64, 48)
 CHINA, FLOWER = (Image.fromarray(photo) for photo in load_sample_images().images)
@@ -19,6 +23,12 @@ CHINA, FLOWER = (Image.fromarray(photo) for photo in load_sample_images().images
 def decode():
     signature = [tf.TensorSpec([], tf.string)]
     return tf.function(lambda c: decoded(c, SIZE), input_signature=signature, autograph=False)
+
+
+@pytest.fixture(scope="module")
+def decode_batch():
+    signature = [tf.TensorSpec([None], tf.string)]
+    return tf.function(lambda c: decoded_batch(c, SIZE), input_signature=signature, autograph=False)
 
 
 def encoded(image: Image.Image, format: str, **options) -> bytes:
@@ -106,6 +116,100 @@ def test_damaged_exif_data_are_as_none(decode):
         contents = whole[:place] + damage + whole[place + len(damage) :]
         assert decode(contents).shape == (*SIZE, 3)
         np.testing.assert_array_equal(decode(contents), decode(FILES["jpeg turned 1"]))
+
+
+def chunk(name: bytes, content: bytes = b"") -> bytes:
+    check = struct.pack(">I", zlib.crc32(name + content))
+    return struct.pack(">I", len(content)) + name + content + check
+
+
+def behind_header(png: bytes, chunks: bytes) -> bytes:
+    return png[:33] + chunks + png[33:]
+
+
+def patched(contents: bytes, place: int, numbers: bytes) -> bytes:
+    return contents[:place] + numbers + contents[place + len(numbers) :]
+
+
+EXIF = turned(6).tobytes().removeprefix(b"Exif\0\0")
+MANY = 1 << 15  # of 12 bytes each
+LONG_EXIF = b"MM\0*\0\0\0\x08" + struct.pack(">H", MANY) + bytes(12 * (MANY - 1))
+LONG_EXIF += struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
+TURNED = FILES["jpeg turned 6"]
+STRANGE = {
+    "jpeg with 100 kB of fill bytes": TURNED[:2] + b"\xff" * 100_000 + TURNED[2:],
+    "jpeg with 100 segments before": TURNED[:2] + b"\xff\xe5\0\x02" * 100 + TURNED[2:],
+    "png with EXIF behind 20,000 chunks": behind_header(
+        encoded(ODD, "PNG"), chunk(b"teSt") * 20_000 + chunk(b"eXIf", EXIF)
+    ),
+    "png with EXIF at its end": encoded(ODD, "PNG")[:-12] + chunk(b"eXIf", EXIF) + chunk(b"IEND"),
+    "png with EXIF of many entries": behind_header(encoded(ODD, "PNG"), chunk(b"eXIf", LONG_EXIF)),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_the_orientation_is_found_behind_much_else(decode, name):
+    expected = "png turned 6" if "png" in name else "jpeg turned 6"
+    np.testing.assert_array_equal(decode(STRANGE[name]), decode(FILES[expected]))
+
+
+def test_many_segments_in_a_jpeg_hide_its_orientation(decode):  # rather than take a minute
+    contents = TURNED[:2] + b"\xff\xe5\0\x02" * 1000 + TURNED[2:]
+    np.testing.assert_array_equal(decode(contents), decode(FILES["jpeg turned 1"]))
+
+
+JPEG, PROGRESSIVE = FILES["jpeg turned 1"], FILES["progressive jpeg"]
+LAST_SCAN = PROGRESSIVE[PROGRESSIVE.rindex(b"\xff\xda") : -2]
+TOO_MUCH = {  # damaged, too: what is refused was never decoded
+    "png": (patched(FILES["png"], 16, struct.pack(">II", 13_000, 6_884)), "6884 x 13000"),
+    "wide png": (patched(FILES["png"], 16, b"\xff" * 8), "2147483647 x 2147483647"),
+    "jpeg": (
+        patched(JPEG, JPEG.index(b"\xff\xc0") + 5, struct.pack(">HH", 65_500, 65_400)),
+        "65500 x 65400",
+    ),
+    "webp": (patched(FILES["webp"], 26, struct.pack("<HH", 16_383, 16_382)), "16382 x 16383"),
+    "lossless webp": (patched(FILES["lossless webp"], 21, b"\xff\xff\xff\x0f"), "16384 x 16384"),
+    "extended webp": (
+        patched(FILES["clear webp"], 24, b"\xff\xff\0\x00\x00\x01"),
+        "65537 x 65536",
+    ),
+    "scans": (PROGRESSIVE[:-2] + LAST_SCAN * 200, "at most [0-9]+ scans. Received: 210"),
+    "texts": (
+        behind_header(FILES["png"], chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(9))) * 17),
+        "at most 16 zTXt and iTXt chunks. Received: 17",
+    ),
+}
+
+
+def test_what_would_cost_too_much_is_left_out_and_the_rest_decoded(decode, decode_batch):
+    good = FILES["clear png"]
+    pixels, errors = decode_batch([good, *(contents for contents, _ in TOO_MUCH.values()), good])
+    first, *found, last = (error.decode() for error in errors.numpy())
+    assert (first, last) == ("", "")
+    for error, (_, expected) in zip(found, TOO_MUCH.values(), strict=True):
+        assert re.search(rf"{expected}\.$", error)
+    np.testing.assert_array_equal(pixels[0], decode(good))
+    np.testing.assert_array_equal(pixels[-1], decode(good))
+    assert not pixels[1:-1].numpy().any()
+
+
+def test_the_limit_is_that_of_image_folder(decode_batch, tmp_path):
+    for width, refused in ((9460, True), (9459, False)):
+        assert (width * 9459 > MAX_PIXELS) is refused
+        size = struct.pack(">II", width, 9459)
+        header = chunk(b"IHDR", size + b"\x01\0\0\0\0")  # one bit a pixel
+        contents = FILES["png"][:8] + header + chunk(b"IDAT") + chunk(b"IEND")
+        (tmp_path / "image.png").write_bytes(contents)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            message = "9459 x 9460 pixels, which may be a decompression" if refused else "truncated"
+            with pytest.raises((OSError, ValueError), match=message):
+                decode_image(tmp_path / "image.png", SIZE)
+        if refused:
+            assert b"9459 x 9460" in decode_batch([contents])[1].numpy()[0]
+        else:
+            with pytest.raises(tf.errors.InvalidArgumentError, match="Invalid PNG"):
+                decode_batch([contents])
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
