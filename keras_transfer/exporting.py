@@ -1,6 +1,5 @@
 """Exports: the model with all that comes before it, as files for other runtimes."""
 
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -25,7 +24,12 @@ from keras_transfer.export_facts import (
 from keras_transfer.image_graph import decoded_batch, resized
 from keras_transfer.optional_packages import require
 from keras_transfer.quantizing import Quantization
-from keras_transfer.replacing import check_files_replaceable, check_folder_replaceable
+from keras_transfer.replacing import (
+    check_files_replaceable,
+    check_folder_replaceable,
+    files_written_together,
+    recover_export,
+)
 from keras_transfer.whole_files import folder_written_whole
 
 # What Keras imports to write a format.
@@ -135,6 +139,7 @@ def export(
     check_class_names(facts.class_names)
     if facts.format == "tf_saved_model":
         path = path.resolve()  # a link stays one, and what it points at is replaced
+    recover_export(path)
     _check_target(path, facts.format)
     for name in _WRITERS.get(facts.format, ()):
         require(name, extra="export", purpose=f"Exporting to {facts.format!r}")
@@ -312,19 +317,13 @@ def _write_files(
     images = keras.Input((*shape, facts.channels), name="images")
     x = _Resized(facts.image_size, facts.format)(images) if facts.any_size else images
     whole = keras.Model(images, model(x, training=False))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
-        unfinished = Path(temporary) / path.name
+    with files_written_together(path, facts.format) as folder:
+        unfinished = folder / path.name
         if facts.format == "litert":
             options = {**_converter_options(quantization), **options}
         _convert(whole, unfinished, facts.format, options)
         if quantization is not None:
             facts = replace(facts, quantization=quantization.report(model, unfinished, facts))
-        written = [p for p in Path(temporary).iterdir() if p.is_file()]
-        facts = _add_facts(unfinished, facts, written)
+        facts = _add_facts(unfinished, facts, [p for p in folder.iterdir() if p.is_file()])
         write_labels(labels_path(unfinished, facts.format), facts.class_names)
-        files = sorted(Path(temporary).iterdir())
-        check_files_replaceable(path, facts.format, [path.parent / file.name for file in files])
-        for file in files:
-            shutil.move(file, path.parent / file.name)
     return facts

@@ -11,7 +11,7 @@ from typing import Any
 
 from keras_transfer.curve_facts import Logs
 from keras_transfer.marks import Mark, phase_marks
-from keras_transfer.whole_files import written_whole
+from keras_transfer.whole_files import text_of_cell, write_rows
 
 # Columns of what changed in an epoch, and of why. A log of this name comes before them.
 _CHANGE, _REASON = "change", "reason"
@@ -31,13 +31,7 @@ def write_csv(history: Logs, epochs: Sequence[int], path: Path, marks: Sequence[
         at = {mark.epoch: mark for mark in marks}
         columns[_CHANGE] = [at[epoch].label if epoch in at else None for epoch in epochs]
         columns[_REASON] = [at[epoch].reason if epoch in at else None for epoch in epochs]
-    with (
-        written_whole(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+    write_rows(path, [columns, *zip(*columns.values(), strict=True)])
 
 
 @dataclass(frozen=True)
@@ -106,7 +100,7 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, _Row]]]:
     """The names of the columns, and each row with the number of its line; None for no cell."""
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a BOM
         reader = csv.DictReader(file, restkey="")
-        names = list(reader.fieldnames or ())
+        reader.fieldnames = names = [text_of_cell(name) for name in reader.fieldnames or ()]
         if names and "epoch" not in names:
             raise ValueError(f"no column 'epoch', but {', '.join(map(repr, names[:5]))}")
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -170,4 +164,4 @@ def _value(cell: str | None) -> Any:
             return number(cell)
         except ValueError:
             continue
-    return cell
+    return text_of_cell(cell)

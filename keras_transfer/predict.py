@@ -7,7 +7,6 @@ Images are read as in training. One that cannot be read is a row with its error.
 """
 
 import argparse
-import csv
 import glob
 import os
 import stat
@@ -24,7 +23,7 @@ from PIL import Image
 from keras_transfer.image_files import decode_image, reason, walk_images
 from keras_transfer.progress import progress
 from keras_transfer.served import Served, open_export
-from keras_transfer.whole_files import written_whole
+from keras_transfer.whole_files import write_rows
 
 _GLOB = set("*?[")
 
@@ -154,16 +153,14 @@ def write_csv(predictions: Sequence[Prediction], names: Sequence[str], path: Pat
         names: Classes of which each has a column of scores, `score/<class>`; may be empty.
         path: The file.
     """
-    with (
-        written_whole(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file", "label", "score", "error", *(f"score/{name}" for name in names)])
-        for one in predictions:
-            scores = [""] * len(names) if one.scores is None else one.scores[: len(names)]
-            score = "" if one.score is None else one.score
-            writer.writerow([one.path, one.label, score, one.error, *scores])
+    rows: list[list[object]] = [
+        ["file", "label", "score", "error", *(f"score/{name}" for name in names)]
+    ]
+    for one in predictions:
+        scores = [""] * len(names) if one.scores is None else one.scores[: len(names)]
+        score = "" if one.score is None else one.score
+        rows.append([one.path, one.label, score, one.error, *scores])
+    write_rows(path, rows)
 
 
 def show(predictions: Sequence[Prediction], names: Sequence[str]) -> None:
@@ -238,8 +235,9 @@ def _run(args: argparse.Namespace) -> int:
         warnings.catch_warnings(),
         progress("Classifying", len(paths), show=True) as bar,
     ):
-        # About damaged EXIF data, without a file name.
+        # About damaged EXIF data, without a file name, and about bombs, which are refused.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
         for one in predict(served, paths, args.batch_size):
             predictions.append(one)
             bar.update(len(predictions))

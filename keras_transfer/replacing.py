@@ -1,10 +1,12 @@
-"""What an export may replace: only what an earlier one wrote there."""
+"""How an export replaces an earlier one, and nothing that no export wrote."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from os.path import lexists
 from pathlib import Path
 
-from keras_transfer.export_facts import ExportFacts, digest_of, facts_path, labels_path
+from keras_transfer.export_facts import SUFFIXES, ExportFacts, digest_of, facts_path, labels_path
+from keras_transfer.whole_files import folder_written_whole, recover
 
 
 def check_folder_replaceable(folder: Path) -> None:
@@ -32,6 +34,57 @@ def check_files_replaceable(export: Path, format: str, files: Iterable[Path]) ->
     """
     found = [path for path in files if lexists(path)]
     _check(found, facts_path(export, format), export.parent, labels_path(export, format))
+
+
+@contextlib.contextmanager
+def files_written_together(export: Path, format: str) -> Iterator[Path]:
+    """Lets the files of an export be written into a folder, and puts them in place when complete.
+
+    One rename decides, that of the folder: from then on the files in it are what is exported, and
+    `recover_export` puts those in place that a killed process did not.
+
+    Raises:
+        FileExistsError: If a file would replace one that no export wrote.
+    """
+    pending = _pending(export)
+    with folder_written_whole(pending) as folder:
+        yield folder
+        _check_pending(export, format, folder)
+    _put_in_place(export, format)
+
+
+def recover_export(export: Path) -> None:
+    """Completes an export, or undoes it, that was interrupted when it was being put in place.
+
+    Raises:
+        FileExistsError: If a file would replace one that no export wrote.
+        OSError: If files cannot be renamed.
+    """
+    formats = {suffix: format for format, suffix in SUFFIXES.items()}
+    if export.suffix in formats:
+        recover(_pending(export))
+        _put_in_place(export, formats[export.suffix])
+    else:
+        recover(export.resolve())
+
+
+def _pending(export: Path) -> Path:
+    return export.with_name(f".{export.name}.pending")
+
+
+def _check_pending(export: Path, format: str, folder: Path) -> None:
+    check_files_replaceable(export, format, [export.parent / one.name for one in folder.iterdir()])
+
+
+def _put_in_place(export: Path, format: str) -> None:
+    pending = _pending(export)
+    if not pending.is_dir():
+        return
+    _check_pending(export, format, pending)
+    last = facts_path(export, format).name  # of the earlier export, they tell which files are its
+    for file in sorted(pending.iterdir(), key=lambda file: file.name == last):
+        file.replace(export.parent / file.name)
+    pending.rmdir()
 
 
 def _check(found: Iterable[Path], facts: Path, root: Path, labels: Path) -> None:

@@ -1,5 +1,6 @@
 """Exports at work: each run by its own runtime, without Keras."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 
 from keras_transfer.export_facts import SUFFIXES, ExportFacts, facts_path
 from keras_transfer.optional_packages import import_tensorflow_alone, require
+from keras_transfer.replacing import recover_export
 
 _EXTRA = "export"
 
@@ -61,6 +63,8 @@ def open_export(path: str | os.PathLike[str]) -> Served:
         ImportError: If the format's runtime is not installed. The message names the extra.
     """
     path = Path(path).expanduser()
+    with contextlib.suppress(OSError):  # if it cannot be completed, its digests tell
+        recover_export(path)
     format = _format(path)
     facts = facts_path(path, format)
     if not facts.is_file():

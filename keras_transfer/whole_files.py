@@ -1,15 +1,23 @@
-"""Files that are written whole or not at all: pictures, reports, and histories as tables."""
+"""Files that are written whole or not at all: pictures, reports, and tables."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
+import ctypes
+import io
 import os
+import platform
+import re
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from keras_transfer.figure_style import figure_style
 
@@ -17,6 +25,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
+
+_OLD = ".old"
+_HOST = platform.node()
+_DAY = 24 * 60 * 60  # seconds
+
+# What a spreadsheet takes for the start of a formula (OWASP, "CSV injection").
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def figure_path(path: str | Path) -> Path:
@@ -70,16 +85,19 @@ def check_suffix(path: str | Path) -> Path:
 def written_whole(path: Path) -> Iterator[Path]:
     """Lets a file be written under another name beside it, and puts it in place when complete.
 
-    If the block fails, the old content stays, and nothing else is left.
+    If the block fails, the old content stays, and nothing else is left. What a killed process left
+    is removed. A link stays one: what it points at is replaced.
 
     Example:
         >>> with written_whole(Path("history.csv")) as temporary:
         ...     temporary.write_text("epoch,loss")
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    recover(target)
+    temporary = _unfinished(target)
     try:
         yield temporary
-        temporary.replace(path)
+        temporary.replace(target)
     except OSError as error:
         if error.filename == str(temporary):  # which nobody has heard of
             error.filename = str(path)
@@ -92,28 +110,119 @@ def written_whole(path: Path) -> Iterator[Path]:
 def folder_written_whole(path: Path) -> Iterator[Path]:
     """Lets a folder be filled under another name beside it, and puts it in place when complete.
 
-    If the block fails, the old folder stays, and nothing else is left.
+    If the block fails, the old folder stays, and nothing else is left. If the process is killed,
+    either the old or the new one is there; where the system cannot exchange two names in one step,
+    that holds after `recover(path)`.
 
     Example:
         >>> with folder_written_whole(Path("serving/1")) as temporary:
         ...     (temporary / "labels.txt").write_text("cat")
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    old = temporary.with_name(f"{temporary.name}.old")
+    recover(path)
+    temporary = _unfinished(path)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        if path.exists():
-            path.rename(old)
-        try:
+        if not path.exists():
             temporary.rename(path)
-        except BaseException:
-            if old.exists():
-                old.rename(path)
-            raise
+        elif not _exchange(temporary, path):
+            _replace_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    old = new.with_name(new.name + _OLD)
+    path.rename(old)
+    try:
+        new.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges two names in one step, if the system can, as Linux does on most file systems."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # another system, or an old C library
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def recover(path: Path) -> None:
+    """Cleans up what a killed process left beside a file or folder that it was writing.
+
+    What was moved aside to be replaced is put back, if there is nothing in its place; the rest is
+    removed. What a living process of this machine writes is left alone, and what another machine
+    wrote, for a day.
+    """
+    own = re.compile(
+        rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}(?:\.(\d+)-(\d+)@{re.escape(_HOST)})?(?:\..*)?"
+    )
+    with contextlib.suppress(OSError):  # no such folder yet, or one that cannot be changed
+        for left in list(path.parent.iterdir()):
+            found = own.fullmatch(left.name)
+            if found is None or not _is_abandoned(left, found[1], found[2]):
+                continue
+            if left.name.endswith(_OLD) and not path.exists():
+                left.rename(path)
+            elif left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+
+
+def _is_abandoned(left: Path, process: str | None, started: str | None) -> bool:
+    if process is None or started is None:
+        return time.time() - left.lstat().st_mtime > _DAY
+    try:  # another process may have the number: in a container it is 1 after each start
+        return abs(psutil.Process(int(process)).create_time() - int(started)) > 2
+    except psutil.Error:
+        return True
+
+
+def _unfinished(path: Path) -> Path:
+    """A name beside a path for what is not complete, which says whose it is."""
+    writer = psutil.Process()
+    whose = f"{writer.pid}-{writer.create_time():.0f}@{_HOST}"
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.{whose}")
+
+
+def write_rows(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Writes a CSV file whole or not at all, with no text that a spreadsheet would compute.
+
+    Text that would begin a formula, such as the file name `=1+1.png`, gets an apostrophe before
+    it; `text_of_cell` takes that away again. Numbers stay as they are.
+
+    Raises:
+        OSError: If it cannot be written; what was there before stays.
+    """
+    with (
+        written_whole(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        for row in rows:
+            line = io.StringIO()
+            csv.writer(line).writerow(map(_cell, row))  # by "\n" alone it would not quote a "\r"
+            file.write(line.getvalue().removesuffix("\r\n") + "\n")
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str | os.PathLike) or not _FORMULA.match(text := str(value)):
+        return value
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+def text_of_cell(cell: str) -> str:
+    """Returns a text as it was before `write_rows` wrote it."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 @contextlib.contextmanager

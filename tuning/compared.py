@@ -1,6 +1,5 @@
 """What a comparison came to, as a table in a file, on the screen and in sentences."""
 
-import csv
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -165,14 +164,13 @@ def _interval(scores: Sequence["Score"]) -> str:
 
 def write_table(by_recipe: dict[str, list["Outcome"]], path: Path) -> None:
     """Writes a row a training into a file, whole or not at all."""
-    from keras_transfer.whole_files import written_whole
+    from keras_transfer.whole_files import write_rows
 
-    with written_whole(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        columns = ("recipe", "seed", "valid_accuracy", "test_accuracy", "seconds", "trainable")
-        writer.writerow((*columns, "epochs", "scored_epoch", "diagnosis"))
-        for outcome in (o for of_recipe in by_recipe.values() for o in of_recipe):
-            test = outcome.test.accuracy if outcome.test else ""
-            facts = (outcome.valid.accuracy, test, round(outcome.seconds, 1), outcome.trainable)
-            epochs = (len(outcome.plotter.epochs), outcome.scored + 1, outcome.told)
-            writer.writerow((outcome.recipe, outcome.seed, *facts, *epochs))
+    columns = ("recipe", "seed", "valid_accuracy", "test_accuracy", "seconds", "trainable")
+    rows: list[tuple[object, ...]] = [(*columns, "epochs", "scored_epoch", "diagnosis")]
+    for outcome in (o for of_recipe in by_recipe.values() for o in of_recipe):
+        test = outcome.test.accuracy if outcome.test else ""
+        facts = (outcome.valid.accuracy, test, round(outcome.seconds, 1), outcome.trainable)
+        epochs = (len(outcome.plotter.epochs), outcome.scored + 1, outcome.told)
+        rows.append((outcome.recipe, outcome.seed, *facts, *epochs))
+    write_rows(path, rows)

@@ -1,6 +1,5 @@
 """The trials of a search in order of their scores: as a table on the screen and as a file."""
 
-import csv
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_transfer.trial_facts import Trial, varied
-from keras_transfer.whole_files import written_whole
+from keras_transfer.whole_files import write_rows
 
 FILE = "leaderboard.csv"
 PROBE = "probe"
@@ -88,16 +87,15 @@ def write_leaderboard(path: Path, outcomes: Sequence[Outcome], objective: Object
     logged = dict.fromkeys(name for outcome in outcomes for name in outcome.metrics)
     metrics = [name for name in logged if name not in (*_FACTS, *_MORE, *names)]
     granted = ["epochs"] * epochs_differ(outcomes)
-    with written_whole(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*_FACTS, *granted, *names, "seconds", "failure", *_MORE, *metrics])
-        for one in _rows(outcomes, objective):
-            values = [one.hyperparameters.get(name) for name in names]
-            ends = [round(one.seconds, 1), one.failure]
-            more = [status_of(one), one.score, one.deviation, len(one.folds) or None]
-            more += [one.seed, one.worker, one.id, *(one.metrics.get(name) for name in metrics)]
-            allowed = [one.epochs] if granted else []
-            writer.writerow([*_facts(one), *allowed, *values, *ends, *more])
+    table: list[list[Any]] = [[*_FACTS, *granted, *names, "seconds", "failure", *_MORE, *metrics]]
+    for one in _rows(outcomes, objective):
+        values = [one.hyperparameters.get(name) for name in names]
+        ends = [round(one.seconds, 1), one.failure]
+        more = [status_of(one), one.score, one.deviation, len(one.folds) or None]
+        more += [one.seed, one.worker, one.id, *(one.metrics.get(name) for name in metrics)]
+        allowed = [one.epochs] if granted else []
+        table.append([*_facts(one), *allowed, *values, *ends, *more])
+    write_rows(path, table)
 
 
 def print_leaderboard(outcomes: Sequence[Outcome], objective: Objective, rows: int = 10) -> None:
