@@ -23,10 +23,10 @@ _MOST_PIECES = 256
 _FILLER_WINDOW = 4096
 
 # Images with more pixels are decoded one after the other, so that their memory does not add up.
-_LARGE = 2**22
+_LARGE = 2**24
 
 # A few bytes can be a scan over a whole JPEG, and a few thousand a text of 8 MB in a PNG. Ordinary
-# files have up to a dozen.
+# files have up to a dozen, and texts that are not compressed count, too.
 _MOST_SCANS = 50
 _MOST_TEXTS = 16
 
@@ -80,14 +80,17 @@ def resized(images: Any, size: tuple[int, int], *, branches: bool = True) -> tf.
 
 def _resize(images: tf.Tensor, size: tuple[int, int], columns_first: tf.Tensor | None) -> tf.Tensor:
     x = tf.transpose(tf.cast(images, tf.float64), (0, 3, 1, 2))
-    height, width = tf.unstack(tf.shape(images)[1:3])
     whole = tf.reduce_all((x == tf.floor(x)) & (x >= 0) & (x <= 255), (1, 2, 3), keepdims=True)
 
+    # Each takes its own side: where both were outputs of one `unstack` before the branches, the
+    # file by tf2onnx 1.17 failed in ONNX Runtime.
     def rows(x: tf.Tensor) -> tf.Tensor:
+        width = tf.shape(images)[2]
         weights = _weights(tf.range(width)[None], width, size[1])
         return _levels(tf.matmul(x, weights, transpose_b=True), whole)
 
     def columns(x: tf.Tensor) -> tf.Tensor:
+        height = tf.shape(images)[1]
         weights = _weights(tf.range(height)[None], height, size[0])
         return _levels(tf.matmul(weights, x), whole)
 
@@ -238,16 +241,16 @@ def _too_much(contents: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     texts = _count(contents, b"zTXt") + _count(contents, b"iTXt")
     height, width = tf.unstack(shape)
 
-    def told(most: Any, what: str, *found: Any) -> tf.Tensor:
+    def message(most: Any, what: str, *found: Any) -> tf.Tensor:
         numbers = [x if isinstance(x, str) else tf.strings.as_string(x) for x in (most, *found)]
         return tf.strings.join(
             ["Expected an image of at most ", numbers[0], f" {what}. Received: ", *numbers[1:], "."]
         )
 
     reasons = [
-        (height * width > MAX_PIXELS, told(f"{MAX_PIXELS:,}", "pixels", height, " x ", width)),
-        ((kind == 0) & (scans > most_scans), told(most_scans, "scans", scans)),
-        ((kind == 1) & (texts > _MOST_TEXTS), told(_MOST_TEXTS, "compressed texts", texts)),
+        (height * width > MAX_PIXELS, message(f"{MAX_PIXELS:,}", "pixels", height, " x ", width)),
+        ((kind == 0) & (scans > most_scans), message(most_scans, "scans", scans)),
+        ((kind == 1) & (texts > _MOST_TEXTS), message(_MOST_TEXTS, "zTXt and iTXt chunks", texts)),
     ]
     error = tf.constant("")
     for applies, reason in reversed(reasons):

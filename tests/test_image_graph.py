@@ -176,7 +176,7 @@ TOO_MUCH = {  # damaged, too: what is refused was never decoded
     "scans": (PROGRESSIVE[:-2] + LAST_SCAN * 200, "at most [0-9]+ scans. Received: 210"),
     "texts": (
         behind_header(FILES["png"], chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(9))) * 17),
-        "at most 16 compressed texts. Received: 17",
+        "at most 16 zTXt and iTXt chunks. Received: 17",
     ),
 }
 

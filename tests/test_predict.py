@@ -141,6 +141,22 @@ def test_a_line_break_in_a_name_splits_no_row(tmp_path, capsys):
     assert r"two\nlines\r.png" in lines[1]
 
 
+@pytest.mark.usefixtures("batches")
+def test_a_name_that_a_spreadsheet_would_compute_gets_an_apostrophe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (9, 9)).save("=1+1.png")
+    assert command.main(["export", "=1+1.png", "--csv", "p.csv"]) == 0
+    assert rows(tmp_path / "p.csv")[0]["file"] == "'=1+1.png"
+
+
+@pytest.mark.usefixtures("batches")
+def test_an_image_of_too_many_pixels_is_a_row_with_its_error(tmp_path):
+    Image.new("1", (9460, 9459)).save(tmp_path / "bomb.png")
+    table = tmp_path / "p.csv"
+    assert command.main(["export", str(tmp_path / "bomb.png"), "--csv", str(table)]) == 1
+    assert rows(table)[0]["error"].startswith("9459 x 9460 pixels, which may be a decompression")
+
+
 @pytest.mark.parametrize(("channels", "status"), [(1, 0), (4, 2)])
 def test_images_become_grey_where_the_model_takes_that(
     tmp_path, monkeypatch, capsys, channels, status
@@ -241,6 +257,17 @@ def test_facts_of_another_export_are_refused(tmp_path):
         facts_path(tmp_path / name, format).write_bytes(facts)
         with pytest.raises(ValueError, match=r"is of another export, 'onnx' in 'm.onnx'"):
             open_export(tmp_path / name)
+
+
+def test_an_export_that_was_interrupted_is_completed_when_it_is_opened(tmp_path):
+    write_onnx(tmp_path / "m.onnx", b"old")
+    pending = tmp_path / ".m.onnx.pending"
+    pending.mkdir()
+    write_onnx(pending / "m.onnx", b"new")
+    with pytest.raises(ValueError, match="cannot be loaded by this version of its runtime"):
+        open_export(tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").read_bytes() == b"new"
+    assert not pending.exists()
 
 
 def test_an_export_that_its_runtime_cannot_load_says_so(tmp_path, capsys):

@@ -167,7 +167,7 @@ def write_table(by_recipe: dict[str, list["Outcome"]], path: Path) -> None:
     from keras_transfer.whole_files import write_rows
 
     columns = ("recipe", "seed", "valid_accuracy", "test_accuracy", "seconds", "trainable")
-    rows = [(*columns, "epochs", "scored_epoch", "diagnosis")]
+    rows: list[tuple[object, ...]] = [(*columns, "epochs", "scored_epoch", "diagnosis")]
     for outcome in (o for of_recipe in by_recipe.values() for o in of_recipe):
         test = outcome.test.accuracy if outcome.test else ""
         facts = (outcome.valid.accuracy, test, round(outcome.seconds, 1), outcome.trainable)

@@ -87,7 +87,7 @@ def write_leaderboard(path: Path, outcomes: Sequence[Outcome], objective: Object
     logged = dict.fromkeys(name for outcome in outcomes for name in outcome.metrics)
     metrics = [name for name in logged if name not in (*_FACTS, *_MORE, *names)]
     granted = ["epochs"] * epochs_differ(outcomes)
-    table = [[*_FACTS, *granted, *names, "seconds", "failure", *_MORE, *metrics]]
+    table: list[list[Any]] = [[*_FACTS, *granted, *names, "seconds", "failure", *_MORE, *metrics]]
     for one in _rows(outcomes, objective):
         values = [one.hyperparameters.get(name) for name in names]
         ends = [round(one.seconds, 1), one.failure]
