@@ -384,3 +384,23 @@ def test_what_cannot_work_is_refused_before_the_first_trial():
 def test_a_backbone_that_is_a_name_only_is_refused_with_what_to_give():
     with pytest.raises(TypeError, match=r"is of type str.*Expected a.*FrozenBackbone\('vgg16'\)"):
         TransferHyperModel({"vgg16": "vgg16"}, ["a", "b"], epochs=2)
+
+
+def test_a_search_for_the_auc_trains_where_keras_chooses_xla(monkeypatch):
+    """As on a GPU; XLA allows no variable that grows, as the rows do that the AUC keeps."""
+    monkeypatch.setattr(TransferModel, "_resolve_auto_jit_compile", lambda self: True)
+    for metric, compiled in (("auc", False), ("loss", True)):
+        model = hypermodel(metric=metric)
+        hp = chosen(unfreeze=0)
+        assert model.build(hp).jit_compile == compiled
+        if metric == "auc":
+            found = trial(model, {"unfreeze": 0}, epochs=1)
+            assert 0 <= found.metrics["val_auc"] <= 1
+
+
+def test_a_tuner_with_a_distribution_strategy_trains(tmp_path):
+    model = hypermodel(backbone=small(), space=Space(hidden=8, unfreeze=[0, 1]))
+    one = tuner("RandomSearch", model, tmp_path, max_trials=2, distribution_strategy=STRATEGY())
+    train, valid = data()
+    one.search(train, validation_data=valid, epochs=2, verbose=0)
+    assert {trial.status for trial in one.oracle.trials.values()} == {"COMPLETED"}

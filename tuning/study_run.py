@@ -1,11 +1,14 @@
 """The run of a search, from the probe to the report."""
 
 import argparse
+import functools
 import math
 import shutil
 import sys
+import tempfile
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +22,17 @@ from local_workers import LocalWorkers, end_with_parent
 from outcome import Outcome
 from role import role
 from search_page import write_search_page
-from sharing import Sharing
+from sharing import Sharing, seconds_text
 from state_files import read_json
 from study import ACTIVATIONS, Study, settings
 from summary import summary, write_summary
+from time_limit import OutOfTime, time_limit
+from time_plan import TimePlan
 from trials import FOLDER, Trials
 from winner import OnTest, Winner, keep, on_test, winner_of
 from worker import work
 
-from keras_transfer import TransferModel
+from keras_transfer import AveragedViews, Flips, TransferModel
 from keras_transfer.examined import Examined, examine
 from keras_transfer.plots import history_figure, save_figure, search_figure
 
@@ -48,7 +53,12 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
     end_with_parent()
     if role() == "chief":
         check_address()
-    study = Study.of(args, directory, args.output, began)
+    minutes = math.inf if args.minutes is None else args.minutes
+    try:
+        with time_limit(TimePlan(began + 60 * minutes).left):
+            study = Study.of(args, directory, args.output, began)
+    except OutOfTime:
+        return _no_time()
     output = study.output
     output.mkdir(parents=True, exist_ok=True)
     went_on = asked.begin(output, study.asked(), study.data.stamps)
@@ -62,6 +72,9 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
         trials, code = _trials(study)
     except KeyboardInterrupt:
         code, trials = INTERRUPTED, study.trials()
+    except OutOfTime:
+        code, trials = DONE, study.trials()
+        print("The time is up. What was running is left out.", flush=True)
     told = len(trials.outcomes)
     if code == INTERRUPTED:
         when = f"after {told} trials" if told else "before the first trial ended"
@@ -82,10 +95,16 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
 def _trials(study: Study) -> tuple[Trials, int]:
     """Runs the trials, here or by workers; what has ended lies in files whatever happens."""
     args, output = study.args, study.output
-    trials = study.trials(
-        lambda begun: board.on_begin(begun.trial, begun.hyperparameters),
-        lambda outcome: board.on_end(outcome),
-    )
+
+    def on_end(outcome: Outcome) -> None:
+        board.on_end(outcome)
+        update_plan()
+
+    def update_plan() -> None:
+        _plan(study, trials)
+        trials.oracle.deadline = board.deadline = study.plan.deadline
+
+    trials = study.trials(lambda begun: board.on_begin(begun.trial, begun.hyperparameters), on_end)
     trials.oracle  # noqa: B018 - makes whole what an earlier run has left
     _tell_grid(study, trials)
     sharing: list[Sharing] = []
@@ -96,17 +115,20 @@ def _trials(study: Study) -> tuple[Trials, int]:
         outcome = study.probe()
         sharing.append(study.sharing(time.monotonic() - started))
         board.on_end(outcome)
+        if study.plan.end < math.inf and not trials.oracle.exhausted():
+            _rehearse(study)
+        update_plan()
 
     board = Board(
         study.objective,
         count=args.trials,
         outcomes=trials.outcomes,
         workers=args.workers,
-        deadline=study.deadline,
+        deadline=study.plan.deadline,
         sharing=lambda: sharing[0] if sharing else None,
         epochs_of=lambda outcome: epochs_run(output / FOLDER, outcome),
     )
-    with board:
+    with board, time_limit(study.plan.left_for_trials):
         if role() == "chief":
             return trials, serve(trials, first=probe)
         if args.workers > 1:
@@ -115,6 +137,40 @@ def _trials(study: Study) -> tuple[Trials, int]:
         probe()
         trials.run(study.data.train, study.data.valid, **study.fit_arguments)
     return trials, DONE
+
+
+def _rehearse(study: Study) -> None:
+    """Measures what comes after the last trial, on a model that is trained on nothing."""
+    plan, args, data = study.plan, study.args, study.data
+    count = 1 if args.folds else min(args.average, args.trials)
+    images = next(iter(data.train.ordered))[0]
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=study.output) as folder:
+        model = study.hypermodel.untrained(count * (args.folds or 1), images.shape[1:])
+        if args.average_views and args.flips != "none":
+            model = AveragedViews.of(model, Flips(args.flips))
+        model = keep(model, Path(folder))
+        kept = time.monotonic()
+        model.export(Path(folder) / "export", verbose=False)
+    model.predict(images, verbose=0)  # which traces it
+    exported = time.monotonic()
+    model.predict(images, verbose=0)
+    of_batch = time.monotonic() - exported
+    seen = data.valid if data.test is None else data.test
+    plan.keep, plan.export = kept - started, exported - kept
+    plan.test = of_batch * len(seen.labels) / len(images)
+    told = plan.keep + plan.report + plan.export + plan.test
+    print(f"{seconds_text(told)} are kept for averaging, export, test and report.", flush=True)
+
+
+def _plan(study: Study, trials: Trials) -> None:
+    """Takes into account what has come of the trials so far."""
+    plan, data = study.plan, study.data
+    best = [outcome for outcome in trials.ranked if not outcome.failed][: study.args.average]
+    plan.scored = bool(best)
+    if study.args.final_fit and best:
+        more = len(data.train_and_valid.labels) / len((study.folds or [(data.train,)])[0][0].labels)
+        plan.final_fit = more * sum(o.seconds / max(1, len(o.folds)) for o in best)
 
 
 def _tell_grid(study: Study, trials: Trials) -> None:
@@ -145,12 +201,14 @@ def _tell_failures(trials: Trials) -> None:
 
 def _nothing(trials: Trials) -> int:
     if not trials.failures:
-        print(
-            "search.py: error: there was no time for a trial. Give more --minutes.", file=sys.stderr
-        )
-    else:
-        last = trials.failures[-1].failure
-        print(f"search.py: error: all trials failed: {last}", file=sys.stderr)
+        return _no_time()
+    last = trials.failures[-1].failure
+    print(f"search.py: error: all trials failed: {last}", file=sys.stderr)
+    return ALL_FAILED
+
+
+def _no_time() -> int:
+    print("search.py: error: there was no time for a trial. Give more --minutes.", file=sys.stderr)
     return ALL_FAILED
 
 
@@ -162,7 +220,7 @@ def finish(study: Study, trials: Trials, *, interrupted: bool = False) -> None:
         trials: Its trials, one of which at least has a score.
         interrupted: Whether there were to be more.
     """
-    args, output, objective = study.args, study.output, study.objective
+    args, output, objective, plan = study.args, study.output, study.objective, study.plan
     outcomes = [study.probe(), *trials.outcomes]
     leaderboard.print_leaderboard(outcomes, objective)
     leaderboard.write_leaderboard(output / leaderboard.FILE, outcomes, objective)
@@ -175,15 +233,30 @@ def finish(study: Study, trials: Trials, *, interrupted: bool = False) -> None:
         from tensorboard_log import write_tensorboard
 
         write_tensorboard(args.tensorboard, outcomes, objective, output / FOLDER)
-    winner = winner_of(study, trials)
+    winner, study = _winner(study, trials)
     model = keep(winner.model, output)
-    model.export(output / "export" / "1", verbose=False)
-    seen, tested = _look_once(study, model)
+    export = functools.partial(model.export, output / "export" / "1", verbose=False)
+    plan.in_time("the export", export, after=plan.report)
+    seen, tested = plan.in_time(
+        "the test images", lambda: _look_once(study, model), after=plan.report
+    ) or (None, None)
     looks = 1 + _earlier_looks(output)
     _write(study, outcomes, winner, seen, tested, {"interrupted": interrupted, "looks": looks})
     _tell(study, trials, winner, tested, looks)
     if args.cache is None and not interrupted:
         shutil.rmtree(output / ACTIVATIONS, ignore_errors=True)
+
+
+def _winner(study: Study, trials: Trials) -> tuple[Winner, Study]:
+    """The model of the search, and the search as it was without what there was no time for."""
+    plan = study.plan
+    if study.args.final_fit:
+        after = plan.keep + plan.export + plan.test + plan.report
+        winner = plan.in_time("--final-fit", lambda: winner_of(study, trials), after=after)
+        if winner is not None:
+            return winner, study
+        study = replace(study, args=argparse.Namespace(**{**vars(study.args), "final_fit": False}))
+    return winner_of(study, trials), study
 
 
 def _draw_best(study: Study, trials: Trials) -> None:
@@ -208,13 +281,14 @@ def _write(
     study: Study,
     outcomes: list[Outcome],
     winner: Winner,
-    seen: Examined,
+    seen: Examined | None,
     tested: OnTest | None,
     told: dict[str, Any],
 ) -> None:
     args, output, data = study.args, study.output, study.data
     images = None if args.folds else len(data.labels["valid"])
-    write_search_page(
+    write_page = functools.partial(
+        write_search_page,
         output,
         outcomes,
         study.objective,
@@ -225,6 +299,7 @@ def _write(
         images=images,
         settings=settings(args),
     )
+    study.plan.in_time("report.html", write_page)
     facts = {
         **settings(args),
         "classes": list(data.class_names),
@@ -234,6 +309,7 @@ def _write(
         "left_out_of_average": sorted((*winner.left_out, *winner.unlike)),
         "trained_again": winner.trained_again,
         "interrupted": told["interrupted"],
+        "no_time_for": study.plan.skipped,
         "seconds": round(time.monotonic() - study.began, 1),
     }
     content = summary(outcomes, study.objective, facts, images=images)
@@ -261,9 +337,9 @@ def _tell(study: Study, trials: Trials, winner: Winner, tested: OnTest | None, l
     ):
         if left_out:
             print(f"Not averaged, since {why}: {', '.join(map(str, left_out))}.")
-    if tested is None:
+    if study.data.test is None:
         print("There is no test split.")
-    else:
+    elif tested is not None:
         used = "once" if looks == 1 else f"{looks} times, as this search went on after a look at it"
         print(f"Test, used {used} ({winner}): {tested.measures}.")
         print(f"The probe on it: accuracy {tested.probe.accuracy.value:.2%}. {tested.paired}")

@@ -3,7 +3,7 @@
 import statistics
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,7 +48,7 @@ class TrialRun:
         seed: Of the search.
         trials: The folder of the trials.
         arguments: Further arguments for `fit`, such as `class_weight`.
-        callbacks: Called for further callbacks of each training.
+        callbacks: Called with the number of the fold for further callbacks of that training.
     """
 
     hypermodel: Any
@@ -57,7 +57,7 @@ class TrialRun:
     seed: int
     trials: Path
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    callbacks: Any = list
+    callbacks: Callable[[int], list[keras.callbacks.Callback]] = lambda fold: []
 
     def run(
         self, trial: Trial, source: Source, tuner_id: str, pairs: Sequence[tuple[Any, Any]]
@@ -144,7 +144,7 @@ class TrialRun:
         keras.utils.set_random_seed(seed_of(self.seed, int(trial.trial_id) + 1, execution))
         model = self.hypermodel.build(hp)
         self._go_on(hp.values.get("tuner/trial_id"), model, execution)
-        callbacks = [stop, *self.callbacks()]
+        callbacks = [stop, *self.callbacks(execution)]
         self.hypermodel.fit(
             hp,
             model,

@@ -46,7 +46,8 @@ class Trials:
             score is the mean.
         on_begin: Called as a trial begins, in the process that has the oracle.
         on_end: Called with what came of it. Prints a line unless given.
-        callbacks: Called for further callbacks of each training, such as `MedianStopping`.
+        callbacks: Called with the number of the fold, from 0, for further callbacks of that
+            training, such as `MedianStopping`.
         between: Called after each trial, in the process that has run it. What it raises ends the
             process's part in the search, such as `renewal.GrownError`.
 
@@ -71,7 +72,7 @@ class Trials:
         folds: Sequence[tuple[Any, Any]] | None = None,
         on_begin: Callable[[Begun], None] | None = None,
         on_end: Callable[[Outcome], None] | None = None,
-        callbacks: Callable[[], list[keras.callbacks.Callback]] = list,
+        callbacks: Callable[[int], list[keras.callbacks.Callback]] = lambda fold: [],
         between: Callable[[], None] = lambda: None,
     ) -> None:
         self.hypermodel = hypermodel
@@ -226,10 +227,10 @@ class Trials:
         """
         return read_csv(self.folder(outcome) / numbered(HISTORY, fold))[:2]
 
-    def curves(self) -> list[list[float]]:
-        """Returns the objective of each trial that was not stopped, epoch by epoch."""
+    def curves(self, fold: int = 0) -> list[list[float]]:
+        """Returns the objective of each trial that was not stopped, epoch by epoch, on a fold."""
         completed = [outcome for outcome in self.outcomes if outcome.status == "completed"]
-        return [self.history(outcome)[0][self.objective.name] for outcome in completed]
+        return [self.history(outcome, fold)[0][self.objective.name] for outcome in completed]
 
     # ---- as they end
 
