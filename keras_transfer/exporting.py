@@ -16,13 +16,13 @@ from keras_transfer import __version__
 from keras_transfer.export_facts import (
     SUFFIXES,
     ExportFacts,
-    check_class_names,
     digest_of,
     facts_path,
     finite,
     labels_path,
 )
 from keras_transfer.image_graph import decoded, resized
+from keras_transfer.labels import check_class_names
 from keras_transfer.optional_packages import require
 from keras_transfer.quantizing import Quantization
 from keras_transfer.replacing import check_files_replaceable, check_folder_replaceable

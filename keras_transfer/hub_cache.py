@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from keras_transfer.console import say
 from keras_transfer.saved_model_files import DamagedModule, what_is_missing
 
 # As long as tensorflow_hub itself waits for a download that makes no progress.
@@ -56,7 +57,7 @@ class CachedModule:
         Raises:
             DamagedModule: If it cannot be moved. The message names it.
         """
-        print(f"{self.folder}, the copy of {self._handle}, is damaged ({problem}): fetching again.")
+        say(f"{self.folder}, the copy of {self._handle}, is damaged ({problem}): fetching again.")
         aside = self.folder.with_name(f"{self.folder.name}.damaged.{uuid.uuid4().hex}")
         try:
             # What a link points to is not ours.
@@ -92,7 +93,7 @@ class CachedModule:
         fetched = self.folder.with_name(f"{self.folder.name}.{task}.tmp")
         if not (_is_gone(host, pid, locked) or _is_abandoned(lock, fetched)):
             return
-        print(f"{lock} was left by an interrupted download of {self._handle}: fetching again.")
+        say(f"{lock} was left by an interrupted download of {self._handle}: fetching again.")
         if task.isalnum():
             shutil.rmtree(fetched, ignore_errors=True)
         lock.unlink(missing_ok=True)

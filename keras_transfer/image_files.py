@@ -1,6 +1,5 @@
 """Image files: found by class and split, decoded, and all of them tried once."""
 
-import os
 import stat
 import sys
 import unicodedata
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from keras_transfer.memory import memory_budget
+from keras_transfer.processors import processors
 
 SPLITS = ("train", "valid", "test")
 
@@ -385,4 +385,4 @@ def _grey_16_to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _threads() -> int:
-    return os.cpu_count() or 1
+    return processors()

@@ -15,8 +15,10 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
+from keras_transfer.console import in_line, say
 from keras_transfer.image_dataset import ImageDatasets
 from keras_transfer.image_files import SPLITS, CheckedImages, ImageFile, check_images, find_images
+from keras_transfer.labels import check_class_names
 from keras_transfer.stratified import deal, rank
 
 
@@ -152,7 +154,9 @@ class ImageFolder:
             table.add_row(name, *map(str, (*row, sum(row))))
         totals = [sum(column) for column in zip(*rows, strict=True)]
         table.add_row("total", *map(str, (*totals, sum(totals))))
-        console = Console(file=(text := io.StringIO()), width=10_000, color_system=None)
+        console = Console(
+            file=(text := io.StringIO()), width=10_000, color_system=None, markup=False, emoji=False
+        )
         console.print(table)
         lines = (line.rstrip() for line in text.getvalue().splitlines())
         return "\n".join((self._summary(), *lines))
@@ -161,7 +165,9 @@ class ImageFolder:
 
     def _summary(self) -> str:
         images = sum(map(len, self.paths.values()))
-        parts = [f"{self.directory}: {images} images of {len(self.class_names)} classes"]
+        parts = [
+            f"{in_line(str(self.directory))}: {images} images of {len(self.class_names)} classes"
+        ]
         if self.skipped:
             parts.append(f"{len(self.skipped)} skipped as unreadable")
         if self.ignored:
@@ -232,6 +238,7 @@ def image_folder(
     show = verbose == 1 or (verbose == "auto" and sys.stdout.isatty())
 
     files, ignored = find_images(root)
+    check_class_names(file.class_name for file in files)
     images = check_images([file.path for file in files], size, show_progress=show)
     _report_corrupt(root, images, on_corrupt)
     _check_not_emptied(files, images)
@@ -239,7 +246,7 @@ def image_folder(
 
     folder = _assemble(root, files, images, rows, ignored, batch_size, seed)
     if show:
-        print(folder._summary())
+        say(folder._summary())
     return folder
 
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer.console import say
 from keras_transfer.extraction import CPU_BATCH
 from keras_transfer.feature_cache import FeatureCache
 from keras_transfer.fit_data import Part, first_of
@@ -227,7 +228,7 @@ class Keeper:
     def _tell(self, reason: str) -> None:
         if self._verbose and reason not in self._told:
             self._told.add(reason)
-            print(f"Training end to end, with nothing kept: {reason}.")
+            say(f"Training end to end, with nothing kept: {reason}.")
 
 
 def _check_kept(backbone: FrozenBackbone, part: Part) -> None:

@@ -1,6 +1,6 @@
 """Labels: whether they are positions in a list of class names."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,3 +59,24 @@ def _error(class_names: Sequence[str], received: str, next_step: str) -> ValueEr
         f"Labels must be positions in the classes {names}: 0 to {len(class_names) - 1}. Received: "
         f"{received}. {next_step}"
     )
+
+
+def check_class_names(names: Iterable[str]) -> None:
+    """Checks that class names can be lines of a UTF-8 file.
+
+    Raises:
+        ValueError: If one is empty, has a line break, or is no text.
+    """
+    for name in names:
+        if not name or name.splitlines() != [name]:
+            raise ValueError(
+                f"The class name {name!r} is empty or has a line break, which labels.txt cannot "
+                "hold. Set `model.class_names` to other names, or rename the folder."
+            )
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # of a folder whose name is bytes of another encoding
+            raise ValueError(
+                f"The class name {name!a} is not UTF-8, so no export could hold it. Rename the "
+                "folder, or set `model.class_names` to other names."
+            ) from None

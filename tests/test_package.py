@@ -98,6 +98,8 @@ LAYERS = (
     "fingerprints",
     "optional_packages",
     "memory",
+    "processors",
+    "console",
     "report_figures",
     "calibration_figure",
     "class_figure",

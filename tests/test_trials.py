@@ -281,7 +281,9 @@ def test_an_epoch_that_takes_too_long_is_cut_short_with_time_for_its_validation(
         validation_data=(x, x),
         callbacks=[
             StopAtEpochEnd(lambda: next(left)),
-            keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: batches.append(batch)),
+            keras.callbacks.LambdaCallback(
+                on_train_batch_end=lambda batch, logs: batches.append(batch)
+            ),
         ],
         verbose=0,
     )

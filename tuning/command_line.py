@@ -6,10 +6,15 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from light import without_keras
+
+with without_keras():
+    from keras_transfer.console import escape_all
 
 
 def number_from(lowest: int, highest: int = 10**6) -> Callable[[str], int]:
@@ -54,6 +59,7 @@ def exit_status(program: str, work: Callable[[], int]) -> int:
         Its exit status; 2 after an error that the user can put right, 130 if interrupted.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    escape_all()
     warnings.showwarning = warn_as(program)
     try:
         return work()
@@ -63,6 +69,17 @@ def exit_status(program: str, work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+
+
+def with_options(arguments: Sequence[str], *options: str) -> list[str]:
+    """Returns arguments with further options, which win over the same ones given before.
+
+    Example:
+        >>> with_options(["--output", "a", "--", "photos"], "--output", "b")
+        ['--output', 'a', '--output', 'b', '--', 'photos']
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [*arguments[:end], *options, *arguments[end:]]
 
 
 def backbone_names(args: argparse.Namespace) -> list[str]:
@@ -110,6 +127,13 @@ def output_folder(args: argparse.Namespace, prefix: str = "", goes_on: str | Non
     """
     name = prefix + (args.directory.resolve().name if args.directory else "elpv")
     output = args.output or Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    try:
+        str(output).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"--output {str(output)!a} is not UTF-8, so no model could be written there. Name "
+            "another."
+        ) from None
     taken = output.exists() and not (output.is_dir() and not any(output.iterdir()))
     if taken and not (goes_on and (output / goes_on).is_file()):
         raise ValueError(f"--output {output} is there already. Name a new or an empty folder.")

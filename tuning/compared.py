@@ -167,7 +167,10 @@ def write_table(by_recipe: dict[str, list["Outcome"]], path: Path) -> None:
     """Writes a row a training into a file, whole or not at all."""
     from keras_transfer.whole_files import written_whole
 
-    with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+    with (
+        written_whole(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file)
         columns = ("recipe", "seed", "valid_accuracy", "test_accuracy", "seconds", "trainable")
         writer.writerow((*columns, "epochs", "scored_epoch", "diagnosis"))

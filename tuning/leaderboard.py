@@ -88,7 +88,10 @@ def write_leaderboard(path: Path, outcomes: Sequence[Outcome], objective: Object
     logged = dict.fromkeys(name for outcome in outcomes for name in outcome.metrics)
     metrics = [name for name in logged if name not in (*_FACTS, *_MORE, *names)]
     granted = ["epochs"] * epochs_differ(outcomes)
-    with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+    with (
+        written_whole(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow([*_FACTS, *granted, *names, "seconds", "failure", *_MORE, *metrics])
         for one in _rows(outcomes, objective):
@@ -117,7 +120,7 @@ def print_leaderboard(outcomes: Sequence[Outcome], objective: Objective, rows: i
     table = Table(*columns)
     for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
-    console.print(table, markup=False)
+    console.print(table, markup=False, emoji=False)
     if more := len(ordered) - len(shown):
         print(f"{more} more in {FILE}.")
     if left_out:

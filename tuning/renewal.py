@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import psutil
+from command_line import with_options
 
 MOST_GROWTH = 2**30  # bytes: dozens of fine-tuned trials, against some seconds for a new process
 _BEGAN = "KERAS_TRANSFER_BEGAN"
@@ -72,4 +73,5 @@ def begin_again(began: float, output: Path) -> NoReturn:
     os.environ[_BEGAN] = repr(began)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "--output", str(output)])
+    arguments = with_options(sys.orig_argv[1:], "--output", str(output))
+    os.execv(sys.executable, [sys.executable, *arguments])

@@ -86,6 +86,9 @@ def _search(args: argparse.Namespace, began: float) -> int:
     directory = image_directory(args)
     if args.directory is not None:
         args.directory = args.directory.resolve()
+    if args.workers > 1:  # or this process would take all memory of the GPUs that it uses
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    print(f"Searching on {directory}, results go to {args.output}. Loading Keras.", flush=True)
     try:
         from study_run import run
     except ModuleNotFoundError as error:

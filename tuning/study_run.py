@@ -3,6 +3,7 @@
 import argparse
 import functools
 import math
+import os
 import shutil
 import sys
 import tempfile
@@ -14,8 +15,10 @@ from typing import Any
 
 import asked
 import leaderboard
+import tensorflow as tf
 from board import Board
 from chief import check_address, serve
+from command_line import with_options
 from curves import epochs_run, fold_of
 from exit_codes import ALL_FAILED, DONE, INTERRUPTED
 from local_workers import LocalWorkers, end_with_parent
@@ -132,7 +135,7 @@ def _trials(study: Study) -> tuple[Trials, int]:
         if role() == "chief":
             return trials, serve(trials, first=probe)
         if args.workers > 1:
-            workers = LocalWorkers(_command(args), args.workers, output)
+            workers = LocalWorkers(_command(args), args.workers, output, devices=_devices())
             return trials, serve(trials, address="127.0.0.1:0", workers=workers, first=probe)
         probe()
         trials.run(study.data.train, study.data.valid, **study.fit_arguments)
@@ -156,9 +159,9 @@ def _rehearse(study: Study) -> None:
     exported = time.monotonic()
     model.predict(images, verbose=0)
     of_batch = time.monotonic() - exported
-    seen = data.valid if data.test is None else data.test
+    split = "valid" if data.test is None else "test"
     plan.keep, plan.export = kept - started, exported - kept
-    plan.test = of_batch * len(seen.labels) / len(images)
+    plan.test = of_batch * len(data.labels[split]) / len(images)
     told = plan.keep + plan.report + plan.export + plan.test
     print(f"{seconds_text(told)} are kept for averaging, export, test and report.", flush=True)
 
@@ -169,7 +172,8 @@ def _plan(study: Study, trials: Trials) -> None:
     best = [outcome for outcome in trials.ranked if not outcome.failed][: study.args.average]
     plan.scored = bool(best)
     if study.args.final_fit and best:
-        more = len(data.train_and_valid.labels) / len((study.folds or [(data.train,)])[0][0].labels)
+        train = study.folds[0][0] if study.folds else data.train
+        more = len(data.train_and_valid.labels) / len(train.labels)
         plan.final_fit = more * sum(o.seconds / max(1, len(o.folds)) for o in best)
 
 
@@ -186,11 +190,18 @@ def _tell_grid(study: Study, trials: Trials) -> None:
         )
 
 
+def _devices() -> list[str]:
+    """The GPUs of this machine, as CUDA_VISIBLE_DEVICES names them."""
+    count = len(tf.config.list_physical_devices("GPU"))
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+
+
 def _command(args: argparse.Namespace) -> list[str]:
     """What a worker of this search is started with."""
     script = str(Path(__file__).with_name("search.py"))
     own = ("--output", str(args.output), "--workers", "1")
-    return [sys.executable, script, *args.given, *own]
+    return [sys.executable, script, *with_options(args.given, *own)]
 
 
 def _tell_failures(trials: Trials) -> None:
