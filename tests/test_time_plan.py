@@ -51,6 +51,21 @@ def test_code_that_catches_all_exceptions_is_interrupted_all_the_same():
         stubborn()
 
 
+def test_a_block_within_another_has_a_limit_of_its_own_and_leaves_that_of_the_other():
+    end = time.monotonic() + 0.5
+    passed = []
+
+    def outer():
+        with time_limit(lambda: end - time.monotonic()):
+            soon = time.monotonic() + 0.1
+            passed.append(until_interrupted(lambda: soon - time.monotonic()))
+            time.sleep(60)
+
+    with pytest.raises(OutOfTime):
+        outer()
+    assert passed == [True]
+
+
 def test_without_a_limit_and_in_other_threads_nothing_is_interrupted():
     with time_limit(lambda: math.inf):
         pass

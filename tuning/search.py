@@ -148,7 +148,12 @@ def _add_model(add: Callable[..., object]) -> None:
 
 def _add_search(add: Callable[..., object]) -> None:
     add("--trials", type=number_from(1), metavar="N", help="default: 12; 500 with --minutes")
-    add("--minutes", type=minutes_from(1), metavar="M", help="end in time, all things counted")
+    add(
+        "--minutes",
+        type=minutes_from(1),
+        metavar="M",
+        help="finish within M minutes, extraction and export included; what no longer fits is left out",
+    )
     add("--tuner", choices=("bayesian", "hyperband", "random", "grid"), default="bayesian")
     add("--metric", choices=_METRICS, default="loss", help="of validation (default: loss)")
     add("--folds", type=number_from(2, 100), metavar="K", help="train each trial on K folds")

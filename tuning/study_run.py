@@ -6,7 +6,6 @@ import math
 import os
 import shutil
 import sys
-import tempfile
 import time
 import warnings
 from dataclasses import replace
@@ -23,9 +22,10 @@ from curves import epochs_run, fold_of
 from exit_codes import ALL_FAILED, DONE, INTERRUPTED
 from local_workers import LocalWorkers, end_with_parent
 from outcome import Outcome
+from rehearsal import Rehearsal
 from role import role
 from search_page import write_search_page
-from sharing import Sharing, seconds_text
+from sharing import Sharing
 from state_files import read_json
 from study import ACTIVATIONS, Study, settings
 from summary import summary, write_summary
@@ -35,7 +35,7 @@ from trials import FOLDER, Trials
 from winner import OnTest, Winner, keep, on_test, winner_of
 from worker import work
 
-from keras_transfer import AveragedViews, Flips, TransferModel
+from keras_transfer import TransferModel
 from keras_transfer.examined import Examined, examine
 from keras_transfer.plots import history_figure, save_figure, search_figure
 
@@ -104,6 +104,8 @@ def _trials(study: Study) -> tuple[Trials, int]:
         update_plan()
 
     def update_plan() -> None:
+        if rehearsals and args.workers == 1 and role() == "alone":  # no worker waits meanwhile
+            rehearsals[0].renew()
         _plan(study, trials)
         trials.oracle.deadline = board.deadline = study.plan.deadline
 
@@ -111,6 +113,7 @@ def _trials(study: Study) -> tuple[Trials, int]:
     trials.oracle  # noqa: B018 - makes whole what an earlier run has left
     _tell_grid(study, trials)
     sharing: list[Sharing] = []
+    rehearsals: list[Rehearsal] = []
 
     def probe() -> None:
         started = time.monotonic()
@@ -118,8 +121,8 @@ def _trials(study: Study) -> tuple[Trials, int]:
         outcome = study.probe()
         sharing.append(study.sharing(time.monotonic() - started))
         board.on_end(outcome)
-        if study.plan.end < math.inf and not trials.oracle.exhausted():
-            _rehearse(study)
+        if not trials.oracle.exhausted():
+            rehearsals.append(Rehearsal(study))
         update_plan()
 
     board = Board(
@@ -140,30 +143,6 @@ def _trials(study: Study) -> tuple[Trials, int]:
         probe()
         trials.run(study.data.train, study.data.valid, **study.fit_arguments)
     return trials, DONE
-
-
-def _rehearse(study: Study) -> None:
-    """Measures what comes after the last trial, on a model that is trained on nothing."""
-    plan, args, data = study.plan, study.args, study.data
-    count = 1 if args.folds else min(args.average, args.trials)
-    images = next(iter(data.train.ordered))[0]
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=study.output) as folder:
-        model = study.hypermodel.untrained(count * (args.folds or 1), images.shape[1:])
-        if args.average_views and args.flips != "none":
-            model = AveragedViews.of(model, Flips(args.flips))
-        model = keep(model, Path(folder))
-        kept = time.monotonic()
-        model.export(Path(folder) / "export", verbose=False)
-    model.predict(images, verbose=0)  # which traces it
-    exported = time.monotonic()
-    model.predict(images, verbose=0)
-    of_batch = time.monotonic() - exported
-    split = "valid" if data.test is None else "test"
-    plan.keep, plan.export = kept - started, exported - kept
-    plan.test = of_batch * len(data.labels[split]) / len(images)
-    told = plan.keep + plan.report + plan.export + plan.test
-    print(f"{seconds_text(told)} are kept for averaging, export, test and report.", flush=True)
 
 
 def _plan(study: Study, trials: Trials) -> None:

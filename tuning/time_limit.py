@@ -4,9 +4,11 @@ import contextlib
 import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+_SOON = 1e-3
 _AGAIN = 1.0  # seconds until a block is interrupted again that has not ended
 
 
@@ -44,10 +46,13 @@ def time_limit(seconds_left: Callable[[], float]) -> Iterator[None]:
         if left <= 0:
             raise OutOfTime
 
-    before = signal.signal(signal.SIGALRM, check)
+    began, before = time.monotonic(), signal.signal(signal.SIGALRM, check)
+    outer, _ = signal.setitimer(signal.ITIMER_REAL, max(seconds_left(), _SOON))
     try:
-        signal.setitimer(signal.ITIMER_REAL, max(seconds_left(), 1e-3))
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if outer:  # the limit of a block around this one
+            rest = outer - (time.monotonic() - began)
+            signal.setitimer(signal.ITIMER_REAL, max(rest, _SOON))
