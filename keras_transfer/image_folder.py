@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from keras_transfer.console import in_line, say
 from keras_transfer.image_dataset import ImageDatasets
@@ -151,12 +152,10 @@ class ImageFolder:
             table.add_column(split, justify="right")
         rows = [[counts[name] for counts in self.counts.values()] for name in self.class_names]
         for name, row in zip(self.class_names, rows, strict=True):
-            table.add_row(name, *map(str, (*row, sum(row))))
+            table.add_row(Text(name), *map(str, (*row, sum(row))))
         totals = [sum(column) for column in zip(*rows, strict=True)]
         table.add_row("total", *map(str, (*totals, sum(totals))))
-        console = Console(
-            file=(text := io.StringIO()), width=10_000, color_system=None, markup=False, emoji=False
-        )
+        console = Console(file=(text := io.StringIO()), width=10_000, color_system=None)
         console.print(table)
         lines = (line.rstrip() for line in text.getvalue().splitlines())
         return "\n".join((self._summary(), *lines))

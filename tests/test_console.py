@@ -47,10 +47,10 @@ def test_class_names_that_no_export_could_hold_are_refused_when_images_are_read(
 
 
 def test_names_of_classes_and_folders_are_shown_as_they_are(tmp_path):
-    root = photos(tmp_path / os.fsdecode(b"caf\xe9\n"), "[red]犬[/]", ":cat:")
+    root = photos(tmp_path / os.fsdecode(b"caf\xe9\n"), "[red]犬[bold]", ":cat:")
     shown = str(image_folder(root, image_size=16, verbose=0, test_split=0))
     assert r"caf\udce9\n: 8 images" in shown.splitlines()[0]
-    assert "\n[red]犬[/]" in shown
+    assert "\n[red]犬[bold]" in shown
     assert "\n:cat:" in shown
 
 

@@ -70,7 +70,9 @@ def test_a_folder_is_searched_and_a_broken_image_is_a_row(photos, tmp_path, caps
     assert (broken["label"], broken["score"]) == ("", "")
     assert broken["error"] == "not a JPEG, PNG, BMP, GIF or WebP image"
     out, err = capsys.readouterr()
-    assert err == "1 of 5 images could not be read.\n"
+    first, *rest = err.splitlines()
+    assert first == "Loading export to classify 5 images."
+    assert rest == ["1 of 5 images could not be read."]
     assert len(out.splitlines()) == 6
     assert f"{photos / 'deep/broken [red].jpg'}  not a JPEG, PNG" in out
 

@@ -82,7 +82,7 @@ def test_without_a_limit_and_in_other_threads_nothing_is_interrupted():
 
 
 def plan(**changes) -> TimePlan:
-    costs = {"keep": 5.0, "export": 10.0, "test": 40.0, "scored": True, **changes}
+    costs = {"keep": 5.0, "export": 10.0, "report": 15.0, "test": 40.0, "scored": True, **changes}
     return TimePlan(1000.0, **costs, clock=lambda: 900.0)
 
 

@@ -6,19 +6,21 @@ import time
 from pathlib import Path
 
 from keras import Model
+from search_page import write_search_page
 from sharing import seconds_text
 from study import Study
 from time_limit import OutOfTime, time_limit
 from winner import keep
 
 from keras_transfer import AveragedViews, Flips
+from keras_transfer.examined import examine
 
 _SHARE = 1 / 3  # of the time left that it may take
 _SELDOM = 20  # times what it takes until the machine is measured again
 
 
 class Rehearsal:
-    """Builds, saves, loads, exports and runs a model that is trained on nothing.
+    """Builds, saves, loads, exports and reports on a model that is trained on nothing.
 
     It notes in the plan of a search how long each takes: on a machine that others use, too,
     nothing else tells. It does nothing for a search without `--minutes`.
@@ -37,31 +39,39 @@ class Rehearsal:
             with time_limit(lambda: most - (time.monotonic() - began)):
                 self._measure(began)
         except OutOfTime:  # it takes longer than that
-            study.plan.keep = study.plan.export = most / 2
+            study.plan.keep = study.plan.export = study.plan.report = most / 3
         plan = study.plan
         seconds = seconds_text(plan.keep + plan.export + plan.test + plan.report)
         print(f"What comes after the trials will take about {seconds}.", flush=True)
 
     def _measure(self, began: float) -> None:
         study, plan = self._study, self._study.plan
-        args, data = study.args, study.data
+        args, data, probe = study.args, study.data, study.probe()
+        averaged = args.average_views and args.flips != "none"
+        self._views = Flips(args.flips).views if averaged else 1
         self._images = next(iter(data.train.ordered))[0]
         members = args.folds or 1
         if not args.final_fit:
             members *= min(args.average, args.trials)
         with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=study.output) as folder:
             model = study.hypermodel.untrained(members, self._images.shape[1:])
-            if args.average_views and args.flips != "none":
+            if self._views > 1:
                 model = AveragedViews.of(model, Flips(args.flips))
             model = keep(model, Path(folder))
             kept = time.monotonic()
             model.export(Path(folder) / "export", verbose=False)
-        model.predict(self._images, verbose=0)  # which traces it
-        plan.keep, plan.export = kept - began, time.monotonic() - kept
+            exported = time.monotonic()
+            seen = examine(model, data.train.ordered.take(1), verbose=0)
+            write_search_page(Path(folder), [probe], study.objective, winner=seen)
+        plan.keep, plan.export = kept - began, exported - kept
+        plan.report = time.monotonic() - exported
         self._model = model
+        self._of_batch()  # which traces it
         self._seconds = self._of_batch()
         split = "valid" if data.test is None else "test"
         plan.test = self._seconds * len(data.labels[split]) / len(self._images)
+        if data.test is not None:  # the probe runs on them, too, without views, and is fitted anew
+            plan.test += plan.test / self._views + probe.seconds / max(1, len(probe.folds))
 
     def _of_batch(self) -> float:
         began = time.monotonic()
@@ -75,6 +85,5 @@ class Rehearsal:
             return
         before, self._seconds = self._seconds, self._of_batch()
         plan, slower = self._study.plan, self._seconds / before
-        plan.keep, plan.export, plan.test = (
-            slower * cost for cost in (plan.keep, plan.export, plan.test)
-        )
+        for name in ("keep", "export", "test", "report"):
+            setattr(plan, name, slower * getattr(plan, name))

@@ -6,6 +6,7 @@ either. What a search has done lies in files, so nothing is lost.
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -52,6 +53,11 @@ class Growth:
                 f"TensorFlow has kept {(now - self._first) / 1e9:.1f} GB of trials that have "
                 "ended. A new process goes on."
             )
+
+
+def process_began() -> float:
+    """Returns when this process was started, as `time.monotonic()`: before Python itself was."""
+    return time.monotonic() - (time.time() - psutil.Process().create_time())
 
 
 def began(now: float) -> float:

@@ -30,7 +30,7 @@ from command_line import (
 )
 from hyperband import hyperband_needs
 from light import without_keras
-from renewal import MOST_GROWTH, GrownError, began, begin_again
+from renewal import MOST_GROWTH, GrownError, began, begin_again, process_began
 
 if TYPE_CHECKING:
     from space import Space
@@ -38,19 +38,25 @@ if TYPE_CHECKING:
 _METRICS = ("loss", "accuracy", "auc", "f1")
 
 
-def main(arguments: Sequence[str] | None = None, *, most_growth: int | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    most_growth: int | None = None,
+    start: float | None = None,
+) -> int:
     """Runs a search.
 
     Args:
         arguments: Of the command line; those of this process unless given.
         most_growth: Bytes that the process may grow by from trial to trial. Beyond that a new
             process of the same command line takes its place. Any number unless given.
+        start: When the command began, as `time.monotonic()`; now unless given.
 
     Returns:
         The exit code: 0; 1 if no trial succeeded; 2 for input that the user can put right; 130 if
         interrupted before the first trial ended.
     """
-    start = began(time.monotonic())
+    start = began(time.monotonic() if start is None else start)
     args = _parse(arguments)
     args.most_growth = most_growth
     try:
@@ -152,7 +158,7 @@ def _add_search(add: Callable[..., object]) -> None:
         "--minutes",
         type=minutes_from(1),
         metavar="M",
-        help="finish within M minutes, extraction and export included; what no longer fits is left out",
+        help="finish within M minutes, all included; what no longer fits is left out, and told",
     )
     add("--tuner", choices=("bayesian", "hyperband", "random", "grid"), default="bayesian")
     add("--metric", choices=_METRICS, default="loss", help="of validation (default: loss)")
@@ -212,4 +218,5 @@ def _check(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     # Windows has no way to put one process in the place of another.
-    sys.exit(main(most_growth=MOST_GROWTH if os.name == "posix" else None))
+    growth = MOST_GROWTH if os.name == "posix" else None
+    sys.exit(main(most_growth=growth, start=process_began()))

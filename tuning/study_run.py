@@ -24,7 +24,7 @@ from local_workers import LocalWorkers, end_with_parent
 from outcome import Outcome
 from rehearsal import Rehearsal
 from role import role
-from search_page import write_search_page
+from search_page import PAGE, write_search_page
 from sharing import Sharing
 from state_files import read_json
 from study import ACTIVATIONS, Study, settings
@@ -339,4 +339,5 @@ def _tell(study: Study, trials: Trials, winner: Winner, tested: OnTest | None, l
         told = ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in PUBLISHED.items())
         print(f"Published on this data, on another split: {told}.")
     minutes = (time.monotonic() - study.began) / 60
-    print(f"{minutes:.1f} minutes. Look at {study.output / 'report.html'}.")
+    written = study.output / PAGE
+    print(f"{minutes:.1f} minutes. Look at {written if written.exists() else study.output}.")

@@ -11,8 +11,6 @@ from time_limit import OutOfTime, time_limit
 T = TypeVar("T")
 
 _MARGIN = 0.15  # of what the end is expected to take
-# Averaging, figures, Grad-CAM and the report took about as long as saving, loading and exporting.
-_REPORT = 1.0
 
 
 @dataclass
@@ -24,6 +22,7 @@ class TimePlan:
         keep: Seconds that building, saving and loading the final model take, as measured.
         export: Seconds that exporting it takes.
         test: Seconds that the test images take.
+        report: Seconds that figures and the report take.
         final_fit: Seconds that training the best trials again takes.
         scored: Whether a trial has a score. Until then, time is only kept for what is written
             whatever happens: the model and the report.
@@ -31,7 +30,7 @@ class TimePlan:
         clock: Default `time.monotonic`.
 
     Example:
-        >>> plan = TimePlan(time.monotonic() + 900, keep=6.0, export=14.0, test=40.0, scored=True)
+        >>> plan = TimePlan(time.monotonic() + 900, keep=6.0, export=14.0, test=60.0, scored=True)
         >>> plan.reserve
         92.0
     """
@@ -40,15 +39,11 @@ class TimePlan:
     keep: float = 0.0
     export: float = 0.0
     test: float = 0.0
+    report: float = 0.0
     final_fit: float = 0.0
     scored: bool = False
     skipped: list[str] = field(default_factory=list)
     clock: Callable[[], float] = time.monotonic
-
-    @property
-    def report(self) -> float:
-        """Seconds that figures and the report take."""
-        return _REPORT * (self.keep + self.export)
 
     @property
     def reserve(self) -> float:
