@@ -4,8 +4,8 @@ import math
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-from keras import Model
 from search_page import write_search_page
 from sharing import seconds_text
 from study import Study
@@ -31,7 +31,7 @@ class Rehearsal:
 
     def __init__(self, study: Study) -> None:
         self._study = study
-        self._model: Model | None = None
+        self._model: Any = None
         if study.plan.end == math.inf:
             return
         began, most = time.monotonic(), _SHARE * study.plan.left()

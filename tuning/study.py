@@ -119,8 +119,15 @@ class Study:
         self,
         on_begin: Callable[[Begun], None] | None = None,
         on_end: Callable[[Outcome], None] | None = None,
+        on_epoch: Callable[[], None] = lambda: None,
     ) -> Trials:
-        """Returns the trials, those of an earlier run included."""
+        """Returns the trials, those of an earlier run included.
+
+        Args:
+            on_begin: As for `Trials`.
+            on_end: As for `Trials`.
+            on_epoch: Called in the process that runs a trial, after each of its epochs.
+        """
         args = self.args
         trials = Trials(
             self.hypermodel,
@@ -134,7 +141,10 @@ class Study:
             folds=self.folds,
             on_begin=on_begin,
             on_end=on_end,
-            callbacks=lambda fold: self._callbacks(trials, fold),
+            callbacks=lambda fold: [
+                keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch()),
+                *self._callbacks(trials, fold),
+            ],
             between=Growth(args.most_growth, lambda: self.hypermodel.cache.nbytes).check,
         )
         return trials

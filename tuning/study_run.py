@@ -107,9 +107,19 @@ def _trials(study: Study) -> tuple[Trials, int]:
         if rehearsals and args.workers == 1 and role() == "alone":  # no worker waits meanwhile
             rehearsals[0].renew()
         _plan(study, trials)
+        set_deadline()
+
+    def on_epoch() -> None:
+        if not study.plan.scored:  # the trial has a score now, even if it is stopped
+            study.plan.scored = True
+            set_deadline()
+
+    def set_deadline() -> None:
         trials.oracle.deadline = board.deadline = study.plan.deadline
 
-    trials = study.trials(lambda begun: board.on_begin(begun.trial, begun.hyperparameters), on_end)
+    trials = study.trials(
+        lambda begun: board.on_begin(begun.trial, begun.hyperparameters), on_end, on_epoch
+    )
     trials.oracle  # noqa: B018 - makes whole what an earlier run has left
     _tell_grid(study, trials)
     sharing: list[Sharing] = []
@@ -149,7 +159,7 @@ def _plan(study: Study, trials: Trials) -> None:
     """Takes into account what has come of the trials so far."""
     plan, data = study.plan, study.data
     best = [outcome for outcome in trials.ranked if not outcome.failed][: study.args.average]
-    plan.scored = bool(best)
+    plan.scored = plan.scored or bool(best)
     if study.args.final_fit and best:
         train = study.folds[0][0] if study.folds else data.train
         more = len(data.train_and_valid.labels) / len(train.labels)
