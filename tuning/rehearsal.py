@@ -50,9 +50,8 @@ class Rehearsal:
         averaged = args.average_views and args.flips != "none"
         self._views = Flips(args.flips).views if averaged else 1
         self._images = next(iter(data.train.ordered))[0]
-        members = args.folds or 1
-        if not args.final_fit:
-            members *= min(args.average, args.trials)
+        folds = 1 if args.final_fit else args.folds or 1
+        members = folds * min(args.average, args.trials)
         with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=study.output) as folder:
             model = study.hypermodel.untrained(members, self._images.shape[1:])
             if self._views > 1:
