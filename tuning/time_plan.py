@@ -30,7 +30,7 @@ class TimePlan:
         clock: Default `time.monotonic`.
 
     Example:
-        >>> plan = TimePlan(time.monotonic() + 900, keep=6.0, export=14.0, test=60.0, scored=True)
+        >>> plan = TimePlan(time.monotonic() + 900, keep=6.0, export=14.0, test=57.0, scored=True)
         >>> plan.reserve
         92.0
     """
@@ -46,9 +46,14 @@ class TimePlan:
     clock: Callable[[], float] = time.monotonic
 
     @property
+    def closing(self) -> float:
+        """Seconds that the summary and the end of the process take: half of what `keep` takes."""
+        return self.keep / 2
+
+    @property
     def reserve(self) -> float:
         """Seconds to keep for what comes after the last trial."""
-        expected = self.keep + self.report
+        expected = self.keep + self.report + self.closing
         if self.scored:
             expected += self.export + self.test + self.final_fit
         return (1 + _MARGIN) * expected
@@ -78,7 +83,7 @@ class TimePlan:
             What the work returned; None if there was no time for it.
         """
         try:
-            with time_limit(lambda: self.left() - after):
+            with time_limit(lambda: self.left() - after - self.closing):
                 return work()
         except OutOfTime:
             self.skipped.append(what)
