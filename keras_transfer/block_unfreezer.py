@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_transfer.blockwise_optimizer import REST
 from keras_transfer.callback_order import lead
+from keras_transfer.console import say
 from keras_transfer.curve_facts import lower_is_better
 from keras_transfer.model_blocks import ModelBlocks, is_wholly_built
 from keras_transfer.schedule import Phase, Which, check_rate, gradual, phases
@@ -307,7 +308,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
                 for names, what in ((new, "unfrozen"), (frozen, "frozen"))
                 if names
             ]
-            print(
+            say(
                 f"Epoch {epoch + 1}: {'; '.join(parts) or 'another optimizer'} ({why}); "
                 f"{self._trainable():,} parameters train"
                 + (f" at learning rate {rate:g}." if rate is not None else ".")

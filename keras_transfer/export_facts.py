@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -127,20 +127,6 @@ def digest_of(path: Path) -> str:
     """Returns the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_class_names(names: Iterable[str]) -> None:
-    """Checks that class names can be lines of a file.
-
-    Raises:
-        ValueError: If one is empty or has a line break.
-    """
-    for name in names:
-        if not name or len(name.splitlines()) != 1 or name != name.splitlines()[0]:
-            raise ValueError(
-                f"The class name {name!r} is empty or has a line break, which labels.txt cannot "
-                "hold. Set `model.class_names` to other names."
-            )
 
 
 def finite(values: Mapping[str, Any]) -> dict[str, Any]:

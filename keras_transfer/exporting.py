@@ -15,13 +15,13 @@ from keras_transfer import __version__
 from keras_transfer.export_facts import (
     SUFFIXES,
     ExportFacts,
-    check_class_names,
     digest_of,
     facts_path,
     finite,
     labels_path,
 )
 from keras_transfer.image_graph import decoded_batch, resized
+from keras_transfer.labels import check_class_names
 from keras_transfer.name_lists import some
 from keras_transfer.optional_packages import require
 from keras_transfer.quantizing import Quantization

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_transfer import extraction, pipelines
+from keras_transfer.console import say
 from keras_transfer.frozen_backbone import FrozenBackbone
 from keras_transfer.keepable import NotKeepable
 from keras_transfer.views import Views
@@ -115,7 +116,7 @@ class ExtractionJob:
     def say(self, text: str) -> None:
         """Says something about it, if it is to be said."""
         if self.show:
-            print(f"activations after {self.after}: {text}")
+            say(f"activations after {self.after}: {text}")
 
     def images(self, start: int, stop: int | None, read: BatchesRead) -> Iterator[Any]:
         """Gives the images from a row on to another, `None` for the last, batch by batch.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from keras_transfer.console import say
 from keras_transfer.saved_model_files import DamagedModule, what_is_missing
 
 
@@ -129,7 +130,7 @@ class CachedModule:
         Raises:
             DamagedModule: If it cannot be moved. The message names it.
         """
-        print(f"{self.folder}, the copy of {self._source}, is damaged ({problem}): renewing it.")
+        say(f"{self.folder}, the copy of {self._source}, is damaged ({problem}): renewing it.")
         aside = self.folder.with_name(f"{self.folder.name}.damaged.{uuid.uuid4().hex}")
         try:
             # What a link points to is not ours.

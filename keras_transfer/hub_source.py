@@ -171,7 +171,7 @@ def _open_with_tensorflow_hub(handle: str) -> Any:
             "SavedModel folder or .tar.gz, which need none of these."
         ) from error
 
-    class Opener(HttpResolverBase):  # type: ignore[misc]
+    class Opener(HttpResolverBase):
         def __call__(self, handle: str) -> Any:
             address = self._append_format_query(handle, ("tf-hub-format", "compressed"))
             return urllib.request.urlopen(address, timeout=_TIMEOUT, context=self._context)

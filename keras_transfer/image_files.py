@@ -1,6 +1,5 @@
 """Image files: found by class and split, decoded, and all of them tried once."""
 
-import os
 import stat
 import sys
 import unicodedata
@@ -18,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from keras_transfer.memory import memory_budget
 from keras_transfer.name_lists import some
+from keras_transfer.processors import processors
 from keras_transfer.system_files import counted, kind_of
 
 SPLITS = ("train", "valid", "test")
@@ -448,4 +448,4 @@ def _grey_16_to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _threads() -> int:
-    return os.cpu_count() or 1
+    return processors()

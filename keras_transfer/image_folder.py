@@ -16,7 +16,9 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from keras_transfer.console import in_line, say
 from keras_transfer.image_dataset import ImageDatasets
 from keras_transfer.image_files import (
     SPLITS,
@@ -26,6 +28,7 @@ from keras_transfer.image_files import (
     check_images,
     find_images,
 )
+from keras_transfer.labels import check_class_names
 from keras_transfer.name_lists import some
 from keras_transfer.stratified import deal, rank
 
@@ -162,7 +165,7 @@ class ImageFolder:
             table.add_column(split, justify="right")
         rows = [[counts[name] for counts in self.counts.values()] for name in self.class_names]
         for name, row in zip(self.class_names, rows, strict=True):
-            table.add_row(name, *map(str, (*row, sum(row))))
+            table.add_row(Text(name), *map(str, (*row, sum(row))))
         totals = [sum(column) for column in zip(*rows, strict=True)]
         table.add_row("total", *map(str, (*totals, sum(totals))))
         console = Console(file=(text := io.StringIO()), width=10_000, color_system=None)
@@ -174,7 +177,9 @@ class ImageFolder:
 
     def _summary(self) -> str:
         images = sum(map(len, self.paths.values()))
-        parts = [f"{self.directory}: {images} images of {len(self.class_names)} classes"]
+        parts = [
+            f"{in_line(str(self.directory))}: {images} images of {len(self.class_names)} classes"
+        ]
         if self.skipped:
             parts.append(f"{len(self.skipped)} skipped as unreadable")
         if left_out := str(LeftOut(Counter(self.ignored), Counter(self.system_files))):
@@ -250,6 +255,7 @@ def image_folder(
     show = verbose == 1 or (verbose == "auto" and sys.stdout.isatty())
 
     files, left_out = find_images(root)
+    check_class_names(file.class_name for file in files)
     if pictures := left_out.unread_pictures:
         warnings.warn(
             f"{str(root)!r} holds pictures that are left out, for their formats are not read: "
@@ -265,8 +271,7 @@ def image_folder(
 
     folder = _assemble(root, files, images, rows, left_out, batch_size, seed)
     if show or (verbose == "auto" and left_out):
-        encoding = sys.stdout.encoding or "utf-8"
-        print(folder._summary().encode(encoding, "backslashreplace").decode(encoding))
+        say(folder._summary())
     return folder
 
 

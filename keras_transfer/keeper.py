@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer.console import say
 from keras_transfer.extraction import CPU_BATCH
 from keras_transfer.extraction_job import FrozenPart
 from keras_transfer.feature_cache import FeatureCache
@@ -262,7 +263,7 @@ class Keeper:
     def _tell(self, line: str) -> None:
         if self._verbose and line not in self._told:
             self._told.add(line)
-            print(line)
+            say(line)
 
 
 def _check_kept(backbone: FrozenBackbone, part: Part) -> None:

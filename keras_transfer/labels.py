@@ -1,6 +1,6 @@
 """Labels: whether they fit a list of class names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -144,3 +144,24 @@ def _error(class_names: Sequence[str], received: str, next_step: str) -> ValueEr
 
 def _names(class_names: Sequence[str]) -> str:
     return some([*map(repr, class_names)], 3)
+
+
+def check_class_names(names: Iterable[str]) -> None:
+    """Checks that class names can be lines of a UTF-8 file.
+
+    Raises:
+        ValueError: If one is empty, has a line break, or is no text.
+    """
+    for name in names:
+        if not name or name.splitlines() != [name]:
+            raise ValueError(
+                f"The class name {name!r} is empty or has a line break, which labels.txt cannot "
+                "hold. Set `model.class_names` to other names, or rename the folder."
+            )
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # of a folder whose name is bytes of another encoding
+            raise ValueError(
+                f"The class name {name!a} is not UTF-8, so no export could hold it. Rename the "
+                "folder, or set `model.class_names` to other names."
+            ) from None

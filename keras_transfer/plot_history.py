@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_transfer.console import escape_all, in_line
 from keras_transfer.figure_layout import lacks_letters
 from keras_transfer.history_table import read_csv
 from keras_transfer.plots import (
@@ -131,7 +132,7 @@ def _are_values(one: Any) -> bool:
 
 def _by_text(histories: Mapping[Any, Any]) -> dict[str, Any]:
     """Several runs by names that can be drawn: numbers and the like become text."""
-    named = {str(name): one for name, one in histories.items()}
+    named = {in_line(str(name)): one for name, one in histories.items()}
     if blank := [name for name in named if not name.strip()]:
         raise ValueError(
             f"histories names a run {blank[0]!r}, which the legend could not show. Give it a name."
@@ -274,6 +275,7 @@ def _split(one: str) -> tuple[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command, and returns its exit status: 0, or 2 for what the user can put right."""
+    escape_all()
     args = _arguments(argv)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning

@@ -20,7 +20,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from keras_transfer.console import escape_all, in_line
 from keras_transfer.image_files import LeftOut, decode_image, reason, walk_images
+from keras_transfer.processors import processors
 from keras_transfer.progress import progress
 from keras_transfer.served import Served, open_export
 from keras_transfer.system_files import kind_of
@@ -74,7 +76,7 @@ def predict(served: Served, paths: Sequence[Path], batch_size: int = 32) -> Iter
             f"The export takes images of {channels} channels. Expected 3 (RGB) or 1 (grey), which "
             "is what files hold. Call the export with arrays, by keras_transfer.served.open_export."
         )
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(processors()) as pool:
         for start in range(0, len(paths), batch_size):
             some = paths[start : start + batch_size]
             read = list(pool.map(lambda path: _read(path, size, channels), some))
@@ -196,9 +198,9 @@ def show(predictions: Sequence[Prediction], names: Sequence[str]) -> None:
         table.add_column(Text(header), justify="right")
     for one in predictions:
         scores = () if one.scores is None else (one.score, *one.scores[: len(names)])
-        what = Text(_in_line(one.error), "red") if one.error else Text(one.label)
+        what = Text(in_line(one.error), "red") if one.error else Text(one.label)
         table.add_row(
-            Text(_in_line(_printable(one.path))), what, *(f"{score:.4f}" for score in scores)
+            Text(in_line(_printable(one.path))), what, *(f"{score:.4f}" for score in scores)
         )
     console.print(table)
 
@@ -206,11 +208,6 @@ def show(predictions: Sequence[Prediction], names: Sequence[str]) -> None:
 def _printable(path: Path) -> str:
     """File names are bytes on Linux, and need not be text."""
     return os.fsencode(path).decode(errors="replace")
-
-
-def _in_line(text: str) -> str:
-    """Writes line breaks and what else would move the cursor as in Python: names may hold them."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -233,6 +230,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command, and returns its exit status."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    escape_all()
     args = _arguments(argv)
     try:
         return _run(args)
@@ -248,6 +246,7 @@ def _run(args: argparse.Namespace) -> int:
     paths, left_out = find(args.images)
     if args.csv is not None:
         _check_csv(args.csv)
+    print(f"Loading {args.export} to classify {len(paths)} images.", file=sys.stderr, flush=True)
     served = open_export(args.export)
     names = served.facts.class_names if args.all else ()
     predictions = []
@@ -265,7 +264,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.csv is not None:
         write_csv(predictions, names, args.csv)
     if left_out:
-        print(_in_line(str(left_out)), file=sys.stderr)
+        print(in_line(str(left_out)), file=sys.stderr)
     failed = sum(bool(one.error) for one in predictions)
     if failed:
         print(f"{failed} of {len(predictions)} images could not be read.", file=sys.stderr)

@@ -15,7 +15,7 @@ class Progress:
         from rich.progress import Progress as Bar
 
         self._began, self._total, self._first = time.monotonic(), total, 0
-        columns = (BarColumn(), TextColumn("{task.description}"))
+        columns = (BarColumn(), TextColumn("{task.description}", markup=False))
         self._bar = Bar(*columns, transient=True, disable=not (show and sys.stdout.isatty()))
         self._what = what
         self._task = self._bar.add_task(what, total=total)

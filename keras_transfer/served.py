@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_transfer.export_facts import SUFFIXES, ExportFacts, facts_path
 from keras_transfer.optional_packages import import_tensorflow_alone, require
+from keras_transfer.processors import processors
 from keras_transfer.replacing import recover_export
 
 _EXTRA = "export"
@@ -129,7 +130,7 @@ def _saved_model(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 def litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a function of images that runs a LiteRT file, an image at a time."""
     package = require("ai_edge_litert.interpreter", extra=_EXTRA, purpose="Running a LiteRT file")
-    interpreter = package.Interpreter(str(path), num_threads=os.cpu_count())
+    interpreter = package.Interpreter(str(path), num_threads=processors())
     interpreter.allocate_tensors()
     (given,), (taken,) = interpreter.get_input_details(), interpreter.get_output_details()
 

@@ -16,6 +16,7 @@ from keras import ops
 from keras_transfer import backbones, exporting
 from keras_transfer.classifier_outputs import kind_of_outputs, last_activation
 from keras_transfer.config_limits import check_config, check_memory
+from keras_transfer.console import say
 from keras_transfer.export_facts import FORMATS, plain
 from keras_transfer.feature_cache import FeatureCache
 from keras_transfer.fit_data import Part, split
@@ -411,9 +412,9 @@ class TransferModel(keras.Model):
         path = Path(filepath).expanduser().absolute()
         facts = exporting.export(self, path, facts, quantization=quantization, options=kwargs)
         if verbose:
-            print(exporting.summary(path, facts))
+            say(exporting.summary(path, facts))
         if quantization is not None and verbose in (None, True):
-            print(tell(facts.quantization))
+            say(tell(facts.quantization))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make the same model, the whole architecture included."""

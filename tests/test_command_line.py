@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
-from command_line import exit_status, output_folder
+from command_line import exit_status, output_folder, with_options
 from summary import without_paths
 
 
@@ -87,3 +87,11 @@ def test_what_people_share_holds_no_path_of_a_machine(tmp_path):
         "failure": "OSError: 'trials/a' is torn, as is '~/b'",
         "epochs": 3,
     }
+
+
+def test_options_are_added_before_what_stands_behind_two_dashes():
+    own = ("--output", "b")
+    assert with_options(["photos", "--seed", "1"], *own) == ["photos", "--seed", "1", *own]
+    assert with_options(["--seed", "1", "--", "-photos"], *own) == [
+        *("--seed", "1", *own, "--", "-photos")
+    ]

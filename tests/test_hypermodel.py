@@ -2,6 +2,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import dataset, identical, images, labels, snapshot, tiny_backbone, tiny_network
 from hypermodel import TransferHyperModel
 from small_lite import small_lite
@@ -384,3 +385,23 @@ def test_what_cannot_work_is_refused_before_the_first_trial():
 def test_a_backbone_that_is_a_name_only_is_refused_with_what_to_give():
     with pytest.raises(TypeError, match=r"is of type str.*Expected a.*FrozenBackbone\('vgg16'\)"):
         TransferHyperModel({"vgg16": "vgg16"}, ["a", "b"], epochs=2)
+
+
+def test_a_search_for_the_auc_trains_where_keras_chooses_xla(monkeypatch):
+    """As on a GPU; XLA allows no variable that grows, as the rows do that the AUC keeps."""
+    monkeypatch.setattr(TransferModel, "_resolve_auto_jit_compile", lambda self: True)
+    for metric, compiled in (("auc", False), ("loss", True)):
+        model = hypermodel(metric=metric)
+        hp = chosen(unfreeze=0)
+        assert model.build(hp).jit_compile == compiled
+        if metric == "auc":
+            found = trial(model, {"unfreeze": 0}, epochs=1)
+            assert 0 <= found.metrics["val_auc"] <= 1
+
+
+def test_a_tuner_with_a_distribution_strategy_runs_a_step_at_a_time():
+    """Several at once fail in Keras 3.15.1 where two devices share them."""
+    model = hypermodel(backbone=small())
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        assert model.build(chosen(unfreeze=0)).steps_per_execution == 1
+    assert model.build(chosen(unfreeze=0)).steps_per_execution > 1

@@ -103,6 +103,8 @@ LAYERS = (
     "supported_keras",
     "config_limits",
     "memory",
+    "processors",
+    "console",
     "report_figures",
     "calibration_figure",
     "class_figure",

@@ -71,6 +71,7 @@ def test_a_folder_is_searched_and_a_broken_image_is_a_row(photos, tmp_path, caps
     assert broken["error"] == "not a JPEG, PNG, BMP, GIF or WebP image"
     out, err = capsys.readouterr()
     assert err == (
+        "Loading export to classify 5 images.\n"
         "1 other files ignored (.txt 1), 1 hidden or system entries ignored (.hidden.jpg 1)\n"
         "1 of 5 images could not be read.\n"
     )

@@ -518,6 +518,37 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_trials_to_go_on_with(
     assert (tmp_path / "run" / "leaderboard.csv").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
+def test_what_there_is_no_time_for_is_left_out_and_the_rest_is_written(
+    five_classes, tmp_path, monkeypatch, capsys
+):
+    import study_run
+
+    winner_of = study_run._winner
+
+    def late(study, trials):
+        found = winner_of(study, trials)
+        study.plan.end = 0.0
+        return found
+
+    monkeypatch.setattr(study_run, "_winner", late)
+    output = tmp_path / "run"
+    arguments = ["--minutes", "60", "--unfreeze", "0", "--trials", "1", "--output", str(output)]
+    assert search.main([str(five_classes), *QUICK, *arguments]) == 0
+    told = capsys.readouterr().out
+    assert "What comes after the trials will take about" in told
+    assert told.index("Searching on") == 0
+    assert "Look at " + str(output) + "." in told
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["no_time_for"] == ["the export", "the test images", "report.html"]
+    assert summary["test"] is None
+    names = {path.name for path in output.iterdir()}
+    assert names >= {"best.keras", "leaderboard.csv", "search.png", "history.png"}
+    assert not names & {"export", "report.html"}
+    assert not list(output.glob(".rehearsal*"))
+
+
 def test_more_blocks_to_unfreeze_than_there_are_are_refused(five_classes, tmp_path, capsys):
     arguments = ("--unfreeze", "40", "--output", tmp_path / "run")
     assert "matches 40" in refused(capsys, five_classes, *arguments)

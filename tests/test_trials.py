@@ -351,3 +351,44 @@ def test_a_search_that_is_killed_at_any_moment_gives_what_an_uninterrupted_one_d
     for outcome in killed.outcomes:
         names = {path.name for path in killed.folder(outcome).iterdir()}
         assert names == {"trial.json", "outcome.json", "history.csv", "member.npz"}
+
+
+def test_each_fold_is_compared_with_the_same_fold_of_other_trials(tmp_path):
+    asked = []
+
+    def callbacks(fold):
+        asked.append((fold, search.curves(fold)))
+        return []
+
+    folds = [("t1", "v1"), ("t2", "v2")]
+    search = trials(tmp_path, count=2, folds=folds, callbacks=callbacks)
+    search.run()
+    first = search.outcomes[0]
+    of_first = [search.history(first, fold)[0]["val_loss"] for fold in range(2)]
+    assert of_first[0] != of_first[1]
+    assert asked == [(0, []), (1, []), (0, [of_first[0]]), (1, [of_first[1]])]
+
+
+def test_an_epoch_that_takes_too_long_is_cut_short_with_time_for_its_validation():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    x = tf.ones((64, 1))
+    left = iter([100.0] * 3 + [0.0] * 100)
+    batches = []
+    history = model.fit(
+        x,
+        x,
+        batch_size=4,
+        epochs=5,
+        validation_data=(x, x),
+        callbacks=[
+            StopAtEpochEnd(lambda: next(left)),
+            keras.callbacks.LambdaCallback(
+                on_train_batch_end=lambda batch, logs: batches.append(batch)
+            ),
+        ],
+        verbose=0,
+    )
+    assert history.epoch == [0]
+    assert len(batches) == 4
+    assert math.isfinite(history.history["val_loss"][0])

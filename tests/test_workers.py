@@ -448,3 +448,14 @@ def test_the_role_of_a_process_is_told_by_the_variables_of_keras_tuner():
         del some[name]
         with pytest.raises(ValueError, match=f"{name} is not set"):
             role(some)
+
+
+@pytest.mark.parametrize(("devices", "expected"), [(["0", "1"], "0 1 0"), ([], "-1 -1 -1")])
+def test_each_worker_has_a_gpu_of_its_own_in_turn(tmp_path, monkeypatch, devices, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    code = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    workers = LocalWorkers(python(code), 3, tmp_path, devices=devices)
+    workers.start("127.0.0.1:1")
+    until(lambda: not workers.check())
+    logs = [(tmp_path / "workers" / f"worker-{n}.log").read_text().strip() for n in (1, 2, 3)]
+    assert " ".join(logs) == expected

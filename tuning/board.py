@@ -157,7 +157,9 @@ class Board:
 
     def _say(self, line: str) -> None:
         if self._live is not None:
-            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._live.console.print(
+                line, markup=False, emoji=False, highlight=False, soft_wrap=True
+            )
         else:
             print(line, flush=True)
 

@@ -15,6 +15,10 @@ from typing import Any, NoReturn
 
 from disk_full import is_disk_full
 from exit_codes import BAD_INPUT, DISK_FULL, INTERRUPTED
+from light import without_keras
+
+with without_keras():
+    from keras_transfer.console import escape_all
 
 
 def number_from(lowest: int, highest: int = 10**6) -> Callable[[str], int]:
@@ -67,6 +71,7 @@ def exit_status(
         `INTERRUPTED`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    escape_all()
     warnings.showwarning = warn_as(program)
     try:
         return work()
@@ -105,6 +110,17 @@ def ended_by_signals() -> Iterator[None]:
     finally:
         for one in taken:
             signal.signal(one, signal.SIG_DFL)
+
+
+def with_options(arguments: Sequence[str], *options: str) -> list[str]:
+    """Returns arguments with further options, which win over the same ones given before.
+
+    Example:
+        >>> with_options(["--output", "a", "--", "photos"], "--output", "b")
+        ['--output', 'a', '--output', 'b', '--', 'photos']
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [*arguments[:end], *options, *arguments[end:]]
 
 
 def backbone_names(args: argparse.Namespace) -> list[str]:
@@ -152,6 +168,13 @@ def output_folder(args: argparse.Namespace, prefix: str = "", goes_on: Sequence[
     """
     name = prefix + (args.directory.resolve().name if args.directory else "elpv")
     output = args.output or Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    try:
+        str(output).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"--output {str(output)!a} is not UTF-8, so no model could be written there. Name "
+            "another."
+        ) from None
     taken = output.exists() and not (output.is_dir() and not any(output.iterdir()))
     if taken and not any((output / name).exists() for name in goes_on):
         raise ValueError(f"--output {output} is there already. Name a new or an empty folder.")

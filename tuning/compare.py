@@ -73,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _compare(args: argparse.Namespace, preset: Preset) -> int:
     output = output_folder(args, prefix="compare-")
     directory = image_directory(args)
+    print(f"Comparing on {directory}, results go to {output}. Loading Keras.", flush=True)
     make, wrong = _backbones(args, preset)
     data = _images(args, preset, directory)
     ran = _Ran()

@@ -11,6 +11,8 @@ import keras
 class StopAtEpochEnd(keras.callbacks.Callback):
     """Ends a training at the end of an epoch, when another would take longer than there is time.
 
+    An epoch that would take longer than expected is cut short, so that its validation still fits.
+
     Also when the loss is no number any more: what comes after is none either. The best epoch so
     far is kept by who keeps it otherwise.
 
@@ -30,11 +32,25 @@ class StopAtEpochEnd(keras.callbacks.Callback):
         super().__init__()
         self.seconds_left = seconds_left
         self.out_of_time = self.cut = False
-        self._began = 0.0
+        self._began = self._validation_began = self._validation = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Notes the time."""
         self._began = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Ends an epoch within it when no time is left."""
+        if self.seconds_left() <= self._validation:
+            self.out_of_time = True
+            self.model.stop_training = True
+
+    def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Notes the time."""
+        self._validation_began = time.monotonic()
+
+    def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Notes how long a validation takes."""
+        self._validation = time.monotonic() - self._validation_began
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Decides whether to go on."""

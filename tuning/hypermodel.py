@@ -33,6 +33,8 @@ _NOT_DECAYED = ["bias", "gamma", "beta"]
 # Steps from one return to Python to the next. A step of a head takes less time than that: with 32
 # an epoch of 50 steps took half as long, and the weights are the same, bit by bit.
 _STEPS = 32
+# Those of fine-tuning take longer, and a training can only be stopped in time between them.
+_FINE_TUNING_STEPS = 4
 
 
 class TransferHyperModel(keras_tuner.HyperModel):
@@ -139,11 +141,19 @@ class TransferHyperModel(keras_tuner.HyperModel):
         model.compile(
             optimizer,
             metrics=compile_metrics(self.metric, len(self.class_names)),
-            steps_per_execution=_STEPS,
+            steps_per_execution=self._steps(chosen),
+            # On a GPU Keras chooses XLA, under which the rows that the AUC keeps cannot grow.
+            jit_compile=False if self.metric == "auc" else "auto",
         )
         parts = _Parts(model, self._blocks(chosen))
         model.load_weights = parts.load  # KerasTuner loads what `fit` has written
         return model
+
+    def _steps(self, chosen: Mapping[str, Any]) -> int:
+        """How many steps run from one return to Python to the next."""
+        if tf.distribute.has_strategy():  # a tuner's, under which Keras refuses several
+            return 1
+        return _FINE_TUNING_STEPS if self._blocks(chosen) else _STEPS
 
     def _blocks(self, chosen: Mapping[str, Any]) -> tuple[str, ...]:
         return self._top(chosen["backbone"], chosen["unfreeze"])
@@ -280,6 +290,23 @@ class TransferHyperModel(keras_tuner.HyperModel):
             backbone = self.backbones[name]
             self._origins[name] = backbone.fingerprints()[backbone.link_names[-1]]["weights"]
         return self._origins[name]
+
+    def untrained(self, count: int, image_shape: Sequence[int]) -> TransferModel:
+        """Returns what a search may end with, but trained on nothing, to measure its costs.
+
+        Args:
+            count: Of how many trials it is the average, where these share a block. Each has
+                fine-tuned as many blocks as the space allows.
+            image_shape: Height, width and channels of the images.
+        """
+        name = next(iter(self._may_train))
+        blocks = self._may_train[name]
+        model = TransferModel(self.backbones[name].twin(blocks), self.class_names)
+        model.build((None, *image_shape))
+        member = Member.of(model, blocks, backbone=name, origin=self._origin(name))
+        if self.border(name) is None:
+            return self.model_of(member)
+        return self.average([member] * count)[0]
 
     def model_of(self, member: Member) -> TransferModel:
         """Returns the whole model that a trial ended with.

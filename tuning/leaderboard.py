@@ -9,6 +9,7 @@ from metrics import Objective
 from outcome import Outcome
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from keras_transfer.trial_facts import Trial, varied
 from keras_transfer.whole_files import write_rows
@@ -112,10 +113,12 @@ def print_leaderboard(outcomes: Sequence[Outcome], objective: Objective, rows: i
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     cells = _cells(shown, objective, varied(as_trials(outcomes)))
     columns, left_out = _fitting(cells, console.width)
-    table = Table(*columns)
+    table = Table()
+    for name in columns:
+        table.add_column(Text(name))
     for row in zip(*columns.values(), strict=True):
-        table.add_row(*row)
-    console.print(table, markup=False)
+        table.add_row(*map(Text, row))
+    console.print(table)
     if more := len(ordered) - len(shown):
         print(f"{more} more in {FILE}.")
     if left_out:

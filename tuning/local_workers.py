@@ -10,6 +10,8 @@ from pathlib import Path
 
 from exit_codes import ALL_FAILED, BAD_INPUT, CHIEF_LOST, DISK_FULL, DONE, INTERRUPTED
 
+from keras_transfer.processors import processors
+
 MOST_RESTARTS = 3  # of each worker
 _PARENT = "KERAS_TRANSFER_PARENT"
 _GRACE = 5.0  # seconds that a worker has to end when it is told to
@@ -27,6 +29,8 @@ class LocalWorkers:
         count: How many, from 1 on.
         output: The folder of the search.
         restarts: How often each is started again at most.
+        devices: GPUs by the names that CUDA_VISIBLE_DEVICES takes; each worker gets one of them in
+            turn. None, the default, leaves that variable as it is.
 
     Raises:
         ValueError: If there is to be none.
@@ -42,6 +46,7 @@ class LocalWorkers:
         count: int,
         output: Path,
         restarts: int = MOST_RESTARTS,
+        devices: Sequence[str] = (),
     ) -> None:
         if count < 1:
             raise ValueError(f"count={count}. Expected 1 worker or more.")
@@ -49,6 +54,7 @@ class LocalWorkers:
         self.count = count
         self.folder = output / "workers"
         self.restarts = restarts
+        self.devices = devices
         self._address = ""
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._starts = [0] * count
@@ -73,15 +79,18 @@ class LocalWorkers:
 
     def _start(self, number: int) -> None:
         host, _, port = self._address.rpartition(":")
-        cores = max(1, (os.cpu_count() or 1) // self.count)
+        cores = max(1, processors() // self.count)
         environment = {
             "TF_NUM_INTRAOP_THREADS": str(cores),
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # the chief and other workers may use the same
             **os.environ,
             "KERASTUNER_TUNER_ID": f"worker-{number + 1}",
             "KERASTUNER_ORACLE_IP": host,
             "KERASTUNER_ORACLE_PORT": port,
             _PARENT: str(os.getpid()),
         }
+        if self.devices:
+            environment["CUDA_VISIBLE_DEVICES"] = self.devices[number % len(self.devices)]
         self._starts[number] += 1
         with self._log(number).open("ab") as log:
             self._running[number] = subprocess.Popen(

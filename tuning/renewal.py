@@ -6,11 +6,13 @@ either. What a search has done lies in files, so nothing is lost.
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import psutil
+from command_line import with_options
 
 MOST_GROWTH = 2**30  # bytes: dozens of fine-tuned trials, against some seconds for a new process
 _BEGAN = "KERAS_TRANSFER_BEGAN"
@@ -53,6 +55,11 @@ class Growth:
             )
 
 
+def process_began() -> float:
+    """Returns when this process was started, as `time.monotonic()`: before Python itself was."""
+    return time.monotonic() - (time.time() - psutil.Process().create_time())
+
+
 def began(now: float) -> float:
     """Returns when the command was begun at first, as `time.monotonic()`.
 
@@ -72,4 +79,5 @@ def begin_again(began: float, output: Path) -> NoReturn:
     os.environ[_BEGAN] = repr(began)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "--output", str(output)])
+    arguments = with_options(sys.orig_argv[1:], "--output", str(output))
+    os.execv(sys.executable, [sys.executable, *arguments])

@@ -31,7 +31,7 @@ from command_line import (
 )
 from hyperband import hyperband_needs
 from light import without_keras
-from renewal import MOST_GROWTH, GrownError, began, begin_again
+from renewal import MOST_GROWTH, GrownError, began, begin_again, process_began
 
 if TYPE_CHECKING:
     from space import Space
@@ -39,20 +39,26 @@ if TYPE_CHECKING:
 _METRICS = ("loss", "accuracy", "auc", "f1")
 
 
-def main(arguments: Sequence[str] | None = None, *, most_growth: int | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    most_growth: int | None = None,
+    start: float | None = None,
+) -> int:
     """Runs a search.
 
     Args:
         arguments: Of the command line; those of this process unless given.
         most_growth: Bytes that the process may grow by from trial to trial. Beyond that a new
             process of the same command line takes its place. Any number unless given.
+        start: When the command began, as `time.monotonic()`; now unless given.
 
     Returns:
         The exit code: 0; 1 if no trial succeeded; 2 for input that the user can put right; 3 and 4
         if workers or their chief are lost; 5 if the disk is full; 130 if interrupted before the
         first trial ended.
     """
-    start = began(time.monotonic())
+    start = began(time.monotonic() if start is None else start)
     args = _parse(arguments)
     args.most_growth = most_growth
     try:
@@ -100,6 +106,9 @@ def _search(args: argparse.Namespace, began: float) -> int:
     directory = image_directory(args)
     if args.directory is not None:
         args.directory = args.directory.resolve()
+    if args.workers > 1:  # or this process would take all memory of the GPUs that it uses
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    print(f"Searching on {directory}, results go to {args.output}. Loading Keras.", flush=True)
     try:
         from study_run import run
     except ModuleNotFoundError as error:
@@ -159,7 +168,12 @@ def _add_model(add: Callable[..., object]) -> None:
 
 def _add_search(add: Callable[..., object]) -> None:
     add("--trials", type=number_from(1), metavar="N", help="default: 12; 500 with --minutes")
-    add("--minutes", type=minutes_from(1), metavar="M", help="end in time, all things counted")
+    add(
+        "--minutes",
+        type=minutes_from(1),
+        metavar="M",
+        help="finish within M minutes, all included; what no longer fits is left out, and told",
+    )
     add("--tuner", choices=("bayesian", "hyperband", "random", "grid"), default="bayesian")
     add("--metric", choices=_METRICS, default="loss", help="of validation (default: loss)")
     add("--folds", type=number_from(2, 100), metavar="K", help="train each trial on K folds")
@@ -218,4 +232,5 @@ def _check(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     # Windows has no way to put one process in the place of another.
-    sys.exit(main(most_growth=MOST_GROWTH if os.name == "posix" else None))
+    growth = MOST_GROWTH if os.name == "posix" else None
+    sys.exit(main(most_growth=growth, start=process_began()))

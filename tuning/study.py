@@ -2,10 +2,11 @@
 
 import argparse
 import functools
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from renewal import Growth
 from sharing import Sharing
 from state_files import put_aside, read_json, read_or_put_aside, write_json
 from summary import versions, without_paths
+from time_plan import TimePlan
 from trials import FOLDER, Trials
 
 from keras_transfer import FeatureCache, FrozenBackbone, ImageFolder, image_folder
@@ -45,6 +47,7 @@ class Study:
         data: The images.
         hypermodel: What builds and fits the models of trials.
         began: When the search began, as `time.monotonic()`.
+        plan: What is left of `--minutes`.
     """
 
     args: argparse.Namespace
@@ -52,6 +55,7 @@ class Study:
     data: ImageFolder
     hypermodel: TransferHyperModel
     began: float
+    plan: TimePlan = field(default_factory=TimePlan)
 
     @classmethod
     def of(
@@ -91,23 +95,13 @@ class Study:
             metric=args.metric,
             patience=None if args.no_early_stopping else max(3, args.epochs // 6),
         )
-        return cls(args, output, data, hypermodel, began)
+        minutes = math.inf if args.minutes is None else args.minutes
+        return cls(args, output, data, hypermodel, began, TimePlan(began + 60 * minutes))
 
     @property
     def objective(self) -> Objective:
         """What makes one trial better than another."""
         return objective(self.args.metric)
-
-    @property
-    def deadline(self) -> float | None:
-        """When no trial may run any more, as `time.monotonic()`."""
-        minutes = self.args.minutes
-        return None if minutes is None else self.began + 60 * minutes - self._to_finish
-
-    @property
-    def _to_finish(self) -> float:
-        """Seconds that the end of a search takes, with the export and the report."""
-        return 20.0 + 3.0 * self.args.minutes
 
     @functools.cached_property
     def folds(self) -> list[tuple[tf.data.Dataset, tf.data.Dataset]] | None:
@@ -135,8 +129,15 @@ class Study:
         self,
         on_begin: Callable[[Begun], None] | None = None,
         on_end: Callable[[Outcome], None] | None = None,
+        on_epoch: Callable[[], None] = lambda: None,
     ) -> Trials:
-        """Returns the trials, those of an earlier run included."""
+        """Returns the trials, those of an earlier run included.
+
+        Args:
+            on_begin: As for `Trials`.
+            on_end: As for `Trials`.
+            on_epoch: Called in the process that runs a trial, after each of its epochs.
+        """
         args = self.args
         trials = Trials(
             self.hypermodel,
@@ -146,20 +147,24 @@ class Study:
             epochs=args.epochs,
             seed=args.seed,
             output=self.output,
-            deadline=self.deadline,
+            deadline=self.plan.deadline,
             folds=self.folds,
             on_begin=on_begin,
             on_end=on_end,
-            callbacks=lambda: self._callbacks(trials),
+            callbacks=lambda fold: [
+                keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch()),
+                *self._callbacks(trials, fold),
+            ],
             between=Growth(args.most_growth, lambda: self.hypermodel.cache.nbytes).check,
         )
         return trials
 
-    def _callbacks(self, trials: Trials) -> list[keras.callbacks.Callback]:
+    def _callbacks(self, trials: Trials, fold: int) -> list[keras.callbacks.Callback]:
         if self.args.tuner == "hyperband" or self.args.no_early_stopping:
             return []
         warmup = max(1, self.args.epochs // 4)
-        return [MedianStopping(self.objective, trials.curves, warmup_epochs=warmup)]
+        others = functools.partial(trials.curves, fold)
+        return [MedianStopping(self.objective, others, warmup_epochs=warmup)]
 
     @property
     def fit_arguments(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 import math
+import os
 import shutil
 import sys
 import time
@@ -14,12 +15,15 @@ from typing import Any
 
 import asked
 import leaderboard
+import tensorflow as tf
 from board import Board
 from chief import check_address, serve
+from command_line import with_options
 from curves import epochs_run, fold_of
 from exit_codes import ALL_FAILED, DONE, INTERRUPTED
 from local_workers import LocalWorkers, end_with_parent
 from outcome import Outcome
+from rehearsal import Rehearsal
 from role import role
 from search_lock import alone
 from search_page import PAGE, write_search_page
@@ -27,6 +31,8 @@ from sharing import Sharing
 from state_files import read_json, read_or_put_aside
 from study import ACTIVATIONS, Study, settings
 from summary import summary, without_paths, write_summary
+from time_limit import OutOfTime, time_limit
+from time_plan import TimePlan
 from trials import FOLDER, Trials
 from winner import OnTest, Winner, keep, on_test, winner_of
 from worker import work
@@ -52,11 +58,25 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
     end_with_parent()
     if role() == "chief":
         check_address()
+    make = functools.partial(_study_in_time, args, directory, began)
     if role() == "worker":
-        return _work(Study.of(args, directory, args.output, began))
+        study = make()
+        return _no_time() if study is None else _work(study)
     with contextlib.ExitStack() as stack:
-        lock = functools.partial(stack.enter_context, alone(args.output))
-        return _run_alone(Study.of(args, directory, args.output, began, before_writing=lock))
+        study = make(before_writing=functools.partial(stack.enter_context, alone(args.output)))
+        return _no_time() if study is None else _run_alone(study)
+
+
+def _study_in_time(
+    args: argparse.Namespace, directory: Path, began: float, **kwargs: Any
+) -> Study | None:
+    """The search as `Study.of` makes it; None if there was no time for that."""
+    minutes = math.inf if args.minutes is None else args.minutes
+    try:
+        with time_limit(TimePlan(began + 60 * minutes).left):
+            return Study.of(args, directory, args.output, began, **kwargs)
+    except OutOfTime:
+        return None
 
 
 def _work(study: Study) -> int:
@@ -77,6 +97,9 @@ def _run_alone(study: Study) -> int:
         trials, code = _trials(study)
     except KeyboardInterrupt:
         code, trials = INTERRUPTED, study.trials()
+    except OutOfTime:
+        code, trials = DONE, study.trials()
+        print("The time is up. What was running is left out.", flush=True)
     told = len(trials.outcomes)
     if code == INTERRUPTED:
         when = f"after {told} trials" if told else "before the first trial ended"
@@ -90,13 +113,32 @@ def _run_alone(study: Study) -> int:
 def _trials(study: Study) -> tuple[Trials, int]:
     """Runs the trials, here or by workers; what has ended lies in files whatever happens."""
     args, output = study.args, study.output
+
+    def on_end(outcome: Outcome) -> None:
+        board.on_end(outcome)
+        update_plan()
+
+    def update_plan() -> None:
+        if rehearsals and args.workers == 1 and role() == "alone":  # no worker waits meanwhile
+            rehearsals[0].renew()
+        _plan(study, trials)
+        set_deadline()
+
+    def on_epoch() -> None:
+        if not study.plan.scored:  # the trial has a score now, even if it is stopped
+            study.plan.scored = True
+            set_deadline()
+
+    def set_deadline() -> None:
+        trials.oracle.deadline = board.deadline = study.plan.deadline
+
     trials = study.trials(
-        lambda begun: board.on_begin(begun.trial, begun.hyperparameters),
-        lambda outcome: board.on_end(outcome),
+        lambda begun: board.on_begin(begun.trial, begun.hyperparameters), on_end, on_epoch
     )
     trials.oracle  # noqa: B018 - makes whole what an earlier run has left
     _tell_grid(study, trials)
     sharing: list[Sharing] = []
+    rehearsals: list[Rehearsal] = []
 
     def probe() -> None:
         started = time.monotonic()
@@ -104,25 +146,39 @@ def _trials(study: Study) -> tuple[Trials, int]:
         outcome = study.probe()
         sharing.append(study.sharing(time.monotonic() - started))
         board.on_end(outcome)
+        if not trials.oracle.exhausted():
+            rehearsals.append(Rehearsal(study))
+        update_plan()
 
     board = Board(
         study.objective,
         count=args.trials,
         outcomes=trials.outcomes,
         workers=args.workers,
-        deadline=study.deadline,
+        deadline=study.plan.deadline,
         sharing=lambda: sharing[0] if sharing else None,
         epochs_of=lambda outcome: epochs_run(output / FOLDER, outcome),
     )
-    with board:
+    with board, time_limit(study.plan.left_for_trials):
         if role() == "chief":
             return trials, serve(trials, first=probe)
         if args.workers > 1:
-            workers = LocalWorkers(_command(args), args.workers, output)
+            workers = LocalWorkers(_command(args), args.workers, output, devices=_devices())
             return trials, serve(trials, address="127.0.0.1:0", workers=workers, first=probe)
         probe()
         trials.run(study.data.train, study.data.valid, **study.fit_arguments)
     return trials, DONE
+
+
+def _plan(study: Study, trials: Trials) -> None:
+    """Takes into account what has come of the trials so far."""
+    plan, data = study.plan, study.data
+    best = [outcome for outcome in trials.ranked if not outcome.failed][: study.args.average]
+    plan.scored = plan.scored or bool(best)
+    if study.args.final_fit and best:
+        train = study.folds[0][0] if study.folds else data.train
+        more = len(data.train_and_valid.labels) / len(train.labels)
+        plan.final_fit = more * sum(o.seconds / max(1, len(o.folds)) for o in best)
 
 
 def _tell_grid(study: Study, trials: Trials) -> None:
@@ -138,11 +194,18 @@ def _tell_grid(study: Study, trials: Trials) -> None:
         )
 
 
+def _devices() -> list[str]:
+    """The GPUs of this machine, as CUDA_VISIBLE_DEVICES names them."""
+    count = len(tf.config.list_physical_devices("GPU"))
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+
+
 def _command(args: argparse.Namespace) -> list[str]:
     """What a worker of this search is started with."""
     script = str(Path(__file__).with_name("search.py"))
     own = ("--output", str(args.output), "--workers", "1")
-    return [sys.executable, script, *args.given, *own]
+    return [sys.executable, script, *with_options(args.given, *own)]
 
 
 def _tell_failures(trials: Trials) -> None:
@@ -153,12 +216,14 @@ def _tell_failures(trials: Trials) -> None:
 
 def _nothing(trials: Trials) -> int:
     if not trials.failures:
-        print(
-            "search.py: error: there was no time for a trial. Give more --minutes.", file=sys.stderr
-        )
-    else:
-        last = trials.failures[-1].failure
-        print(f"search.py: error: all trials failed: {last}", file=sys.stderr)
+        return _no_time()
+    last = trials.failures[-1].failure
+    print(f"search.py: error: all trials failed: {last}", file=sys.stderr)
+    return ALL_FAILED
+
+
+def _no_time() -> int:
+    print("search.py: error: there was no time for a trial. Give more --minutes.", file=sys.stderr)
     return ALL_FAILED
 
 
@@ -170,7 +235,7 @@ def finish(study: Study, trials: Trials, *, interrupted: bool = False) -> None:
         trials: Its trials, one of which at least has a score.
         interrupted: Whether there were to be more.
     """
-    args, output, objective = study.args, study.output, study.objective
+    args, output, objective, plan = study.args, study.output, study.objective, study.plan
     outcomes = [_without_paths(one, output) for one in (study.probe(), *trials.outcomes)]
     leaderboard.print_leaderboard(outcomes, objective)
     leaderboard.write_leaderboard(output / leaderboard.FILE, outcomes, objective)
@@ -182,11 +247,14 @@ def finish(study: Study, trials: Trials, *, interrupted: bool = False) -> None:
         from tensorboard_log import write_tensorboard
 
         write_tensorboard(args.tensorboard, outcomes, objective, output / FOLDER)
-    winner = winner_of(study, trials)
+    winner, study = _winner(study, trials)
     _draw_best(study, trials, winner.best)
     model = keep(winner.model, output)
-    model.export(output / "export" / "1", verbose=False)
-    seen, tested = _look_once(study, model)
+    export = functools.partial(model.export, output / "export" / "1", verbose=False)
+    plan.in_time("the export", export, after=plan.report)
+    seen, tested = plan.in_time(
+        "the test images", lambda: _look_once(study, model), after=plan.report
+    ) or (None, None)
     looks = 1 + _earlier_looks(output)
     _write(study, outcomes, winner, seen, tested, {"interrupted": interrupted, "looks": looks})
     _tell(study, winner, tested, looks)
@@ -200,6 +268,18 @@ def _without_paths(outcome: Outcome, output: Path) -> Outcome:
     return replace(
         outcome, **{name: without_paths(getattr(outcome, name), output) for name in texts}
     )
+
+
+def _winner(study: Study, trials: Trials) -> tuple[Winner, Study]:
+    """The model of the search, and the search as it was without what there was no time for."""
+    plan = study.plan
+    if study.args.final_fit:
+        after = plan.keep + plan.export + plan.test + plan.report
+        winner = plan.in_time("--final-fit", lambda: winner_of(study, trials), after=after)
+        if winner is not None:
+            return winner, study
+        study = replace(study, args=argparse.Namespace(**{**vars(study.args), "final_fit": False}))
+    return winner_of(study, trials), study
 
 
 def _draw_best(study: Study, trials: Trials, best: Outcome) -> None:
@@ -229,13 +309,14 @@ def _write(
     study: Study,
     outcomes: list[Outcome],
     winner: Winner,
-    seen: Examined,
+    seen: Examined | None,
     tested: OnTest | None,
     told: dict[str, Any],
 ) -> None:
     args, output, data, made_of = study.args, study.output, study.data, winner.made_of
     images = None if args.folds else len(data.labels["valid"])
-    write_search_page(
+    write_page = functools.partial(
+        write_search_page,
         output,
         outcomes,
         study.objective,
@@ -246,6 +327,7 @@ def _write(
         images=images,
         settings=settings(args),
     )
+    study.plan.in_time("report.html", write_page)
     facts = {
         **settings(args),
         "classes": list(data.class_names),
@@ -256,6 +338,7 @@ def _write(
         "lost": list(made_of.lost),
         "trained_again": made_of.trained_again,
         "interrupted": told["interrupted"],
+        "no_time_for": study.plan.skipped,
         "seconds": round(time.monotonic() - study.began, 1),
     }
     best = next(one for one in outcomes if one.trial == winner.best.trial)
@@ -283,9 +366,9 @@ def _tell(study: Study, winner: Winner, tested: OnTest | None, looks: int) -> No
         print(f"No trial did better in validation than the probe, {name} {probe.score:.4f}.")
     for sentence in winner.made_of.left_out():
         print(sentence)
-    if tested is None:
+    if study.data.test is None:
         print("There is no test split.")
-    else:
+    elif tested is not None:
         used = "once" if looks == 1 else f"{looks} times, as this search went on after a look at it"
         print(f"Test, used {used} ({winner.made_of}): {tested.measures}.")
         print(f"The probe on it: accuracy {tested.probe.accuracy.value:.2%}. {tested.paired}")
@@ -295,4 +378,5 @@ def _tell(study: Study, winner: Winner, tested: OnTest | None, looks: int) -> No
         told = ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in PUBLISHED.items())
         print(f"Published on this data, on another split: {told}.")
     minutes = (time.monotonic() - study.began) / 60
-    print(f"{minutes:.1f} minutes. Look at {study.output / 'report.html'}.")
+    written = study.output / PAGE
+    print(f"{minutes:.1f} minutes. Look at {written if written.exists() else study.output}.")

@@ -4,7 +4,7 @@ import statistics
 import time
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,7 +54,7 @@ class TrialRun:
         seed: Of the search.
         trials: The folder of the trials.
         arguments: Further arguments for `fit`, such as `class_weight`.
-        callbacks: Called for further callbacks of each training.
+        callbacks: Called with the number of the fold for further callbacks of that training.
     """
 
     hypermodel: Any
@@ -63,7 +63,7 @@ class TrialRun:
     seed: int
     trials: Path
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    callbacks: Any = list
+    callbacks: Callable[[int], list[keras.callbacks.Callback]] = lambda fold: []
 
     def run(
         self, trial: Trial, source: Source, tuner_id: str, pairs: Sequence[tuple[Any, Any]]
@@ -156,7 +156,7 @@ class TrialRun:
         first = hp.values.get("tuner/initial_epoch", 0)
         if first and not self._go_on(hp.values["tuner/trial_id"], model, execution):
             first = 0
-        callbacks = [stop, *self.callbacks()]
+        callbacks = [stop, *self.callbacks(execution)]
         self.hypermodel.fit(
             hp,
             model,

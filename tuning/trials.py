@@ -49,7 +49,8 @@ class Trials:
             score is the mean.
         on_begin: Called as a trial begins, in the process that has the oracle.
         on_end: Called with what came of it. Prints a line unless given.
-        callbacks: Called for further callbacks of each training, such as `MedianStopping`.
+        callbacks: Called with the number of the fold, from 0, for further callbacks of that
+            training, such as `MedianStopping`.
         between: Called after each trial, in the process that has run it. What it raises ends the
             process's part in the search, such as `renewal.GrownError`.
 
@@ -74,7 +75,7 @@ class Trials:
         folds: Sequence[tuple[Any, Any]] | None = None,
         on_begin: Callable[[Begun], None] | None = None,
         on_end: Callable[[Outcome], None] | None = None,
-        callbacks: Callable[[], list[keras.callbacks.Callback]] = list,
+        callbacks: Callable[[int], list[keras.callbacks.Callback]] = lambda fold: [],
         between: Callable[[], None] = lambda: None,
     ) -> None:
         self.hypermodel = hypermodel
@@ -211,10 +212,10 @@ class Trials:
         """
         return read_curves(self.output / FOLDER, outcome, fold)
 
-    def curves(self) -> list[list[float]]:
-        """Returns the objective of each trial that was not stopped and left curves, by epoch."""
+    def curves(self, fold: int = 0) -> list[list[float]]:
+        """Returns the objective of each trial that was not stopped and left curves on a fold."""
         completed = [outcome for outcome in self.outcomes if outcome.status == "completed"]
-        found = [self.history(outcome) for outcome in completed]
+        found = [self.history(outcome, fold) for outcome in completed]
         columns = [logs.get(self.objective.name, []) for logs, _ in filter(None, found)]
         return [[one if is_finite(one) else math.nan for one in column] for column in columns]
 

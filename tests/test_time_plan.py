@@ -1,0 +1,112 @@
+"""How a search with --minutes ends in time."""
+
+import contextlib
+import math
+import threading
+import time
+
+import pytest
+from time_limit import OutOfTime, time_limit
+from time_plan import TimePlan
+
+
+def until_interrupted(seconds_left) -> bool:
+    """Whether a block that would run for a minute is interrupted."""
+    try:
+        with time_limit(seconds_left):
+            for _ in range(600):
+                time.sleep(0.1)
+    except OutOfTime:
+        return True
+    return False
+
+
+def test_a_block_is_interrupted_when_its_time_is_up():
+    end = time.monotonic() + 0.2
+    assert until_interrupted(lambda: end - time.monotonic())
+    assert until_interrupted(lambda: 0.0)
+    time.sleep(0.3)  # nothing is interrupted afterwards
+
+
+def test_a_limit_can_be_moved_while_a_block_runs():
+    end = [time.monotonic() + 0.1]
+    passed = []
+    with time_limit(lambda: end[0] - time.monotonic()):
+        end[0] += 60.0
+        time.sleep(0.3)
+        passed.append(1)
+    assert passed
+
+
+def test_code_that_catches_all_exceptions_is_interrupted_all_the_same():
+    end = time.monotonic() + 0.1
+
+    def stubborn():
+        with time_limit(lambda: end - time.monotonic()):
+            while True:
+                with contextlib.suppress(Exception):
+                    time.sleep(0.05)
+
+    with pytest.raises(OutOfTime):
+        stubborn()
+
+
+def test_a_block_within_another_has_a_limit_of_its_own_and_leaves_that_of_the_other():
+    end = time.monotonic() + 0.5
+    passed = []
+
+    def outer():
+        with time_limit(lambda: end - time.monotonic()):
+            soon = time.monotonic() + 0.1
+            passed.append(until_interrupted(lambda: soon - time.monotonic()))
+            time.sleep(60)
+
+    with pytest.raises(OutOfTime):
+        outer()
+    assert passed == [True]
+
+
+def test_without_a_limit_and_in_other_threads_nothing_is_interrupted():
+    with time_limit(lambda: math.inf):
+        pass
+    done = []
+
+    def work():
+        with time_limit(lambda: 0.0):
+            done.append(1)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done
+
+
+def plan(**changes) -> TimePlan:
+    costs = {"keep": 5.0, "export": 10.0, "report": 15.0, "test": 40.0, "scored": True, **changes}
+    return TimePlan(1000.0, **costs, clock=lambda: 900.0)
+
+
+def test_all_that_comes_after_the_last_trial_is_kept_time_for():
+    assert plan().deadline < 1000 - (5 + 10 + 40)
+    assert plan(final_fit=100.0).reserve > plan().reserve + 100
+    assert plan(test=80.0).reserve > plan().reserve + 40
+    assert TimePlan().deadline is None
+
+
+def test_the_first_trial_may_take_the_time_of_what_can_be_left_out():
+    assert plan(scored=False).deadline > plan().deadline + 40
+
+
+def test_a_trial_has_some_seconds_to_stop_by_itself_before_it_is_interrupted():
+    one = plan()
+    assert 0 < one.deadline - one.clock() < one.left_for_trials() < one.left() - 70
+
+
+def test_what_there_is_no_time_for_is_left_out_and_said(capsys):
+    end = time.monotonic() + 0.5
+    one = TimePlan(end)
+    assert one.in_time("the export", lambda: 7) == 7
+    assert one.in_time("the export", lambda: time.sleep(60), after=0.2) is None
+    assert one.in_time("the test images", lambda: 7, after=60.0) is None
+    assert one.skipped == ["the export", "the test images"]
+    assert "no time left for the export. Give more --minutes." in capsys.readouterr().out
