@@ -32,8 +32,9 @@ def restore_training_state(model: keras.Model) -> Iterator[None]:
     model.train_function = None  # it holds the optimizer and `steps_per_execution`
     if not model.optimizer.built:
         config = keras.saving.serialize_keras_object(model.optimizer)
-        # Not `keras.optimizers.deserialize`, whose table of names lacks Lamb in Keras 3.15.1.
-        model.optimizer = keras.saving.deserialize_keras_object(config)
+        with _scope_of(model):
+            # Not `keras.optimizers.deserialize`, whose table of names lacks Lamb in Keras 3.15.1.
+            model.optimizer = keras.saving.deserialize_keras_object(config)
     try:
         yield
     finally:
@@ -42,3 +43,9 @@ def restore_training_state(model: keras.Model) -> Iterator[None]:
         model.reset_metrics()  # those that saw their first batch within the block
         for variable, value in values:
             variable.assign(value)
+
+
+def _scope_of(model: keras.Model) -> contextlib.AbstractContextManager[object]:
+    """Where variables are made for a model that trains on several devices."""
+    strategy = model.distribute_strategy
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
