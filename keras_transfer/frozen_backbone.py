@@ -436,7 +436,7 @@ class FrozenBackbone(keras.layers.Layer):
         They depend on what else was built in the process.
         """
         names = [unit.name for unit in self._units]
-        former = blocks.former_names(self._source.value)
+        former = blocks.former_names(self._source.value.model)
         return {old: new for old, new in former.items() if new in names}
 
     def call(self, inputs: Any) -> Any:
