@@ -18,7 +18,7 @@ UNEVEN = "its batches have another number of rows than its batching makes; map r
 
 
 class FrozenPart:
-    """The frozen part of a backbone during a fit: its digests, made once for each border.
+    """The frozen part of a backbone during a fit: its digests, made once while the border stays.
 
     Args:
         backbone: The backbone.
@@ -30,7 +30,8 @@ class FrozenPart:
     def __init__(self, backbone: FrozenBackbone) -> None:
         self.backbone = backbone
         self.checked: set[tuple[Any, ...]] = set()
-        self._fingerprints: dict[str | None, Mapping[str, Mapping[str, str]]] = {}
+        self._border: str | None = None
+        self._fingerprints: Mapping[str, Mapping[str, str]] = {}
 
     def fingerprints(self) -> Mapping[str, Mapping[str, str]]:
         """Returns what decides the activations after each link up to the border.
@@ -38,10 +39,10 @@ class FrozenPart:
         Raises:
             NotKeepable: If a layer has no config.
         """
-        border = self.backbone.border
-        if border not in self._fingerprints:
-            self._fingerprints[border] = self.backbone.fingerprints()
-        return self._fingerprints[border]
+        if (border := self.backbone.border) != self._border:  # blocks may have trained meanwhile
+            self._fingerprints = self.backbone.fingerprints()
+            self._border = border
+        return self._fingerprints
 
 
 @dataclass
