@@ -73,6 +73,7 @@ class FrozenBackbone(keras.layers.Layer):
         ValueError: If the source, the pooling or the preprocessing is unknown, or if
             `preprocessing="auto"` is asked of a model of which nothing is known.
         OSError: If pretrained weights, or a module, cannot be had. The message says what to do.
+        ImportError: If a module's address needs `tensorflow_hub`, and it cannot be imported.
 
     Example:
         >>> backbone = FrozenBackbone("vgg16", weights=None)

@@ -64,6 +64,7 @@ class HubModule(keras.layers.Layer):
 
     Raises:
         OSError: If the module cannot be had, or is damaged. The message says what to do.
+        ImportError: If `tensorflow_hub` is needed and cannot be imported.
         ValueError: If it is no module of images with one input, several outputs are not told
             apart, its statistics move in inference mode, or a file that is not trusted asks for it.
 

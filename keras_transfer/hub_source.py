@@ -136,7 +136,9 @@ def _fetch(handle: str, folder: Path) -> None:
             f"{handle!r} cannot be fetched: the server answers {error.code} {error.reason}. "
             "Expected the address of a module; look it up on the module's page."
         ) from error
-    except (UnsafeArchive, DamagedModule) as error:
+    except UnsafeArchive as error:
+        raise OSError(f"{handle!r} cannot be fetched: {error}") from error
+    except DamagedModule as error:
         raise OSError(
             f"{handle!r} cannot be fetched: {error} Try again, or look at the address in a browser."
         ) from error
