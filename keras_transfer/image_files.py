@@ -105,7 +105,7 @@ class CheckedImages:
         """
         if self.pixels is not None:
             return self.pixels[rows]
-        with ThreadPoolExecutor(_threads()) as pool:
+        with ThreadPoolExecutor(processors()) as pool:
             return np.stack(list(pool.map(self._decode_again, rows)))
 
     def _decode_again(self, row: int) -> np.ndarray:
@@ -379,7 +379,7 @@ def _trials(
     def attempt(row: int) -> _Trial:
         return _try(paths[row], image_size, None if pixels is None else pixels[row])
 
-    with ThreadPoolExecutor(_threads()) as pool:
+    with ThreadPoolExecutor(processors()) as pool:
         for start in range(0, len(paths), _WINDOW):
             yield from pool.map(attempt, range(start, min(start + _WINDOW, len(paths))))
 
@@ -445,7 +445,3 @@ def _grey_16_to_8_bit(image: Image.Image) -> Image.Image:
         return grey
     alpha = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
     return Image.merge("LA", (grey, Image.fromarray(alpha)))
-
-
-def _threads() -> int:
-    return processors()

@@ -266,9 +266,7 @@ def image_folder(
     _report_corrupt(root, images, on_corrupt)
     _check_not_emptied(files, images)
     rows = _split(files, images, {"valid": validation_split, "test": test_split}, seed)
-
     _warn_of_copies(root, files, images)
-
     folder = _assemble(root, files, images, rows, left_out, batch_size, seed)
     if show or (verbose == "auto" and left_out):
         say(folder._summary())
@@ -379,14 +377,14 @@ def _warn_of_copies(root: Path, files: Sequence[ImageFile], images: CheckedImage
             if len({files[row].split for row in group}) > 1
         ]
     if groups:
-        some = [
+        lines = [
             " = ".join(str(files[row].path.relative_to(root)) for row in group[:4])
             for group in groups[:5]
         ]
-        some += ["..."] if len(groups) > 5 else []
+        lines += ["..."] if len(groups) > 5 else []
         warnings.warn(
             f"{len(groups)} images of {str(root)!r} are in more than one split, byte for byte:\n  "
-            + "\n  ".join(some)
+            + "\n  ".join(lines)
             + "\nA model has seen them in training, so its scores are too good. Remove the copies "
             "from one of the splits.",
             stacklevel=3,

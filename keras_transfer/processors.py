@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,17 +24,16 @@ def processors() -> int:
         count = len(os.sched_getaffinity(0))
     else:
         count = os.cpu_count() or 1
-    return max(1, min(count, *_limits(count)))
+    return max(1, min([count, *_limits()]))
 
 
-def _limits(count: int) -> tuple[int, ...]:
-    """Limits of the container, rounded up; the count itself where there is none."""
-    found = [count]
+def _limits() -> Iterator[int]:
+    """Limits of the container, rounded up."""
     for text in (_content(_CGROUP_2), " ".join(map(_content, _CGROUP_1))):
-        with suppress(ValueError, ZeroDivisionError):  # no such file; "max"; -1 for no limit
+        with suppress(ValueError, ZeroDivisionError):  # no such file; "max"
             quota, period = map(int, text.split())
-            found += [math.ceil(quota / period)] if quota > 0 else []
-    return tuple(found)
+            if quota > 0:  # -1 for no limit
+                yield math.ceil(quota / period)
 
 
 def _content(path: Path) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from keras_transfer.console import in_line
+
 # Where the name does not begin with a dot, which hides it. Upper and lower case do not matter.
 _NAMES = (
     "@__thumb",  # QNAP
@@ -70,11 +72,7 @@ def counted(counts: Mapping[str, int], most: int = 6) -> str:
         ".txt 20, no suffix 1"
     """
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    shown = [f"{_printable(name) or 'no suffix'} {count}" for name, count in ranked[:most]]
+    shown = [f"{in_line(name) or 'no suffix'} {count}" for name, count in ranked[:most]]
     if len(ranked) > most:
         shown.append(f"others {sum(count for _, count in ranked[most:])}")
     return ", ".join(shown)
-
-
-def _printable(name: str) -> str:
-    return name if name.isprintable() else ascii(name)[1:-1]
