@@ -104,10 +104,8 @@ def _step_of(computed: np.ndarray) -> float:
 def _traced(backbone: FrozenBackbone, after: str, *, anew: bool = False) -> Any:
     links, digest = backbone.links_to(after)
     functions = _TRACED.setdefault(backbone, {})
-    if anew:
-        del functions[after, digest]
     known, function = functions.get((after, digest), ([], None))
-    if function is None or list(map(id, known)) != list(map(id, links)):
+    if anew or function is None or list(map(id, known)) != list(map(id, links)):
         weak = weakref.proxy(backbone)  # which would never be forgotten if this held it
         # Keras' own functions are as they are written, too: `fit` runs nothing that this does not.
         function = tf.function(

@@ -83,11 +83,10 @@ def check_class_weight(class_weight: Any, class_names: Sequence[str]) -> Mapping
     except (AttributeError, TypeError, ValueError):
         fits = False
     if not fits:
-        names = ", ".join(f"{i} for {name!r}" for i, name in enumerate(class_names[:3]))
+        positions = some([f"{i} for {name!r}" for i, name in enumerate(class_names)], 3)
         raise ValueError(
             "`class_weight` must be a dict from positions in the classes to weights, such as "
-            f"{{0: 1.0, 1: 3.0}}. Received: {class_weight!r:.200}. The positions are {names}"
-            f"{', ...' if len(class_names) > 3 else ''}."
+            f"{{0: 1.0, 1: 3.0}}. Received: {class_weight!r:.200}. The positions are {positions}."
         )
     return {**dict.fromkeys(range(len(class_names)), 1.0), **given}
 

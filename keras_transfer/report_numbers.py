@@ -206,14 +206,14 @@ def _of_class(
 def _curves(positive: np.ndarray, score: np.ndarray) -> tuple[Curve, Curve]:
     from sklearn import config_context, metrics
 
-    with config_context(
-        assume_finite=True, skip_parameter_validation=True
-    ):  # there may be thousands
+    # Checks took longer than the curves, of which there may be thousands.
+    with config_context(assume_finite=True, skip_parameter_validation=True):
         false, found, _ = metrics.roc_curve(positive, score)
-        points = metrics.precision_recall_curve(positive, score, drop_intermediate=True)
+        precision, recall, _ = metrics.precision_recall_curve(
+            positive, score, drop_intermediate=True
+        )
         area = float(metrics.average_precision_score(positive, score))
         roc = Curve(false, found, float(metrics.auc(false, found)))
-    precision, recall, _ = points
     return roc, Curve(recall[::-1], precision[::-1], area)
 
 

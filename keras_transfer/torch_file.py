@@ -108,12 +108,12 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_digits(name: str, content: bytes) -> None:
-    expected = _DIGITS.search(name)
-    found = hashlib.sha256(content).hexdigest()
-    if expected is not None and not found.startswith(expected[1]):
+    if (match := _DIGITS.search(name)) is None:
+        return
+    found = hashlib.sha256(content).hexdigest()[: len(match[1])]
+    if found != match[1]:
         raise ValueError(
-            f"its SHA-256 begins with {found[: len(expected[1])]}, and its name says "
-            f"{expected[1]}, so it is damaged"
+            f"its SHA-256 begins with {found}, and its name says {match[1]}, so it is damaged"
         )
 
 
