@@ -217,13 +217,7 @@ class FeatureCache:
         if pipeline.parts and pipeline.places is not None:
             parts = [
                 self.rows(
-                    backbone,
-                    part,
-                    after,
-                    views=views,
-                    view=view,
-                    verbose=verbose,
-                    frozen=frozen,
+                    backbone, part, after, views=views, view=view, verbose=verbose, frozen=frozen
                 )
                 for part in pipeline.parts
             ]

@@ -212,7 +212,11 @@ class FrozenBackbone(keras.layers.Layer):
         return [one for one in self._chain[0].layers if isinstance(one, HubModule)]
 
     def fingerprints(self) -> dict[str, dict[str, str]]:
-        """Returns what decides the activations after each link: digests of what comes before."""
+        """Returns what decides the activations after each link: digests of what comes before.
+
+        Raises:
+            NotKeepable: If a layer has no config.
+        """
         preprocessing = hashlib.blake2b(digest_size=16)
         architecture, weights = preprocessing.copy(), preprocessing.copy()
         found = {}

@@ -131,7 +131,7 @@ class Keeper:
             labels = single(spec[1]) if isinstance(spec, tuple) and len(spec) > 1 else None
         elif part.is_array or part.is_kept:
             labels = part.y
-            if labels is not None and hasattr(labels, "shape"):
+            if hasattr(labels, "shape"):
                 labels = np.asarray(labels)
         else:  # only reading it would tell
             return
@@ -219,7 +219,8 @@ class Keeper:
 
         def checked(batch: Any) -> Any:
             if self._check is not None and isinstance(batch, tuple) and len(batch) > 1:
-                self._check(np.asarray(batch[1]))
+                labels = batch[1]
+                self._check(labels if isinstance(labels, Mapping) else np.asarray(labels))
             return batch
 
         def read(start: int, stop: int | None) -> Iterable[Any]:

@@ -19,7 +19,7 @@ from keras_transfer.config_limits import check_config, check_memory
 from keras_transfer.console import say
 from keras_transfer.export_facts import FORMATS, plain
 from keras_transfer.feature_cache import FeatureCache
-from keras_transfer.fit_data import Part, split
+from keras_transfer.fit_data import Part, single, split
 from keras_transfer.frozen_backbone import FrozenBackbone
 from keras_transfer.hub_module import HubModule, cloning
 from keras_transfer.keeper import Keeper
@@ -328,12 +328,12 @@ class TransferModel(keras.Model):
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Evaluates as `keras.Model.evaluate` does; warns of pixels that are not 0..255."""
-        if not kwargs.get("_use_cached_eval_dataset"):  # Keras' own call from within `fit`
-            self._check_images(x)
-            results = super().evaluate(x, y, *args, **kwargs)
-            self.evaluation = {k: plain(v) for k, v in self.get_metrics_result().items()}
-            return results
-        return super().evaluate(x, y, *args, **kwargs)
+        if kwargs.get("_use_cached_eval_dataset"):  # Keras' own call from within `fit`
+            return super().evaluate(x, y, *args, **kwargs)
+        self._check_images(x)
+        results = super().evaluate(x, y, *args, **kwargs)
+        self.evaluation = {k: plain(v) for k, v in self.get_metrics_result().items()}
+        return results
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Predicts as `keras.Model.predict` does; warns of pixels that are not 0..255."""
@@ -342,7 +342,7 @@ class TransferModel(keras.Model):
 
     def _check_images(self, x: Any) -> None:
         _check_given(x)
-        Keeper(self.backbone, None, verbose=False).check_pixels(Part(x))
+        Keeper(self.backbone, None, verbose=False).check_pixels(Part(single(x)))
 
     def export(
         self,
@@ -453,11 +453,9 @@ class TransferModel(keras.Model):
 
 
 def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
-    if isinstance(classes, Integral) and int(classes) > _MOST_CLASSES:
-        raise ValueError(
-            f"`classes` must be at most {_MOST_CLASSES:,}. Received: {int(classes):,}."
-        )
     if isinstance(classes, Integral):
+        if classes > _MOST_CLASSES:
+            raise ValueError(f"`classes` must be at most {_MOST_CLASSES:,}. Received: {classes:,}.")
         names = tuple(str(i) for i in range(int(classes)))
     elif isinstance(classes, str) or not isinstance(classes, Iterable):
         raise ValueError(
