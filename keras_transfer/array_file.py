@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-# A checksum for each stretch of about so many bytes: what of an interrupted or damaged file is
-# whole need not be made again. In a large file a stretch is this share of what is there already,
-# since the list of all checksums is written again with each.
+# A stretch of about so many bytes has a checksum, so that the intact part of an interrupted or
+# damaged file is used again. In a large file a stretch is one part in `_SHARE` of the bytes before
+# it, since each new checksum causes a write of the list of all.
 _STRETCH = 2**24
 _SHARE = 256
 
@@ -82,7 +82,7 @@ class ArrayWriter:
         return self.rows * self._row_bytes
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Returns rows of whole stretches, by their numbers."""
+        """Returns rows of complete stretches, by their numbers."""
         taken = np.empty((len(rows), *self.row_shape), self.dtype)
         for place, row in enumerate(rows.tolist()):
             self._file.seek(self._start + row * self._row_bytes)

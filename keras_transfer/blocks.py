@@ -73,7 +73,7 @@ class Unit(Protocol):
 
 
 class NormalizedBlock:
-    """The last block, and the normalization behind the pooling: one unit.
+    """Joins the last block and the normalization behind the pooling to one unit.
 
     Args:
         block: The block.
@@ -159,7 +159,7 @@ class _Segment:
 
 
 def is_numbered_by_keras(operation: Any) -> bool:
-    """Whether the name of a layer or model is one that Keras makes up, such as `conv2d_5`.
+    """Returns whether Keras made up the name of a layer or model, such as `conv2d_5`.
 
     Such a name depends on how many of its class were built before in the process, so nothing that
     is saved may be found again by it.

@@ -214,7 +214,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
                 self._add_group(group, own)
 
     def rename_groups(self, former_names: Mapping[str, str]) -> None:
-        """Gives groups of files of earlier versions, loaded before or later, the names of now.
+        """Renames the groups of earlier versions' files, loaded before or after this call.
 
         Args:
             former_names: Former name to name.
@@ -239,13 +239,13 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         return f"{what}{self._former_names.get(group, group)}{kind}"
 
     def check_owners(self, groups: Collection[str]) -> None:
-        """Checks that what was loaded belongs to groups that there are, or may be.
+        """Checks that all loaded state belongs to a group that exists or may be added.
 
         Args:
             groups: The names of all blocks.
 
         Raises:
-            ValueError: If some of it does not.
+            ValueError: If some state belongs to no such group.
         """
         owners = {*groups, REST, _FORMER_BEST}
         lost = sorted({_parsed(part)[1] for part in self._pending}.difference(owners))
@@ -363,7 +363,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         self._load_former_best()
 
     def _load_former_best(self) -> None:
-        """Loads the best values of a file of an earlier version: all in the order of names."""
+        """Loads the best values of an earlier version's file, which has them in order of names."""
         if not self._best.value or _FORMER_BEST not in self._pending:
             return
         former = {new: old for old, new in self._former_names.items()}
@@ -568,7 +568,7 @@ def _assign(part: str, variables: Sequence[Any], values: Sequence[Any]) -> None:
 
 
 def _parsed(part: str) -> tuple[str, str, str]:
-    """The group that a part of the state is of, with what stands before and behind its name."""
+    """Splits the name of a part of the state into prefix, group and suffix."""
     what = next((what for what in ("scale/", _BEST_SLOTS, _BEST) if part.startswith(what)), "")
     group, at, kind = part.removeprefix(what).partition("@")
     return what, group, at + kind

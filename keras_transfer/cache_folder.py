@@ -267,7 +267,7 @@ class Entry:
         return None
 
     def discard(self) -> None:
-        """Removes what is complete of it; to be called under its lock."""
+        """Removes the complete entry. The caller holds its lock."""
         remove(self._part)
         self.folder.rename(self._part)  # half an entry is none
         remove(self._part)

@@ -124,7 +124,8 @@ def classify(
 
 
 def _outputs(model: keras.Model, x: Any) -> Any:
-    # `predict_on_batch` has each replica of a strategy run the whole batch, and gives all of it.
+    # Under a strategy, `predict_on_batch` runs the whole batch on each replica, and returns the
+    # outputs of all replicas.
     if model.distribute_strategy.num_replicas_in_sync > 1:
         return model.predict(x, verbose=0)
     return model.predict_on_batch(x)

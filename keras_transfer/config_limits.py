@@ -7,15 +7,15 @@ from typing import Any
 from keras_transfer.memory import readable, total_memory
 
 _MOST = 1_000_000
-# A layer's seed, the values of an array, and what Keras knows shared objects by.
+# Numbers that are no sizes: seeds, the values of an array, and ids of shared objects.
 _NO_SIZES = ("seed", "value", "shared_object_id")
 
 
 def check_config(config: Mapping[str, Any]) -> None:
     """Checks that no whole number in a config is larger than units, filters or pixels can be.
 
-    Keras builds whatever a file says, and so would fill the memory for one number in a small file.
-    What numbers mean is known of layers of Keras and of this package, so others are left alone.
+    Keras builds whatever a file says, so one number in a small file could fill the memory. Configs
+    of other packages' layers are not checked, since their numbers may mean anything.
 
     Raises:
         ValueError: If there is such a number.

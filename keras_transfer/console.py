@@ -18,9 +18,9 @@ def say(text: str) -> None:
 
 
 def escape_all() -> None:
-    """Lets this process print any text: what an encoding lacks is escaped, as in `say`.
+    """Makes standard output and error escape letters that they cannot encode, as `say` does.
 
-    For commands, which own their standard output and error.
+    For commands, which own both streams.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not where a test or a notebook has replaced it
@@ -28,5 +28,5 @@ def escape_all() -> None:
 
 
 def in_line(text: str) -> str:
-    """Returns a text with escapes for line breaks and what else would move the cursor."""
+    """Returns a text with escapes for line breaks and other letters that move the cursor."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -64,11 +64,11 @@ class EntryWriter:
         self._note()
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Returns rows that are there, by their numbers."""
+        """Returns rows that were written, by their numbers."""
         return self._array.take(rows)
 
     def restart(self) -> None:
-        """Forgets all rows, and what they were like."""
+        """Drops all rows, with their shape and type."""
         self.close()
         self._array = None
 
@@ -132,7 +132,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Returns whether an error says that nothing more fits on the disk."""
+    """Returns whether an error means that the disk is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -24,11 +24,11 @@ WORTH_SECONDS = 10.0
 # What OpenVINO may differ from Keras by, relative to the largest activation: rounding in float32.
 _TOLERANCE = 1e-5
 
-# Rows that are enough to see whether layers still do what they did.
+# So many rows show whether layers still give what they gave.
 SOME_ROWS = 2
 
-# What activations in float32 may differ by from machine to machine, and between Keras and OpenVINO;
-# and the spacing of numbers near 1 in types that are rounded more.
+# The relative difference of float32 activations between machines, and between Keras and OpenVINO,
+# that is rounding; and the spacing of numbers near 1 in less precise types.
 _TRUE_TO = 1e-4
 _STEPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 
@@ -62,10 +62,10 @@ def by_keras(backbone: FrozenBackbone, after: str) -> Runner:
 
 
 def by_layers(backbone: FrozenBackbone, after: str, inputs: Any) -> np.ndarray:
-    """Returns the activations that the layers themselves give, as they are at this moment.
+    """Returns activations computed by the layers themselves, without a traced function.
 
-    A function that was traced goes on with the values that Python had then, of a global variable
-    for example. This is slower.
+    A traced function keeps the Python values of its time, of a global variable for example. This
+    one sees those of now, and is slower.
     """
     tensors = tf.nest.map_structure(tf.convert_to_tensor, inputs)
     return backbone.activations(tensors, after=after)[f"after:{after}"].numpy()
@@ -94,7 +94,7 @@ def alike(kept: np.ndarray, computed: np.ndarray) -> bool:
 
 def _step_of(computed: np.ndarray) -> float:
     """The spacing of numbers near 1 in which activations were computed, if it is a large one."""
-    # GPUs multiply float32 with as many digits as float16 has, unless they are told otherwise.
+    # By default, GPUs multiply float32 with the precision of float16 (TensorFloat-32).
     gpu = tf.config.list_logical_devices("GPU")
     if gpu and tf.config.experimental.tensor_float_32_execution_enabled():
         return max(_STEPS["float16"], _STEPS.get(computed.dtype.name, 0.0))

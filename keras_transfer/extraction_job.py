@@ -24,7 +24,8 @@ class FrozenPart:
         backbone: The backbone.
 
     Attributes:
-        checked: What of the activations in RAM was compared with its layers already.
+        checked: The `ExtractionJob.made_by` of activations in RAM that were compared with the
+            layers already.
     """
 
     def __init__(self, backbone: FrozenBackbone) -> None:
@@ -47,7 +48,7 @@ class FrozenPart:
 
 @dataclass
 class BatchesRead:
-    """What comes to light while images are read.
+    """Notes on the batches whose images were read.
 
     Attributes:
         rest: Labels, and weights if there are any, of each batch.
@@ -94,7 +95,7 @@ class ExtractionJob:
 
     @property
     def made_by(self) -> tuple[Any, ...]:
-        """What makes the activations, whatever the data and the number of the view."""
+        """The origin without the data and the number of the view, as a key of a dictionary."""
         made_by = {**self.origin, "data": "", "view": self.views.layers}
         return tuple(sorted(made_by.items()))
 
@@ -149,7 +150,7 @@ class ExtractionJob:
             row, skip = row + len(x), 0
 
     def batch(self, number: int) -> Any:
-        """Returns the images of one batch, before any view of them."""
+        """Returns the images of one batch, without augmentation."""
         batch = next(iter(self.pipeline.read(number, number + 1)))
         return batch[0] if isinstance(batch, tuple) else batch
 

@@ -325,7 +325,7 @@ class FeatureCache:
         return None
 
     def _go_on(self, job: ExtractionJob, writer: EntryWriter) -> None:
-        """Looks at what an interrupted process has left, and starts anew if it is stale."""
+        """Restarts the writer if rows that an interrupted process has left are stale."""
         some = spot_check.some_rows(job, writer.rows) if writer.rows else []
         if some and spot_check.is_stale(job, writer.take, some):
             job.say("computed from the start: what was there is not what the layers give now")

@@ -147,7 +147,7 @@ def split(
 
 
 def single(arrays: Any) -> Any:
-    """Returns the array of a list of one, which Keras takes for the one input or output."""
+    """Unwraps a list of one array, which Keras takes for the one input or output."""
     is_list = isinstance(arrays, list | tuple) and len(arrays) == 1
     return arrays[0] if is_list and hasattr(arrays[0], "shape") else arrays
 

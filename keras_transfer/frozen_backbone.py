@@ -436,7 +436,7 @@ class FrozenBackbone(keras.layers.Layer):
 
     @property
     def former_names(self) -> Mapping[str, str]:
-        """Names that Keras made up for layers, which earlier versions gave to blocks, and theirs.
+        """Former block names, which Keras made up for layers, to the names of these blocks now.
 
         They depend on what else was built in the process.
         """
@@ -618,7 +618,7 @@ def _matches(pattern: Any, names: Sequence[str]) -> Sequence[str]:
 
 
 def warn_of_number(given: Any, meant: str) -> None:
-    """Warns of a name that is another layer's where other models were built before."""
+    """Warns that a name depends on which models were built before."""
     warnings.warn(
         f"{given!r} is a name that Keras made up. It depends on what else was built in this "
         f"process, so another process may give it to another layer. Here it stands for {meant}: "

@@ -119,7 +119,7 @@ def _rows(text: str) -> tuple[list[str], list[tuple[int, _Row]]]:
 
 
 def _take_torn(rows: list[tuple[int, _Row]], *, ended: bool) -> list[str]:
-    """Takes away a last row that is not whole, and says so.
+    """Removes a last row that is incomplete, and returns a message if there was one.
 
     Args:
         rows: Of the table.

@@ -98,7 +98,7 @@ class CachedModule:
         return self.folder
 
     def renewed(self, problem: str) -> Path:
-        """Returns the folder, filled once more since what is there turned out to be damaged."""
+        """Returns the folder, filled again because its content is damaged."""
         with self._lock():
             self._renew(problem)
         return self.folder

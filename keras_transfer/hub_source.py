@@ -161,7 +161,7 @@ def _opened(handle: str) -> Any:
 
 
 def _open_with_tensorflow_hub(handle: str) -> Any:
-    """Opens an address as tensorflow_hub does, which unpacks whatever comes, without limits."""
+    """Opens an address as tensorflow_hub does, but without its unpacking, which has no limits."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old names in it, and in what it imports

@@ -25,7 +25,7 @@ SPLITS = ("train", "valid", "test")
 _SPLIT_NAMES = {split: split for split in SPLITS} | {"val": "valid", "validation": "valid"}
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"})
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
-# Of pictures in formats that are not read.
+# Suffixes of picture formats that are not read.
 _UNREAD_SUFFIXES = (
     *(".apng", ".avif", ".emf", ".eps", ".exr", ".hdr", ".heic", ".heif", ".hif", ".ico", ".svg"),
     *(".j2k", ".jp2", ".jpx", ".jxl", ".jxr", ".pbm", ".pcx", ".pgm", ".pnm", ".ppm", ".psd"),
@@ -38,8 +38,8 @@ _UNREAD_SUFFIXES = (
 # 0.2 of 255 on average and 2 at most; twice the size would be 0.3 and 4.
 JPEG_HEADROOM = 3
 
-# Images with more pixels are refused, here and by exports, before anything of them is decoded. It
-# is where Pillow begins to warn of files that unfold to more than a memory holds.
+# Images with more pixels are refused, here and by exports, before they are decoded. It is the
+# number above which Pillow warns of decompression bombs.
 MAX_PIXELS = 89_478_485
 
 # Bounds what is waiting at a time: futures of a million files would take a gigabyte.
@@ -128,7 +128,7 @@ class _Trial:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What lies in folders of images, and is not read.
+    """Counts of files and folders in image folders that are not read.
 
     Attributes:
         suffixes: Suffix to number of files that have no image suffix, or lie beside class folders.
@@ -143,7 +143,7 @@ class LeftOut:
         return bool(self.suffixes or self.system)
 
     def add(self, other: "LeftOut") -> None:
-        """Adds what another folder holds."""
+        """Adds the counts of another folder."""
         self.suffixes.update(other.suffixes)
         self.system.update(other.system)
 
@@ -265,7 +265,7 @@ def _names(folders: Sequence[Path]) -> str:
 
 
 def walk_images(folder: Path) -> tuple[list[Path], LeftOut]:
-    """List the images below a folder, but those in hidden folders and such as systems leave.
+    """List the images below a folder, except in hidden folders and those that systems leave.
 
     Links to folders are followed, into each real folder once, and never up to a parent: that would
     loop, and bring in the images of other classes.

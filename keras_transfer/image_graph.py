@@ -164,7 +164,7 @@ def _pillow_chooses() -> bool:
 
 
 def _weights(places: tf.Tensor, before: tf.Tensor, after: Any) -> tf.Tensor:
-    """What pixels add to each of `after`, where a row has `before`.
+    """Returns the weights of pixels in each of `after` pixels, for a row of `before`.
 
     Args:
         places: Of the pixels, `(after, n)`, or `(1, n)` for the same everywhere.
@@ -179,14 +179,14 @@ def _weights(places: tf.Tensor, before: tf.Tensor, after: Any) -> tf.Tensor:
 
 
 def _window(before: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
-    """The places of all pixels that add to each of `after`, `(after, n)`, and of some beyond."""
+    """The places of all pixels with a weight in each of `after`, `(after, n)`, and some beyond."""
     centres, support = _centres(before, after)
     count = 2 * tf.cast(tf.math.ceil(support), tf.int32) + 1
     return tf.cast(tf.floor(centres - support + 0.5), tf.int32)[:, None] + tf.range(count)
 
 
 def _centres(before: tf.Tensor, after: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """The middle of each of `after` pixels among `before`, and how far what adds to it may lie."""
+    """The centre of each of `after` pixels among `before`, and the reach of its weights."""
     scale = tf.cast(before, tf.float64) / tf.cast(after, tf.float64)
     centres = (tf.cast(tf.range(after), tf.float64) + 0.5) * scale
     return centres, tf.maximum(scale, 1.0)
@@ -198,7 +198,7 @@ def _levels(sums: tf.Tensor, whole: tf.Tensor) -> tf.Tensor:
 
 
 def decoded_batch(files: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes and resizes files as `decoded` does; those that ask for too much are left out.
+    """Decodes and resizes files as `decoded` does, except those that would cost too much.
 
     Args:
         files: The bytes of each file, `(n,)`.
@@ -463,7 +463,7 @@ def _in_jpeg(data: tf.Tensor) -> tf.Tensor:
 
 
 def _in_png(contents: tf.Tensor) -> tf.Tensor:
-    """Looks for the chunk's name with what comes behind: it may stand after thousands of chunks."""
+    """Searches for the chunk's name and start: it may come after thousands of chunks."""
     starts = (b"II*\0", b"MM\0*", _EXIF_PREFIX)
     parts = [tf.strings.split(contents, b"eXIf" + start, maxsplit=1)[:1] for start in starts]
     return tf.reduce_min(tf.strings.length(tf.concat(parts, 0))) + 4
@@ -484,7 +484,7 @@ def _walk(
     goes_on: Callable[[tf.Tensor], tf.Tensor],
     following: Callable[[tf.Tensor], tf.Tensor],
 ) -> tf.Tensor:
-    """From one piece of a file to the next; a damaged length, too, ends at the file's end.
+    """Goes from one piece of a file to the next; a damaged length leads to the file's end.
 
     So does a walk over more pieces than any ordinary file has.
     """

@@ -15,7 +15,7 @@ _ALIGNED = 64  # bytes; TensorFlow's kernels read so many at once
 
 
 def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
-    """Returns an array, not filled yet, that TensorFlow can read where it lies."""
+    """Returns an uninitialized array that TensorFlow can use without a copy."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + _ALIGNED, np.uint8)
     start = -memory.ctypes.data % _ALIGNED
@@ -33,7 +33,7 @@ class ArrayInMemory:
         if not rows.size or rows.ctypes.data % _ALIGNED or not rows.flags.c_contiguous:
             given, rows = rows, aligned(rows.shape, rows.dtype)
             rows[...] = given
-        # `tf.constant` would copy what may be a quarter of the free memory, twice.
+        # `tf.constant` would copy the rows twice, and they may take a quarter of the free memory.
         self.tensor = tf.experimental.dlpack.from_dlpack(rows.__dlpack__())
         self.shape, self.dtype, self.nbytes = rows.shape, rows.dtype, rows.nbytes
 

@@ -36,7 +36,7 @@ def check_labels(labels: Any, class_names: Sequence[str]) -> None:
 
 
 def check_multi_hot(labels: Any, class_names: Sequence[str]) -> None:
-    """Checks that labels say of each class whether an image is of it.
+    """Checks that labels say for each class whether an image is of it.
 
     Args:
         labels: `(n, classes)`: 0, 1 or what lies between. A `tf.TensorSpec` is checked for its
@@ -66,7 +66,7 @@ def check_multi_hot(labels: Any, class_names: Sequence[str]) -> None:
 
 
 def check_class_weight(class_weight: Any, class_names: Sequence[str]) -> Mapping[int, float] | None:
-    """Returns a weight for each class, 1 for those of which nothing is said.
+    """Returns a weight for each class, 1 for classes that `class_weight` leaves out.
 
     Args:
         class_weight: As for `fit`: positions in the class names to weights, or `None`.

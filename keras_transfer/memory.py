@@ -10,7 +10,7 @@ import psutil
 
 @dataclass(frozen=True)
 class _Cgroup:
-    """Where a version of Linux' control groups, which containers and job systems use, has figures.
+    """The files in which a version of Linux' control groups (containers, job systems) has figures.
 
     Attributes:
         root: The folder of the outermost group.

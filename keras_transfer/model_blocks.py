@@ -90,7 +90,7 @@ class ModelBlocks:
 
     @property
     def former_names(self) -> dict[str, str]:
-        """Names under which files of earlier versions know blocks, and the names they have."""
+        """The names of blocks in files of earlier versions, to their names now."""
         former = {}
         for layer, backbone in self._backbones.items():
             same = {block.name: block.name for block in backbone.blocks}
@@ -153,7 +153,7 @@ def is_wholly_built(model: keras.Model) -> bool:
 
 
 def _makes_no_weights(layer: keras.Layer) -> bool:
-    """Whether building a layer makes no weights but those of the layers in it."""
+    """Returns whether building a layer adds no weights of its own."""
     return isinstance(layer, keras.Sequential) or type(layer).build is keras.Layer.build
 
 

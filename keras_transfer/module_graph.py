@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_transfer.module_entry import by_signature, check_images, output_of, reusable, traces_of
 from keras_transfer.saved_model_files import DamagedModule, what_is_missing
 
-# What TensorFlow says of the machine rather than of the files.
+# Errors of the machine, not of the files.
 _NOT_DAMAGE = (
     tf.errors.ResourceExhaustedError,
     tf.errors.PermissionDeniedError,
@@ -166,7 +166,7 @@ def _loaded(folder: Path, values: bool) -> Any:
 
 
 def _check_fingerprint(folder: Path, module: Any) -> None:
-    """Checks a graph by the fingerprint that TensorFlow has written beside it, and never checks.
+    """Checks a graph by the fingerprint that TensorFlow writes beside it, but never checks.
 
     The values of variables have checksums of their own, the constants of a graph have none. Only
     the version that wrote a fingerprint is sure to compute the same; it has no public name for it.

@@ -56,7 +56,7 @@ class OneTraining(keras.callbacks.CallbackList):
             self.model.stop_training = True
 
     def _hold_averages(self, hold: bool) -> None:
-        """Lets no end of a phase's fit put moving averages in the place of the weights."""
+        """Sets whether the end of a phase's fit leaves the weights as they are under `use_ema`."""
         if self._blockwise_optimizer is not None:
             self._blockwise_optimizer.holds_averages = hold
 

@@ -1,4 +1,4 @@
-"""How an export replaces an earlier one, and nothing that no export wrote."""
+"""Exports replace earlier exports, never files that no export wrote."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -38,10 +38,10 @@ def check_files_replaceable(export: Path, format: str, files: Iterable[Path]) ->
 
 @contextlib.contextmanager
 def files_written_together(export: Path, format: str) -> Iterator[Path]:
-    """Lets the files of an export be written into a folder, and puts them in place when complete.
+    """Yields a folder for the files of an export, and moves them into place when complete.
 
-    One rename decides, that of the folder: from then on the files in it are what is exported, and
-    `recover_export` puts those in place that a killed process did not.
+    One rename, that of the folder, decides: after it the files in the folder are the export, and
+    `recover_export` moves those that a killed process did not.
 
     Raises:
         FileExistsError: If a file would replace one that no export wrote.
@@ -54,7 +54,7 @@ def files_written_together(export: Path, format: str) -> Iterator[Path]:
 
 
 def recover_export(export: Path) -> None:
-    """Completes an export, or undoes it, that was interrupted when it was being put in place.
+    """Completes or undoes an export that was interrupted while its files were moved into place.
 
     Raises:
         FileExistsError: If a file would replace one that no export wrote.

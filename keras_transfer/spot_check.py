@@ -1,4 +1,4 @@
-"""Whether kept activations are still those that the layers give, seen on a few rows."""
+"""Compares a few kept activations with those that the layers give now."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Sample:
 
     def is_stale(self, job: ExtractionJob) -> bool:
         """Returns whether the layers of a job give something else now."""
-        # An augmentation that was made anew since is the same one, perhaps of other code.
+        # The job's augmentation may be another object of the same class, whose code has changed.
         views = job.views if job.views.layers else self.views
         if not views.repeats(self.images):
             return False
@@ -41,7 +41,7 @@ class Sample:
 
 
 def is_stale(job: ExtractionJob, take: Take, rows: Iterable[int]) -> bool:
-    """Returns whether the layers of a job give something else than what is kept of some rows.
+    """Returns whether the layers of a job give other activations than some kept rows.
 
     The data must be such that another run can know it again, and each batch be read by itself.
     Where an augmentation draws from something that no seed decides, nobody can say.

@@ -17,8 +17,8 @@ def adopt_optimizer(model: keras.Model) -> BlockwiseOptimizer:
     optimizer = model.optimizer
     if optimizer is None:
         raise ValueError("The model has no optimizer. Call `compile` with one before `fit`.")
-    # What `save` writes of the optimizer is the one that `compile` was given; saving to a legacy
-    # `.h5` file has Keras drop it from there.
+    # `save` writes the optimizer of this config; Keras removes it from there when it saves to a
+    # legacy `.h5` file.
     compiled = model._compile_config.config
     compiled.setdefault("optimizer", optimizer)
     wraps = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)

@@ -73,7 +73,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _kind_of_keras_2(value: Any) -> str | None:
-    """Returns the class or function of Keras 2 that a value is or is made from, if it is."""
+    """Names the class or function of Keras 2 that a value is, or is an instance of."""
     is_code = inspect.isclass(value) or inspect.isfunction(value)
     kind = value if is_code else type(value)
     for base in kind.__mro__ if inspect.isclass(kind) else (kind,):

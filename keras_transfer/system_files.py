@@ -43,7 +43,7 @@ _ENDINGS = ("@SynoEAStream", "@SynoResource")
 
 
 def kind_of(name: str) -> str | None:
-    """Returns under which name a hidden file, or one that a system leaves, is counted, else `None`.
+    """Returns the name to count a hidden or system file under; `None` for any other file.
 
     Args:
         name: The name of a file or folder, without the folder that it is in.

@@ -98,7 +98,7 @@ class _Content:
         self._count = 0
 
     def read(self, size: int, *, or_none: bool = False) -> bytes:
-        """Reads so many bytes, or none at the end if that is allowed.
+        """Reads `size` bytes; at the end none, if `or_none` allows that.
 
         Raises:
             EOFError: If there are fewer.
@@ -168,7 +168,7 @@ def _members(content: _Content) -> Iterator[tuple[tarfile.TarInfo, str]]:
 
 
 def _header(content: _Content, member: tarfile.TarInfo) -> bytes:
-    """Reads a header that speaks of the next member."""
+    """Reads a header that belongs to the next member."""
     if member.size > _LONGEST_HEADER:
         raise _Unsafe(f"it has a header of {member.size:,} bytes")
     return content.read(member.size)

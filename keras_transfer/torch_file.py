@@ -52,8 +52,8 @@ class _TensorUnpickler(pickle.Unpickler):
     """Builds nothing but plain containers, `_Storage` and `_View`: refuses any other global."""
 
     def find_class(self, module: str, name: str) -> Any:
-        # What is handed out cannot be used to reach anything else: strings are immutable, and the
-        # functions are new each time, so a BUILD opcode spoils only its own.
+        # Nothing else can be reached from these values: strings are immutable, and the functions
+        # are new each time, so a BUILD opcode changes only its own.
         if (module, name) == ("collections", "OrderedDict"):
             return lambda: OrderedDict()  # of no arguments, which it would copy each time
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):

@@ -1,4 +1,4 @@
-"""restore_training_state: takes back what a training within a block does to a model."""
+"""restore_training_state: restores a model after a training within a block."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-# What `fit` sets on a model, beside its variables, and what a sweep sets for it.
+# Attributes that `fit`, or a learning rate sweep, sets on a model.
 _ATTRIBUTES = ("history", "stop_training", "train_function", "steps_per_execution", "optimizer")
 
 

@@ -290,7 +290,7 @@ class TransferModel(keras.Model):
                     shuffle=shuffle,
                     class_weight=class_weight,
                 )
-                # Of arrays that are kept, it is in the sample weights.
+                # For kept arrays, the sample weights contain it.
                 is_weighted = train.is_array and kept is not train
                 kept_valid = keeper.at_border(
                     valid, batch_size=validation_batch_size or batch_size, steps=validation_steps

@@ -23,7 +23,7 @@ class Views(Protocol):
 
     @property
     def layers(self) -> str:
-        """What stands for the layers that make them; empty if nobody can change what makes them."""
+        """A key for the layers that make the views; empty if no user's code makes them."""
 
     def key(self, index: int) -> str:
         """Returns what stands for a view; empty for the images as they are."""
@@ -49,7 +49,7 @@ class AsTheyAre:
         return images
 
     def repeats(self, images: Any) -> bool:
-        """Returns that they stay as they are."""
+        """Returns True: images stay as they are."""
         return True
 
 
@@ -70,7 +70,7 @@ class AllFlips:
         return self._flips.view(images, index)
 
     def repeats(self, images: Any) -> bool:
-        """Returns that a flip is always the same."""
+        """Returns True: a flip is always the same."""
         return True
 
 
@@ -93,7 +93,7 @@ class DrawnViews:
 
     @functools.cached_property
     def layers(self) -> str:
-        """What stands for the augmentation as it is given, not built yet, and the seed."""
+        """A key for the augmentation, as it was before it was built, and for the seed."""
         what = of_layer(self._augmentation, without=seed_states(self._augmentation))
         return f"{what}, seed {self._seed}"
 

@@ -30,7 +30,7 @@ _OLD = ".old"
 _HOST = platform.node()
 _DAY = 24 * 60 * 60  # seconds
 
-# What a spreadsheet takes for the start of a formula (OWASP, "CSV injection").
+# Spreadsheets take this for the start of a formula (OWASP, "CSV injection").
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
@@ -83,7 +83,7 @@ def check_suffix(path: str | Path) -> Path:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Lets a file be written under another name beside it, and puts it in place when complete.
+    """Yields a temporary path beside a file, and moves it into place when complete.
 
     If the block fails, the old content stays, and nothing else is left. What a killed process left
     is removed. A link stays one: what it points at is replaced.
@@ -108,7 +108,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def folder_written_whole(path: Path) -> Iterator[Path]:
-    """Lets a folder be filled under another name beside it, and puts it in place when complete.
+    """Yields a temporary folder beside a folder, and moves it into place when complete.
 
     If the block fails, the old folder stays, and nothing else is left. If the process is killed,
     either the old or the new one is there; where the system cannot exchange two names in one step,
@@ -185,7 +185,7 @@ def _is_abandoned(left: Path, process: str | None, started: str | None) -> bool:
 
 
 def _unfinished(path: Path) -> Path:
-    """A name beside a path for what is not complete, which says whose it is."""
+    """Returns a temporary name beside a path, with the process that writes there."""
     writer = psutil.Process()
     whose = f"{writer.pid}-{writer.create_time():.0f}@{_HOST}"
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.{whose}")
