@@ -367,7 +367,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
         return [one for one in self._others if isinstance(one, keras.callbacks.EarlyStopping)]
 
     def _restrain_early_stopping(self) -> None:
-        """Lets no epoch but those of the last phase count for its patience."""
+        """Makes only epochs of the last phase count for the patience of EarlyStopping."""
         if self.early_stopping == "last" and self._optimizer.phase + 1 < len(self._stages):
             for stopper in self._early_stoppings():
                 stopper.wait = -math.inf

@@ -330,7 +330,7 @@ def _by_resolution(
 def _without_weightless_groups(
     groups: Sequence[tuple[str, list[_Segment]]],
 ) -> list[tuple[str, list[_Segment]]]:
-    """Lets layers without weights join the block before them, the first ones the block behind."""
+    """Joins layers without weights to the block before them, the first ones to the block behind."""
     kept: list[tuple[str, list[_Segment]]] = []
     has_weights = False
     for name, group in groups:

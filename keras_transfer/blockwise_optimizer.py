@@ -102,7 +102,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             self.add_optimizer(other)
 
     def _follow(self, optimizer: keras.optimizers.Optimizer, group: str) -> Any:
-        """Lets an inner optimizer take its rate from here, and leaves global clipping to here."""
+        """Gives an inner optimizer its group's rate, and turns off its global clipping."""
         optimizer.learning_rate = _GroupRate(self, group)
         optimizer.global_clipnorm = None
         return optimizer

@@ -284,7 +284,7 @@ class Entry:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator["EntryWriter"]:
-        """Lets the entry be written within a block, from where it was left.
+        """Yields a writer that goes on where the last one stopped.
 
         It is complete when the block ends. After an exception what is there stays for the next
         time, but for a full disk, which is freed.

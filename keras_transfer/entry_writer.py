@@ -80,7 +80,7 @@ class EntryWriter:
             self._note()
 
     def end_stretch(self) -> None:
-        """Lets all rows that were appended so far be a whole stretch."""
+        """Ends a stretch with the last appended row."""
         if self._array is not None:
             self._array.end_stretch()
             self._note()

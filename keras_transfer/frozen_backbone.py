@@ -174,12 +174,13 @@ class FrozenBackbone(keras.layers.Layer):
     def check_pixels(self, images: Any, *, finite_only: bool = False) -> None:
         """Warns if a batch of images is not in the range that the backbone takes.
 
-        That is raw 0..255, or 0..1 where `preprocessing=None` gives them to a module. Of what else
-        gets pixels by `None`, and of layers of a user's own, the range is not known.
+        That is raw 0..255, or 0..1 where `preprocessing=None` gives them to a module. With
+        `preprocessing=None` on another source, pixels must be finite numbers only; with a layer of
+        a user's own, they are not checked.
 
         Args:
             images: The batch; one of kept activations passes.
-            finite_only: Whether to leave it at refusing NaN and infinite pixels.
+            finite_only: Whether to check for NaN and infinite pixels only.
 
         Raises:
             ValueError: If it is no batch of images, or some pixels are no finite numbers.

@@ -264,7 +264,7 @@ class HubModule(keras.layers.Layer):
 
 @contextlib.contextmanager
 def cloning() -> Iterator[None]:
-    """Lets modules be made again of graphs that the user has loaded, unless a file is loaded."""
+    """Allows copies of modules from loaded graphs, except while a model file is loaded."""
     token = _is_cloning.set(_is_cloning.get() or in_safe_mode() is None)
     try:
         yield

@@ -49,7 +49,7 @@ def import_tensorflow_alone() -> Any:
 
 @contextmanager
 def _absent(name: str, *, unless: str) -> Iterator[None]:
-    """Lets no import find a module within a block, unless it or another one is there already."""
+    """Hides a module from imports within a block, unless it or another one is there already."""
     if {name, unless} & set(sys.modules):
         yield
         return

@@ -72,7 +72,7 @@ def check_disk(folder: Path, needed: int, limit: int | None) -> None:
 
 @contextlib.contextmanager
 def told_of_full_disk() -> Iterator[None]:
-    """Lets a full disk within a block be a warning, and a reason to keep nothing.
+    """Turns a disk-full error into a warning and `NotKeepable`.
 
     Raises:
         NotKeepable: If the disk is full.

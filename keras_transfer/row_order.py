@@ -122,7 +122,7 @@ def all_stages(dataset: Any) -> Iterator[Any]:
 
 
 def begin_again(dataset: Any) -> None:
-    """Lets the next fit on what is kept of a dataset see the order of the first one.
+    """Makes the next fit on kept rows of a dataset see the order of the first one.
 
     Without, it goes on where the last one ended, as fits on the dataset itself do.
     """

@@ -114,7 +114,7 @@ def _draw_trials(axes: Axes, trials: Sequence[Trial], best: Trial | None, sign: 
 
 
 def _draw_far(axes: Axes, scored: Sequence[Trial], sign: int) -> list[Entry]:
-    """Lets scores that are far worse than the others lie outside, each told by an arrow.
+    """Leaves scores far worse than the others outside the axes, each marked by an arrow.
 
     Returns:
         What the legend says of that, if there is any.

@@ -35,7 +35,7 @@ Stretch = tuple[int, int]
 
 
 class Shares:
-    """Lets several processes compute the rows of an entry, each row once.
+    """Divides the rows of an entry among several processes, so that each is computed once.
 
     Who has the lock of the entry, its owner, goes through the shares from the first on and appends
     to the entry. Who waits for the entry meanwhile helps: it goes through them from the last one
@@ -245,7 +245,7 @@ class Shares:
 
     @contextlib.contextmanager
     def _unless_cleared(self) -> Iterator[None]:
-        """Lets it pass that the owner, or somebody who clears the folder, has removed all."""
+        """Ignores that the owner, or somebody who clears the folder, has removed everything."""
         try:
             yield
         except FileNotFoundError:

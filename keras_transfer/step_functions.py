@@ -37,7 +37,7 @@ def adopt_optimizer(model: keras.Model) -> BlockwiseOptimizer:
 
 
 def retrace(model: keras.Model) -> None:
-    """Lets the next step see which weights train and which optimizer steps them."""
+    """Makes the next step see which weights train and which optimizer steps them."""
     if model.train_function is not None:
         model.make_train_function(force=True)
     # What `compile` notes of the trainable flags, to warn when they change behind its back, as

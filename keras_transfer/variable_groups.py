@@ -115,7 +115,7 @@ def _group_of(path: _Path, names_of: dict[_Path, str]) -> str | None:
 
 
 def _spread(groups: Sequence[str | None]) -> tuple[str, ...]:
-    """Lets what belongs to no group join the one before it, the first ones the one behind."""
+    """Joins variables of no group to the group before them, the first ones to the one behind."""
     current = next(group for group in groups if group is not None)
     spread = []
     for group in groups:
