@@ -280,43 +280,51 @@ class TransferModel(keras.Model):
             check_labels=self._label_check(),
             own_methods=own_methods(self),
         )
+        options = {
+            "batch_size": batch_size,
+            "verbose": verbose,
+            "callbacks": one,
+            "shuffle": shuffle,
+            "class_weight": class_weight,
+            "steps_per_epoch": steps_per_epoch,
+            "validation_steps": validation_steps,
+            "validation_batch_size": validation_batch_size,
+            "validation_freq": validation_freq,
+        }
         with keeper.hinting(), one:
             for start, stop in one.phases(initial_epoch, epochs):
                 epochs_before = one.epochs_run
-                kept = keeper.at_border(
-                    train,
-                    batch_size=batch_size,
-                    steps=steps_per_epoch,
-                    shuffle=shuffle,
-                    class_weight=class_weight,
-                )
-                # For kept arrays, the sample weights contain it.
-                is_weighted = train.is_array and kept is not train
-                kept_valid = keeper.at_border(
-                    valid, batch_size=validation_batch_size or batch_size, steps=validation_steps
-                )
-                make_variables(self, kept.label_shape(), self.units)
-                super().fit(
-                    kept.x,
-                    kept.y,
-                    batch_size=batch_size,
-                    epochs=stop,
-                    verbose=verbose,
-                    callbacks=one,
-                    validation_data=kept_valid.as_tuple(),
-                    shuffle=shuffle and not kept.is_dataset,
-                    class_weight=None if is_weighted else class_weight,
-                    sample_weight=kept.sample_weight,
-                    initial_epoch=start,
-                    steps_per_epoch=steps_per_epoch,
-                    validation_steps=validation_steps,
-                    validation_batch_size=validation_batch_size,
-                    validation_freq=validation_freq,
-                )
-                if kept is not train:
-                    epochs_of_phase = one.epochs_run - epochs_before
-                    keeper.ran(train, epochs_of_phase, steps_per_epoch)
+                phase = {**options, "initial_epoch": start, "epochs": stop}
+                if self._fit_phase(keeper, train, valid, phase) is not train:
+                    keeper.ran(train, one.epochs_run - epochs_before, steps_per_epoch)
         return self.history
+
+    def _fit_phase(
+        self, keeper: Keeper, train: Part, valid: Part, options: Mapping[str, Any]
+    ) -> Part:
+        """Runs the epochs of one phase, on activations at its border, and returns these."""
+        batch_size, steps = options["batch_size"], options["steps_per_epoch"]
+        shuffle, class_weight = options["shuffle"], options["class_weight"]
+        kept = keeper.at_border(
+            train, batch_size=batch_size, steps=steps, shuffle=shuffle, class_weight=class_weight
+        )
+        kept_valid = keeper.at_border(
+            valid,
+            batch_size=options["validation_batch_size"] or batch_size,
+            steps=options["validation_steps"],
+        )
+        make_variables(self, kept.label_shape(), self.units)
+        changed: dict[str, Any] = {"shuffle": shuffle and not kept.is_dataset}
+        if train.is_array and kept is not train:
+            changed["class_weight"] = None  # the sample weights of kept arrays contain it
+        super().fit(
+            kept.x,
+            kept.y,
+            sample_weight=kept.sample_weight,
+            validation_data=kept_valid.as_tuple(),
+            **{**options, **changed},
+        )
+        return kept
 
     def _label_check(self) -> Callable[[Any], None] | None:
         """Returns what checks labels, under a loss that is known to take them."""
