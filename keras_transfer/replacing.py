@@ -50,7 +50,7 @@ def files_written_together(export: Path, format: str) -> Iterator[Path]:
     with folder_written_whole(pending) as folder:
         yield folder
         _check_pending(export, format, folder)
-    _put_in_place(export, format)
+    _put_in_place(export, format, pending)
 
 
 def recover_export(export: Path) -> None:
@@ -61,11 +61,14 @@ def recover_export(export: Path) -> None:
         OSError: If files cannot be renamed.
     """
     formats = {suffix: format for format, suffix in SUFFIXES.items()}
-    if export.suffix in formats:
-        recover(_pending(export))
-        _put_in_place(export, formats[export.suffix])
-    else:
+    format, pending = formats.get(export.suffix), _pending(export)
+    if format is None:
         recover(export.resolve())
+        return
+    recover(pending)
+    if pending.is_dir():
+        _check_pending(export, format, pending)
+        _put_in_place(export, format, pending)
 
 
 def _pending(export: Path) -> Path:
@@ -76,11 +79,7 @@ def _check_pending(export: Path, format: str, folder: Path) -> None:
     check_files_replaceable(export, format, [export.parent / one.name for one in folder.iterdir()])
 
 
-def _put_in_place(export: Path, format: str) -> None:
-    pending = _pending(export)
-    if not pending.is_dir():
-        return
-    _check_pending(export, format, pending)
+def _put_in_place(export: Path, format: str, pending: Path) -> None:
     last = facts_path(export, format).name  # of the earlier export, they tell which files are its
     for file in sorted(pending.iterdir(), key=lambda file: file.name == last):
         file.replace(export.parent / file.name)
