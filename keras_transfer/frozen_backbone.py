@@ -567,9 +567,9 @@ class FrozenBackbone(keras.layers.Layer):
         config = dict(config)
         unfrozen = config.pop("unfrozen")
         with cloning():
-            # Earlier versions knew no "norm": the normalization came before the pooling.
-            for key in {"source", "preprocessing", "norm"}.intersection(config):
-                config[key] = keras.saving.deserialize_keras_object(config[key])
+            for key in ("source", "preprocessing", "norm"):
+                if key in config:  # files of earlier versions, which pool last, have no "norm"
+                    config[key] = keras.saving.deserialize_keras_object(config[key])
         if not isinstance(config["source"], keras.Model):
             raise ValueError(
                 "The config of a FrozenBackbone brings its network along. Received: source="
