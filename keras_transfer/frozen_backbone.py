@@ -568,7 +568,7 @@ class FrozenBackbone(keras.layers.Layer):
         unfrozen = config.pop("unfrozen")
         with cloning():
             for key in ("source", "preprocessing", "norm"):
-                if key in config:  # files of earlier versions, which pool last, have no "norm"
+                if key in config:  # earlier versions wrote no "norm"
                     config[key] = keras.saving.deserialize_keras_object(config[key])
         if not isinstance(config["source"], keras.Model):
             raise ValueError(
