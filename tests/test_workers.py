@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from chief import Patience, serve
@@ -204,6 +205,19 @@ def test_a_worker_that_is_interrupted_gives_its_trial_back_which_is_no_death(tmp
     until(lambda: results == [INTERRUPTED] * 4 + [DONE])
 
 
+def test_a_trial_whose_worker_had_to_be_killed_at_the_end_is_no_death(tmp_path):
+    search = trials(tmp_path)
+
+    def interrupted() -> None:
+        search.oracle.create_trial("worker-1")
+        raise KeyboardInterrupt
+
+    killed = SimpleNamespace(start=lambda address: None, check=lambda: 1, stop=lambda: None)
+    code = serve(search, address="127.0.0.1:0", workers=killed, first=interrupted)
+    assert code == INTERRUPTED
+    trials(tmp_path).run()  # which would warn of a death
+
+
 def test_workers_that_come_early_wait_for_their_first_trial_and_are_not_lost(tmp_path, named):
     results: list[int] = []
     hypermodel = StandIn()
@@ -383,6 +397,7 @@ def test_no_worker_outlives_a_chief_that_is_killed(tmp_path):
     chief = f"""
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from local_workers import LocalWorkers
 workers = LocalWorkers([sys.executable, "-c", {worker!r}], 2, Path({str(tmp_path)!r}))
 workers.start("127.0.0.1:1")
@@ -413,6 +428,7 @@ def test_local_workers_run_a_search(tmp_path):
 import sys
 sys.path[:0] = {[str(ROOT), str(ROOT / "tests"), str(ROOT / "tuning")]}
 from pathlib import Path
+from types import SimpleNamespace
 from stand_in import trials
 from worker import work
 sys.exit(work(trials(Path({str(output)!r}))))

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import grpc
+from durable_oracle import DurableOracle
 from exit_codes import ALL_FAILED, DONE, INTERRUPTED, NO_WORKERS
 from keras_tuner.src import protos  # no public name, see oracle_service.py
 from oracle_service import OracleService
 from search_lock import alone
+from time_limit import uninterrupted
 from trials import Trials
 
 # A worker says once a second that it lives, from a thread of its own. Ten are more than TensorFlow
@@ -149,7 +151,7 @@ def _until_over(
     if trials.oracle.exhausted():
         first()
         return DONE
-    with _started(workers, address):
+    with _started(workers, address, trials.oracle):
         with _checked(workers):
             first()
         service.ready.set()
@@ -157,7 +159,7 @@ def _until_over(
 
 
 @contextlib.contextmanager
-def _started(workers: Workers | None, address: str) -> Iterator[None]:
+def _started(workers: Workers | None, address: str, oracle: DurableOracle) -> Iterator[None]:
     """Has workers at work within a block, if there are to be any."""
     if workers is None:
         yield
@@ -166,7 +168,10 @@ def _started(workers: Workers | None, address: str) -> Iterator[None]:
         workers.start(address)
         yield
     finally:
-        workers.stop()
+        with uninterrupted():
+            workers.stop()
+            for tuner_id in list(oracle.ongoing_trials):  # of workers that had to be killed
+                oracle.give_back(tuner_id)
 
 
 @contextlib.contextmanager
