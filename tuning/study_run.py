@@ -174,7 +174,8 @@ def _plan(study: Study, trials: Trials) -> None:
     """Takes into account what has come of the trials so far."""
     plan, data = study.plan, study.data
     best = [outcome for outcome in trials.ranked if not outcome.failed][: study.args.average]
-    plan.scored = plan.scored or bool(best)
+    plan.trained = bool(best)
+    plan.scored = plan.scored or plan.trained
     if study.args.final_fit and best:
         train = study.folds[0][0] if study.folds else data.train
         more = len(data.train_and_valid.labels) / len(train.labels)
