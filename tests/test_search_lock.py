@@ -11,6 +11,7 @@ from processes import start
 from search_lock import alone
 from stand_in import OBJECTIVE, StandIn, trials
 from test_workers import until
+from time_plan import TimePlan
 from trial_folder import TrialFolder
 
 
@@ -21,7 +22,15 @@ def _search(output: Path, seconds: float) -> None:
 
     data = SimpleNamespace(stamps={}, train=None, valid=None)
     study = SimpleNamespace(
-        args=SimpleNamespace(output=output, trials=3, workers=1, tuner="random"),
+        args=SimpleNamespace(
+            output=output,
+            trials=3,
+            workers=1,
+            tuner="random",
+            minutes=None,
+            average=1,
+            final_fit=False,
+        ),
         output=output,
         data=data,
         asked=lambda: {"seed": 0},
@@ -29,7 +38,7 @@ def _search(output: Path, seconds: float) -> None:
         probe=lambda: Outcome(0, "probe", "completed", 1.0, 0.0, {}),
         sharing=lambda seconds: None,
         objective=OBJECTIVE,
-        deadline=None,
+        plan=TimePlan(),
         fit_arguments={},
     )
 

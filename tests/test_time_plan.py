@@ -4,8 +4,10 @@ import contextlib
 import math
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
+from rehearsal import Rehearsal
 from time_limit import OutOfTime, time_limit, uninterrupted
 from time_plan import TimePlan
 
@@ -129,6 +131,14 @@ def test_a_trial_has_some_seconds_to_stop_by_itself_before_it_is_interrupted():
 def test_the_only_trial_is_interrupted_when_the_model_and_the_report_need_the_time():
     one = plan(scored=True)
     assert one.left() - 30 < one.left_for_trials() < one.left() - 20
+
+
+def test_what_takes_too_long_to_be_rehearsed_is_expected_to_take_long(capsys):
+    one = TimePlan(time.monotonic() + 0.6)
+    study = SimpleNamespace(plan=one, args=None, data=None, probe=lambda: time.sleep(60))
+    Rehearsal(study).renew()
+    assert 0 < one.keep == one.export == one.test == one.report < 0.2
+    assert "What comes after the trials will take about" in capsys.readouterr().out
 
 
 def test_what_there_is_no_time_for_is_left_out_and_said(capsys):
