@@ -41,6 +41,8 @@ from keras_transfer import TransferModel
 from keras_transfer.examined import Examined, examine
 from keras_transfer.plots import history_figure, save_figure, search_figure
 
+EXPORT = "the export"  # in messages, and in summary.json if there was no time for it
+
 
 def run(args: argparse.Namespace, directory: Path, began: float) -> int:
     """Runs a search in this process; returns its exit code.
@@ -252,11 +254,11 @@ def finish(study: Study, trials: Trials, *, interrupted: bool = False) -> None:
     _draw_best(study, trials, winner.best)
     model = keep(winner.model, output)
     export = functools.partial(model.export, output / "export" / "1", verbose=False)
-    plan.in_time("the export", export, after=plan.report)
+    plan.in_time(EXPORT, export, after=plan.report)
     seen, tested = plan.in_time(
         "the test images", lambda: _look_once(study, model), after=plan.report
     ) or (None, None)
-    looks = 1 + _earlier_looks(output)
+    looks = _earlier_looks(output) + (tested is not None)
     _write(study, outcomes, winner, seen, tested, {"interrupted": interrupted, "looks": looks})
     _tell(study, winner, tested, looks)
     if args.cache is None and not interrupted:
@@ -328,7 +330,7 @@ def _write(
         images=images,
         settings=settings(args),
     )
-    study.plan.in_time("report.html", write_page)
+    study.plan.in_time(PAGE, write_page)
     facts = {
         **settings(args),
         "classes": list(data.class_names),
@@ -338,7 +340,7 @@ def _write(
         "left_out_of_average": sorted((*made_of.too_bad, *made_of.unlike)),
         "lost": list(made_of.lost),
         "trained_again": made_of.trained_again,
-        "interrupted": told["interrupted"],
+        **told,
         "no_time_for": study.plan.skipped,
         "seconds": round(time.monotonic() - study.began, 1),
     }
@@ -353,7 +355,9 @@ def _earlier_looks(output: Path) -> int:
     """How often a search that goes on has looked at the test split before."""
 
     def read(path: Path) -> int:
-        return int((read_json(path)["test"] or {"looks": 0})["looks"])
+        content = read_json(path)
+        test = content["test"] or {"looks": 0}  # where earlier versions noted it
+        return int(content.get("looks", test["looks"]))
 
     unknown = "how often the test images were used before is not known, and counts as once"
     looks = read_or_put_aside(output / "summary.json", read, unknown)
@@ -378,6 +382,9 @@ def _tell(study: Study, winner: Winner, tested: OnTest | None, looks: int) -> No
 
         told = ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in PUBLISHED.items())
         print(f"Published on this data, on another split: {told}.")
+    for skipped, file in ((EXPORT, study.output / "export" / "1"), (PAGE, study.output / PAGE)):
+        if skipped in study.plan.skipped and file.exists():
+            print(f"{file} is that of an earlier run, and of another model.")
     minutes = (time.monotonic() - study.began) / 60
-    written = study.output / PAGE
-    print(f"{minutes:.1f} minutes. Look at {written if written.exists() else study.output}.")
+    look_at = study.output if PAGE in study.plan.skipped else study.output / PAGE
+    print(f"{minutes:.1f} minutes. Look at {look_at}.")
