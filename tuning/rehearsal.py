@@ -23,10 +23,10 @@ _COSTS = ("keep", "export", "test", "report")  # of a `TimePlan`, in seconds
 
 
 class Rehearsal:
-    """Builds, saves, loads, exports and reports on a model that is trained on nothing.
+    """Builds, saves, loads, exports and reports on an untrained model.
 
-    It notes in the plan of a search how long each takes: on a machine that others use, too,
-    nothing else tells. It does nothing for a search without `--minutes`.
+    It writes into the plan of a search how long each of these takes, which depends on the machine
+    and on what else runs there. It does nothing for a search without `--minutes`.
 
     Args:
         study: The search.
@@ -95,7 +95,7 @@ class Rehearsal:
 
 @contextlib.contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """Makes a folder for a block, also in the place of one that a killed process has left."""
+    """Makes a folder for a block, and removes it afterwards, as one that a killed process left."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:

@@ -326,7 +326,7 @@ def _images(args: argparse.Namespace, directory: Path) -> ImageFolder:
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Returns what was asked for, as JSON has it, with paths from the output folder on."""
+    """Returns what was asked for, as JSON has it, with paths relative to the output folder."""
     left_out = ("space", "show_space", "given", "most_growth")
     asked = {name: value for name, value in vars(args).items() if name not in left_out}
     backbones = ",".join(without_paths(backbone_names(args), args.output))

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
 def _study_in_time(
     args: argparse.Namespace, directory: Path, began: float, **kwargs: Any
 ) -> Study | None:
-    """The search as `Study.of` makes it; None if there was no time for that."""
+    """Makes the study; returns None if there was no time for that."""
     minutes = math.inf if args.minutes is None else args.minutes
     try:
         with time_limit(TimePlan(began + 60 * minutes).left):
@@ -90,7 +90,7 @@ def _work(study: Study) -> int:
 
 
 def _run_alone(study: Study) -> int:
-    """Runs a search of which no other process changes the state."""
+    """Runs a search whose lock this process holds."""
     went_on = asked.begin(study.output, study.asked(), study.data.stamps)
     if went_on and study.trials().outcomes:  # another machine may just have made the folder
         print(f"Going on with the search in {study.output}.", flush=True)
@@ -173,7 +173,7 @@ def _trials(study: Study) -> tuple[Trials, int]:
 
 
 def _plan(study: Study, trials: Trials) -> None:
-    """Takes into account what has come of the trials so far."""
+    """Updates the plan by the trials that have ended."""
     plan, data = study.plan, study.data
     best = [outcome for outcome in trials.ranked if not outcome.failed][: study.args.average]
     plan.trained = bool(best)
@@ -266,7 +266,7 @@ def finish(study: Study, trials: Trials, *, interrupted: bool = False) -> None:
 
 
 def _without_paths(outcome: Outcome, output: Path) -> Outcome:
-    """An outcome as people may share it."""
+    """Returns an outcome without absolute paths, for files that people share."""
     texts = ("hyperparameters", "failure", "traceback")
     return replace(
         outcome, **{name: without_paths(getattr(outcome, name), output) for name in texts}
@@ -274,7 +274,7 @@ def _without_paths(outcome: Outcome, output: Path) -> Outcome:
 
 
 def _winner(study: Study, trials: Trials) -> tuple[Winner, Study]:
-    """The model of the search, and the search as it was without what there was no time for."""
+    """Returns the winner, and the study, without --final-fit if there was no time for that."""
     plan = study.plan
     if study.args.final_fit:
         after = plan.keep + plan.export + plan.test + plan.report
