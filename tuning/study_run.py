@@ -60,29 +60,24 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
     end_with_parent()
     if role() == "chief":
         check_address()
-    make = functools.partial(_study_in_time, args, directory, began)
-    if role() == "worker":
-        study = make()
-        return _no_time() if study is None else _work(study)
+    is_worker = role() == "worker"
+    plan = TimePlan() if args.minutes is None else TimePlan(began + 60 * args.minutes)
     with contextlib.ExitStack() as stack:
-        study = make(before_writing=functools.partial(stack.enter_context, alone(args.output)))
-        return _no_time() if study is None else _run_alone(study)
 
+        def lock() -> None:
+            if not is_worker:  # whose chief holds the lock
+                stack.enter_context(alone(args.output))
 
-def _study_in_time(
-    args: argparse.Namespace, directory: Path, began: float, **kwargs: Any
-) -> Study | None:
-    """Makes the study; returns None if there was no time for that."""
-    minutes = math.inf if args.minutes is None else args.minutes
-    try:
-        with time_limit(TimePlan(began + 60 * minutes).left):
-            return Study.of(args, directory, args.output, began, **kwargs)
-    except OutOfTime:
-        return None
+        try:
+            with time_limit(plan.left):
+                study = Study.of(args, directory, args.output, began, plan, before_writing=lock)
+        except OutOfTime:
+            return _no_time()
+        return _work(study) if is_worker else _run_alone(study)
 
 
 def _work(study: Study) -> int:
-    """Runs the trials that a chief gives, which holds the lock."""
+    """Runs the trials that a chief gives."""
     study.output.mkdir(parents=True, exist_ok=True)
     asked.begin(study.output, study.asked(), study.data.stamps)
     study.take_share()
