@@ -20,6 +20,7 @@ from processes import start
 from role import role
 from search_lock import alone
 from stand_in import StandIn, ends_soon, later, run_chief, run_worker, trials
+from time_limit import OutOfTime
 from worker import work
 
 ROOT = Path(__file__).parents[1]
@@ -205,16 +206,22 @@ def test_a_worker_that_is_interrupted_gives_its_trial_back_which_is_no_death(tmp
     until(lambda: results == [INTERRUPTED] * 4 + [DONE])
 
 
-def test_a_trial_whose_worker_had_to_be_killed_at_the_end_is_no_death(tmp_path):
+KILLED = SimpleNamespace(start=lambda address: None, check=lambda: 1, stop=lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("workers", "error"), [(KILLED, KeyboardInterrupt), (KILLED, OutOfTime), (None, OutOfTime)]
+)
+def test_a_trial_that_ends_with_its_chief_is_no_death(tmp_path, workers, error):
     search = trials(tmp_path)
 
     def interrupted() -> None:
         search.oracle.create_trial("worker-1")
-        raise KeyboardInterrupt
+        raise error
 
-    killed = SimpleNamespace(start=lambda address: None, check=lambda: 1, stop=lambda: None)
-    code = serve(search, address="127.0.0.1:0", workers=killed, first=interrupted)
-    assert code == INTERRUPTED
+    with contextlib.suppress(OutOfTime):
+        code = serve(search, address="127.0.0.1:0", workers=workers, first=interrupted)
+        assert code == INTERRUPTED
     trials(tmp_path).run()  # which would warn of a death
 
 

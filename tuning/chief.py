@@ -16,7 +16,7 @@ from exit_codes import ALL_FAILED, DONE, INTERRUPTED, NO_WORKERS
 from keras_tuner.src import protos  # no public name, see oracle_service.py
 from oracle_service import OracleService
 from search_lock import alone
-from time_limit import uninterrupted
+from time_limit import OutOfTime, uninterrupted
 from trials import Trials
 
 # A worker says once a second that it lives, from a thread of its own. Ten are more than TensorFlow
@@ -160,17 +160,23 @@ def _until_over(
 
 @contextlib.contextmanager
 def _started(workers: Workers | None, address: str, oracle: DurableOracle) -> Iterator[None]:
-    """Has workers at work within a block, if there are to be any."""
-    if workers is None:
-        yield
-        return
+    """Has workers at work within a block, if there are to be any.
+
+    Trials that the end of the block cuts short are given back, so that this is no death of theirs.
+    """
+    nobody_goes_on = workers is not None
     try:
-        workers.start(address)
+        if workers is not None:
+            workers.start(address)
         yield
+    except OutOfTime:
+        nobody_goes_on = True  # those that came by themselves find no chief any more
+        raise
     finally:
         with uninterrupted():
-            workers.stop()
-            for tuner_id in list(oracle.ongoing_trials):  # of workers that had to be killed
+            if workers is not None:
+                workers.stop()
+            for tuner_id in list(oracle.ongoing_trials) if nobody_goes_on else ():
                 oracle.give_back(tuner_id)
 
 
