@@ -11,6 +11,8 @@ import keras_tuner
 from chief import Patience, serve
 from command_line import ended_by_signals, exit_status
 from metrics import Objective
+from outcome import Outcome
+from time_plan import TimePlan
 from trials import Trials
 from worker import work
 
@@ -86,6 +88,32 @@ def trials(output: Path, hypermodel: StandIn | None = None, **changes) -> Trials
         **changes,
     }
     return Trials(hypermodel or StandIn(), **arguments)
+
+
+def study(output: Path, hypermodel: StandIn | None = None, count: int = 3) -> SimpleNamespace:
+    """A `Study` without images, whose trials are stand-ins."""
+    return SimpleNamespace(
+        args=SimpleNamespace(
+            output=output,
+            trials=count,
+            workers=1,
+            tuner="random",
+            minutes=None,
+            average=1,
+            final_fit=False,
+        ),
+        output=output,
+        data=SimpleNamespace(stamps={}, train=None, valid=None),
+        plan=TimePlan(),
+        asked=lambda: {"seed": 0},
+        trials=lambda on_begin=None, on_end=None, on_epoch=None: trials(
+            output, hypermodel, count=count, on_begin=on_begin, on_end=on_end
+        ),
+        probe=lambda: Outcome(0, "probe", "completed", 1.0, 0.0, {}),
+        sharing=lambda seconds: None,
+        objective=OBJECTIVE,
+        fit_arguments={},
+    )
 
 
 def later() -> float:

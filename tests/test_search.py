@@ -19,7 +19,7 @@ import tensorflow as tf
 from hub_modules import save_reusable
 from PIL import Image
 from small_lite import small_lite
-from stand_in import trials
+from stand_in import StandIn, study, trials
 
 from keras_transfer import efficientnet_lite
 
@@ -238,16 +238,12 @@ def test_a_search_goes_on_only_where_trials_have_ended(tmp_path, monkeypatch, ca
     import study_run
     from exit_codes import NO_WORKERS
 
-    data = SimpleNamespace(stamps={})
-    study = SimpleNamespace(
-        output=tmp_path, data=data, asked=lambda: {"seed": 0}, trials=lambda: trials(tmp_path)
-    )
-    monkeypatch.setattr(study_run.Study, "of", lambda *args, before_writing: study)
+    one = study(tmp_path)
+    monkeypatch.setattr(study_run.Study, "of", lambda *args, before_writing: one)
     monkeypatch.setattr(study_run, "_trials", lambda study: (study.trials(), NO_WORKERS))
-    monkeypatch.setattr(study_run, "end_with_parent", lambda: None)
 
     def told() -> str:
-        assert study_run.run(SimpleNamespace(output=tmp_path), tmp_path, 0.0) == NO_WORKERS
+        assert study_run.run(one.args, tmp_path, 0.0) == NO_WORKERS
         return capsys.readouterr().out
 
     assert "Going on" not in told()
@@ -255,6 +251,38 @@ def test_a_search_goes_on_only_where_trials_have_ended(tmp_path, monkeypatch, ca
     trials(tmp_path, count=1).run()
     capsys.readouterr()
     assert "Going on with the search" in told()
+
+
+def test_a_search_whose_time_is_up_within_a_trial_ends_with_the_others(
+    tmp_path, monkeypatch, capsys
+):
+    import study_run
+
+    ended: list[list[int]] = []
+
+    def hang(number: int) -> None:
+        if number == 2:
+            one.plan.end = time.monotonic()
+            time.sleep(60)
+
+    def of(*args, before_writing):
+        before_writing()
+        return one
+
+    hypermodel = StandIn()
+    hypermodel.before_fit = hang
+    one = study(tmp_path / "run", hypermodel)
+    one.plan.end = time.monotonic() + 600
+    monkeypatch.setattr(study_run.Study, "of", of)
+    monkeypatch.setattr(study_run, "Rehearsal", lambda study: SimpleNamespace(renew=lambda: None))
+    monkeypatch.setattr(
+        study_run,
+        "finish",
+        lambda study, trials, interrupted: ended.append([one.trial for one in trials.outcomes]),
+    )
+    assert study_run.run(one.args, tmp_path, time.monotonic()) == 0
+    assert ended == [[1]]
+    assert "The time is up. What was running is left out." in capsys.readouterr().out
 
 
 def leaderboard(output):
@@ -534,18 +562,23 @@ def test_what_there_is_no_time_for_is_left_out_and_the_rest_is_written(
 
     monkeypatch.setattr(study_run, "_winner", late)
     output = tmp_path / "run"
+    (output / "trials").mkdir(parents=True)
+    (output / "trials" / ".lock").touch()  # of an earlier run, which has used the test images
+    (output / "summary.json").write_text('{"test": {"looks": 1}}')
+    (output / "export" / "1").mkdir(parents=True)
     arguments = ["--minutes", "60", "--unfreeze", "0", "--trials", "1", "--output", str(output)]
     assert search.main([str(five_classes), *QUICK, *arguments]) == 0
     told = capsys.readouterr().out
     assert "What comes after the trials will take about" in told
     assert told.index("Searching on") == 0
-    assert "Look at " + str(output) + "." in told
+    assert f"{output / 'export' / '1'} is that of an earlier run, and of another model." in told
+    assert f"Look at {output}." in told
     summary = json.loads((output / "summary.json").read_text())
     assert summary["no_time_for"] == ["the export", "the test images", "report.html"]
-    assert summary["test"] is None
+    assert (summary["test"], summary["looks"]) == (None, 1)
     names = {path.name for path in output.iterdir()}
     assert names >= {"best.keras", "leaderboard.csv", "search.png", "history.png"}
-    assert not names & {"export", "report.html"}
+    assert "report.html" not in names
     assert not list(output.glob(".rehearsal*"))
 
 

@@ -3,13 +3,11 @@
 import contextlib
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from outcome import Outcome
 from processes import start
 from search_lock import alone
-from stand_in import OBJECTIVE, StandIn, trials
+from stand_in import StandIn, study, trials
 from test_workers import until
 from trial_folder import TrialFolder
 
@@ -19,28 +17,16 @@ def _search(output: Path, seconds: float) -> None:
     import study_run
     from command_line import exit_status
 
-    data = SimpleNamespace(stamps={}, train=None, valid=None)
-    study = SimpleNamespace(
-        args=SimpleNamespace(output=output, trials=3, workers=1, tuner="random"),
-        output=output,
-        data=data,
-        asked=lambda: {"seed": 0},
-        trials=lambda *told: trials(output, StandIn(seconds), count=3),
-        probe=lambda: Outcome(0, "probe", "completed", 1.0, 0.0, {}),
-        sharing=lambda seconds: None,
-        objective=OBJECTIVE,
-        deadline=None,
-        fit_arguments={},
-    )
+    stand_in = study(output, StandIn(seconds))
 
-    def of(*args, before_writing=lambda: None):
+    def of(*args, before_writing):
         before_writing()
-        return study
+        return stand_in
 
     study_run.Study.of = of
     study_run.finish = lambda *args, **kwargs: (output / "finished").touch()
     with (output.parent / f"{seconds}.txt").open("w") as log, contextlib.redirect_stderr(log):
-        code = exit_status("search.py", lambda: study_run.run(study.args, output, 0.0))
+        code = exit_status("search.py", lambda: study_run.run(stand_in.args, output, 0.0))
     sys.exit(code)
 
 

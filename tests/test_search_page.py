@@ -85,8 +85,8 @@ def folder(tmp_path_factory):
     curves(folder, trials)
     settings = {"directory": EVIL, "backbone": ["a", "b"], "minutes": None, "seed": 0}
     settings["space"] = Space().to_dict()
-    write_search_page(folder, trials, LOSS, winner=winner(), made_of=Composition((3, 1)),
-                      settings=settings)  # fmt: skip
+    made_of = Composition((3, 1))
+    write_search_page(folder, trials, LOSS, winner=winner(), made_of=made_of, settings=settings)
     return folder
 
 
@@ -265,7 +265,7 @@ def test_the_page_says_what_really_became_the_winner(tmp_path):
     made_of = Composition((second.trial,), unlike=(7,), lost=(first.trial,))
     path = write_search_page(tmp_path, trials, LOSS, winner=winner(), made_of=made_of, looks=2)
     seen = words(path.read_text())
-    assert f"(but trial {first.trial}, of which the weights are lost): trial {second.trial}" in seen
+    assert f"(without trial {first.trial}, whose weights are lost): trial {second.trial}" in seen
     assert f"On 20 test images trial {second.trial} gets" in seen
     assert f"The test images were used 2 times, now for trial {second.trial}." in seen
     assert f"Trial {second.trial} on the 20 test images." in seen

@@ -4,9 +4,11 @@ import contextlib
 import math
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
-from time_limit import OutOfTime, time_limit
+from rehearsal import Rehearsal
+from time_limit import OutOfTime, time_limit, uninterrupted
 from time_plan import TimePlan
 
 
@@ -28,7 +30,7 @@ def test_a_block_is_interrupted_when_its_time_is_up():
     time.sleep(0.3)  # nothing is interrupted afterwards
 
 
-def test_a_limit_can_be_moved_while_a_block_runs():
+def test_a_limit_can_be_put_off_while_a_block_runs():
     end = [time.monotonic() + 0.1]
     passed = []
     with time_limit(lambda: end[0] - time.monotonic()):
@@ -36,6 +38,26 @@ def test_a_limit_can_be_moved_while_a_block_runs():
         time.sleep(0.3)
         passed.append(1)
     assert passed
+
+
+def test_a_limit_can_be_brought_forward_while_a_block_runs():
+    left = iter([50.0] * 3)
+    assert until_interrupted(lambda: next(left, 0.0))
+
+
+def test_what_must_not_be_left_half_done_is_finished_before_the_interruption():
+    end, done = time.monotonic() + 0.05, []
+
+    def block():
+        with time_limit(lambda: end - time.monotonic()):
+            with uninterrupted():
+                time.sleep(0.2)
+                done.append("whole")
+            time.sleep(60)
+
+    with pytest.raises(OutOfTime):
+        block()
+    assert done == ["whole"]
 
 
 def test_code_that_catches_all_exceptions_is_interrupted_all_the_same():
@@ -82,7 +104,7 @@ def test_without_a_limit_and_in_other_threads_nothing_is_interrupted():
 
 
 def plan(**changes) -> TimePlan:
-    costs = {"keep": 5.0, "export": 10.0, "report": 15.0, "test": 40.0, "scored": True, **changes}
+    costs = {"keep": 5.0, "export": 10.0, "report": 15.0, "test": 40.0, **changes}
     return TimePlan(1000.0, **costs, clock=lambda: 900.0)
 
 
@@ -93,18 +115,34 @@ def test_all_that_comes_after_the_last_trial_is_kept_time_for():
     assert TimePlan().deadline is None
 
 
-def test_the_first_trial_may_take_the_time_of_what_can_be_left_out():
-    assert plan(scored=False).deadline > plan().deadline + 40
+def test_the_first_trial_takes_the_time_of_what_can_be_left_out_only_if_it_is_too_late_for_that():
+    assert plan().deadline == plan(scored=True).deadline > 900
+    late = plan(test=80.0)
+    assert late.deadline > 900
+    late.scored = True  # its first epoch has ended: export and test may still fit
+    assert late.deadline < 900
 
 
 def test_a_trial_has_some_seconds_to_stop_by_itself_before_it_is_interrupted():
-    one = plan()
+    one = plan(trained=True)
     assert 0 < one.deadline - one.clock() < one.left_for_trials() < one.left() - 70
 
 
+def test_the_only_trial_is_interrupted_when_the_model_and_the_report_need_the_time():
+    one = plan(scored=True)
+    assert one.left() - 30 < one.left_for_trials() < one.left() - 20
+
+
+def test_what_takes_too_long_to_be_rehearsed_is_expected_to_take_long(capsys):
+    one = TimePlan(time.monotonic() + 0.6)
+    study = SimpleNamespace(plan=one, args=None, data=None, probe=lambda: time.sleep(60))
+    Rehearsal(study).renew()
+    assert 0 < one.keep == one.export == one.test == one.report < 0.2
+    assert "What comes after the trials will take about" in capsys.readouterr().out
+
+
 def test_what_there_is_no_time_for_is_left_out_and_said(capsys):
-    end = time.monotonic() + 0.5
-    one = TimePlan(end)
+    one = TimePlan(time.monotonic() + 0.5)
     assert one.in_time("the export", lambda: 7) == 7
     assert one.in_time("the export", lambda: time.sleep(60), after=0.2) is None
     assert one.in_time("the test images", lambda: 7, after=60.0) is None

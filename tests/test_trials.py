@@ -17,6 +17,7 @@ from outcome import Outcome
 from processes import start
 from stand_in import OBJECTIVE, StandIn, ends_soon, later, run_and_die, trials
 from test_durable_oracle import DAMAGED
+from time_limit import OutOfTime, time_limit
 from trial_run import seed_of
 
 
@@ -155,6 +156,27 @@ def test_an_interrupt_leaves_what_has_ended_and_its_trial_is_the_next(tmp_path, 
     again = trials(tmp_path / "cut")
     again.run()
     assert len(again.hypermodel.built) == 2
+    assert facts(again) == facts(trials(tmp_path / "whole"))
+
+
+def test_a_trial_that_time_runs_out_in_is_neither_dead_nor_failed_but_the_next(tmp_path):
+    trials(tmp_path / "whole").run()
+    left, hypermodel = [60.0], StandIn()
+
+    def hang(number: int) -> None:
+        if number == 2:
+            left[0] = 0.0
+            time.sleep(60)
+
+    hypermodel.before_fit = hang
+    search = trials(tmp_path / "cut", hypermodel)
+    with pytest.raises(OutOfTime), time_limit(lambda: left[0]):
+        search.run()
+    assert [o.trial for o in search.outcomes] == [1]
+    assert not list((tmp_path / "cut").rglob("*unfinished*"))
+    again = trials(tmp_path / "cut")
+    again.run()  # which would warn of a death
+    assert len(again.hypermodel.built) == 3
     assert facts(again) == facts(trials(tmp_path / "whole"))
 
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from chief import Patience, serve
@@ -19,6 +20,7 @@ from processes import start
 from role import role
 from search_lock import alone
 from stand_in import StandIn, ends_soon, later, run_chief, run_worker, trials
+from time_limit import OutOfTime
 from worker import work
 
 ROOT = Path(__file__).parents[1]
@@ -204,6 +206,25 @@ def test_a_worker_that_is_interrupted_gives_its_trial_back_which_is_no_death(tmp
     until(lambda: results == [INTERRUPTED] * 4 + [DONE])
 
 
+KILLED = SimpleNamespace(start=lambda address: None, check=lambda: 1, stop=lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("workers", "error"), [(KILLED, KeyboardInterrupt), (KILLED, OutOfTime), (None, OutOfTime)]
+)
+def test_a_trial_that_ends_with_its_chief_is_no_death(tmp_path, workers, error):
+    search = trials(tmp_path)
+
+    def interrupted() -> None:
+        search.oracle.create_trial("worker-1")
+        raise error
+
+    with contextlib.suppress(OutOfTime):
+        code = serve(search, address="127.0.0.1:0", workers=workers, first=interrupted)
+        assert code == INTERRUPTED
+    trials(tmp_path).run()  # which would warn of a death
+
+
 def test_workers_that_come_early_wait_for_their_first_trial_and_are_not_lost(tmp_path, named):
     results: list[int] = []
     hypermodel = StandIn()
@@ -383,6 +404,7 @@ def test_no_worker_outlives_a_chief_that_is_killed(tmp_path):
     chief = f"""
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from local_workers import LocalWorkers
 workers = LocalWorkers([sys.executable, "-c", {worker!r}], 2, Path({str(tmp_path)!r}))
 workers.start("127.0.0.1:1")
@@ -413,6 +435,7 @@ def test_local_workers_run_a_search(tmp_path):
 import sys
 sys.path[:0] = {[str(ROOT), str(ROOT / "tests"), str(ROOT / "tuning")]}
 from pathlib import Path
+from types import SimpleNamespace
 from stand_in import trials
 from worker import work
 sys.exit(work(trials(Path({str(output)!r}))))

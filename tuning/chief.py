@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import grpc
+from durable_oracle import DurableOracle
 from exit_codes import ALL_FAILED, DONE, INTERRUPTED, NO_WORKERS
 from keras_tuner.src import protos  # no public name, see oracle_service.py
 from oracle_service import OracleService
 from search_lock import alone
+from time_limit import OutOfTime, uninterrupted
 from trials import Trials
 
 # A worker says once a second that it lives, from a thread of its own. Ten are more than TensorFlow
@@ -149,7 +151,7 @@ def _until_over(
     if trials.oracle.exhausted():
         first()
         return DONE
-    with _started(workers, address):
+    with _started(workers, address, trials.oracle):
         with _checked(workers):
             first()
         service.ready.set()
@@ -157,16 +159,25 @@ def _until_over(
 
 
 @contextlib.contextmanager
-def _started(workers: Workers | None, address: str) -> Iterator[None]:
-    """Has workers at work within a block, if there are to be any."""
-    if workers is None:
-        yield
-        return
+def _started(workers: Workers | None, address: str, oracle: DurableOracle) -> Iterator[None]:
+    """Has workers at work within a block, if there are to be any.
+
+    Trials that the end of the block cuts short are given back, so that this is no death of theirs.
+    """
+    nobody_goes_on = workers is not None
     try:
-        workers.start(address)
+        if workers is not None:
+            workers.start(address)
         yield
+    except OutOfTime:
+        nobody_goes_on = True  # those that came by themselves find no chief any more
+        raise
     finally:
-        workers.stop()
+        with uninterrupted():
+            if workers is not None:
+                workers.stop()
+            for tuner_id in list(oracle.ongoing_trials) if nobody_goes_on else ():
+                oracle.give_back(tuner_id)
 
 
 @contextlib.contextmanager

@@ -92,7 +92,7 @@ def exit_status(
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Has SIGTERM and SIGHUP end a block as `sys.exit` does, so that it can put things in order.
+    """Turns SIGTERM and SIGHUP into `SystemExit` within a block, so that it can clean up.
 
     A signal that this process ignores, as under nohup, stays ignored.
     """
@@ -113,7 +113,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def with_options(arguments: Sequence[str], *options: str) -> list[str]:
-    """Returns arguments with further options, which win over the same ones given before.
+    """Adds options to arguments; they win over the same options given before.
 
     Example:
         >>> with_options(["--output", "a", "--", "photos"], "--output", "b")

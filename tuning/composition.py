@@ -1,4 +1,4 @@
-"""Composition: what best.keras is made of. All that is said of it, wherever, is said from this."""
+"""Composition: which trials best.keras is made of, for terminal, page and summary alike."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Composition:
-    """What the model of a search has become, noted when it was made.
+    """The trials that the model of a search is made of, and the good ones that are not in it.
 
     Attributes:
         trials: The numbers of the trials in it, the best first.
-        trained_again: On how many images, training and validation together, they were trained
-            again after the search; `None` without `--final-fit`.
-        too_bad: The numbers of those that would be in it but for their scores.
-        unlike: And of those that one model could not hold with the best.
-        lost: And of those whose weights are damaged or missing.
+        trained_again: The number of images, training and validation together, that they were
+            trained on again after the search; `None` without `--final-fit`.
+        too_bad: The numbers of trials that are left out because of their scores.
+        unlike: The numbers of trials that do not fit into one model with the best.
+        lost: The numbers of trials whose weights are damaged or missing.
 
     Example:
         >>> made_of = Composition((3, 5), lost=(1,))
@@ -37,16 +37,16 @@ class Composition:
 
     @property
     def within(self) -> str:
-        """The same for the middle of a sentence, where an insertion ends with a comma."""
+        """The same text for the middle of a sentence, with a comma after an insertion."""
         return f"{self}," if self.trained_again else str(self)
 
     @property
     def lost_text(self) -> str:
-        """Says which trials are lost."""
-        return f"{_names(self.lost)}, of which the weights are lost"
+        """Names the trials whose weights are lost."""
+        return f"{_names(self.lost)}, whose weights are lost"
 
     def left_out(self) -> Iterator[str]:
-        """Says in a sentence for each reason which trials are not in the model."""
+        """Yields a sentence for each reason why trials are not in the model."""
         for numbers, why in (
             (self.too_bad, "validation scores too far behind"),
             (self.unlike, "one model cannot hold them with the best"),

@@ -1,4 +1,4 @@
-"""Whether an error says that a disk is full, whichever library has met it."""
+"""Tells whether an error means that a disk is full, whichever library raised it."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ _CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def is_disk_full(error: BaseException) -> bool:
     """Returns whether an error, or one that led to it, says that a disk is full.
 
-    TensorFlow and HDF5 raise errors of their own, which hold the words of the system.
+    TensorFlow and HDF5 raise errors of their own, whose text contains that of the system.
 
     Example:
         >>> is_disk_full(OSError(28, "No space left on device"))

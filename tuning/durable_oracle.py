@@ -203,7 +203,9 @@ class DurableOracle(OracleState):
             return trial
 
     def release_left(self) -> None:
-        """Takes back the trials that ran when the process before this one died: a death of each.
+        """Takes back the trials that ran when the process before this one died.
+
+        That counts as a death of each.
 
         Raises:
             OSError: If that cannot be written.
@@ -220,7 +222,7 @@ class DurableOracle(OracleState):
                     )
 
     def give_back(self, tuner_id: str) -> None:
-        """Takes the trial of a tuner back that ends without being dead, as after Ctrl-C."""
+        """Takes back the trial of a tuner that was ended, as by Ctrl-C. That is no death."""
         with self._lock:
             trial = self.ongoing_trials.pop(tuner_id, None)
             if trial is None or trial.status != TrialStatus.RUNNING:
@@ -229,7 +231,7 @@ class DurableOracle(OracleState):
             self._retry_queue.append(trial.trial_id)
             try:
                 self.save()
-            except OSError:  # a full disk: without the file, too, nothing says that the trial runs
+            except OSError:  # a full disk; without the file the trial does not count as running
                 self.forget()
 
     def exhausted(self) -> bool:

@@ -11,10 +11,8 @@ import keras
 class StopAtEpochEnd(keras.callbacks.Callback):
     """Ends a training at the end of an epoch, when another would take longer than there is time.
 
-    An epoch that would take longer than expected is cut short, so that its validation still fits.
-
-    Also when the loss is no number any more: what comes after is none either. The best epoch so
-    far is kept by who keeps it otherwise.
+    An epoch that takes longer than expected is cut short, so that its validation still fits. A
+    training whose loss is no number any more is ended, too. This callback does not restore weights.
 
     Args:
         seconds_left: Gives the seconds that are left, infinite for no limit.

@@ -292,7 +292,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         return self._origins[name]
 
     def untrained(self, count: int, image_shape: Sequence[int]) -> TransferModel:
-        """Returns what a search may end with, but trained on nothing, to measure its costs.
+        """Returns an untrained model such as a search may end with, to measure what it costs.
 
         Args:
             count: Of how many trials it is the average, where these share a block. Each has

@@ -1,15 +1,17 @@
 """Rehearsal: measures, before the first trial, what comes after the last one."""
 
+import contextlib
 import math
-import tempfile
+import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from search_page import write_search_page
 from sharing import seconds_text
 from study import Study
-from time_limit import OutOfTime, time_limit
+from time_limit import OutOfTime, time_limit, uninterrupted
 from winner import keep
 
 from keras_transfer import AveragedViews, Flips
@@ -17,13 +19,14 @@ from keras_transfer.examined import examine
 
 _SHARE = 1 / 3  # of the time left that it may take
 _SELDOM = 20  # times what it takes until the machine is measured again
+_COSTS = ("keep", "export", "test", "report")  # of a `TimePlan`, in seconds
 
 
 class Rehearsal:
-    """Builds, saves, loads, exports and reports on a model that is trained on nothing.
+    """Builds, saves, loads, exports and reports on an untrained model.
 
-    It notes in the plan of a search how long each takes: on a machine that others use, too,
-    nothing else tells. It does nothing for a search without `--minutes`.
+    It writes into the plan of a search how long each of these takes, which depends on the machine
+    and on what else runs there. It does nothing for a search without `--minutes`.
 
     Args:
         study: The search.
@@ -31,15 +34,17 @@ class Rehearsal:
 
     def __init__(self, study: Study) -> None:
         self._study = study
-        self._model: Any = None
+        self._model: Any = None  # until all is measured
         if study.plan.end == math.inf:
             return
         began, most = time.monotonic(), _SHARE * study.plan.left()
         try:
             with time_limit(lambda: most - (time.monotonic() - began)):
                 self._measure(began)
-        except OutOfTime:  # it takes longer than that
-            study.plan.keep = study.plan.export = study.plan.report = most / 3
+        except OutOfTime:  # it takes longer than that; nothing tells how long the test takes
+            self._model = None
+            for name in _COSTS:
+                setattr(study.plan, name, most / 3)
         plan = study.plan
         seconds = seconds_text(plan.keep + plan.export + plan.test + plan.report)
         print(f"What comes after the trials will take about {seconds}.", flush=True)
@@ -48,20 +53,20 @@ class Rehearsal:
         study, plan = self._study, self._study.plan
         args, data, probe = study.args, study.data, study.probe()
         averaged = args.average_views and args.flips != "none"
-        self._views = Flips(args.flips).views if averaged else 1
+        views = Flips(args.flips).views if averaged else 1
         self._images = next(iter(data.train.ordered))[0]
         folds = 1 if args.final_fit else args.folds or 1
         members = folds * min(args.average, args.trials)
-        with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=study.output) as folder:
+        with _scratch(study.output / ".rehearsal") as folder:
             model = study.hypermodel.untrained(members, self._images.shape[1:])
-            if self._views > 1:
+            if views > 1:
                 model = AveragedViews.of(model, Flips(args.flips))
-            model = keep(model, Path(folder))
+            model = keep(model, folder)
             kept = time.monotonic()
-            model.export(Path(folder) / "export", verbose=False)
+            model.export(folder / "export", verbose=False)
             exported = time.monotonic()
             seen = examine(model, data.train.ordered.take(1), verbose=0)
-            write_search_page(Path(folder), [probe], study.objective, winner=seen)
+            write_search_page(folder, [probe], study.objective, winner=seen)
         plan.keep, plan.export = kept - began, exported - kept
         plan.report = time.monotonic() - exported
         self._model = model
@@ -70,7 +75,7 @@ class Rehearsal:
         split = "valid" if data.test is None else "test"
         plan.test = self._seconds * len(data.labels[split]) / len(self._images)
         if data.test is not None:  # the probe runs on them, too, without views, and is fitted anew
-            plan.test += plan.test / self._views + probe.seconds / max(1, len(probe.folds))
+            plan.test += plan.test / views + probe.seconds / max(1, len(probe.folds))
 
     def _of_batch(self) -> float:
         began = time.monotonic()
@@ -84,5 +89,17 @@ class Rehearsal:
             return
         before, self._seconds = self._seconds, self._of_batch()
         plan, slower = self._study.plan, self._seconds / before
-        for name in ("keep", "export", "test", "report"):
+        for name in _COSTS:
             setattr(plan, name, slower * getattr(plan, name))
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Makes a folder for a block, and removes it afterwards, as one that a killed process left."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        with uninterrupted():
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The lock of a search: who holds it may read, mend and change what lies in the search's folder."""
+"""The lock of a search: only the process that holds it may change the state of the search."""
 
 import contextlib
 from collections.abc import Iterator

@@ -123,7 +123,7 @@ def lead_sentence(found: Found) -> str:
     if best is None:
         return f"None of {count} has a score: all failed."
     if found.made_of.lost:
-        count += f" (but {found.made_of.lost_text})"
+        count += f" (without {found.made_of.lost_text})"
     said = f"Best of {count}: trial {best.trial}, {found.objective.name} {score_text(best)}"
     if found.winner is not None:
         accuracy = found.winner.numbers.accuracy

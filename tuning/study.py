@@ -2,11 +2,10 @@
 
 import argparse
 import functools
-import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ class Study:
     data: ImageFolder
     hypermodel: TransferHyperModel
     began: float
-    plan: TimePlan = field(default_factory=TimePlan)
+    plan: TimePlan
 
     @classmethod
     def of(
@@ -64,6 +63,7 @@ class Study:
         directory: Path,
         output: Path,
         began: float,
+        plan: TimePlan,
         before_writing: Callable[[], object] = lambda: None,
     ) -> "Study":
         """Makes a study.
@@ -73,6 +73,7 @@ class Study:
             directory: The folder of images.
             output: The folder of the search.
             began: When the search began.
+            plan: What is left of `--minutes`.
             before_writing: Called before anything is written into the folder of the search.
 
         Raises:
@@ -95,8 +96,7 @@ class Study:
             metric=args.metric,
             patience=None if args.no_early_stopping else max(3, args.epochs // 6),
         )
-        minutes = math.inf if args.minutes is None else args.minutes
-        return cls(args, output, data, hypermodel, began, TimePlan(began + 60 * minutes))
+        return cls(args, output, data, hypermodel, began, plan)
 
     @property
     def objective(self) -> Objective:
@@ -326,7 +326,7 @@ def _images(args: argparse.Namespace, directory: Path) -> ImageFolder:
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Returns what was asked for, as JSON has it, with paths from the output folder on."""
+    """Returns what was asked for, as JSON has it, with paths relative to the output folder."""
     left_out = ("space", "show_space", "given", "most_growth")
     asked = {name: value for name, value in vars(args).items() if name not in left_out}
     backbones = ",".join(without_paths(backbone_names(args), args.output))

@@ -41,6 +41,8 @@ from keras_transfer import TransferModel
 from keras_transfer.examined import Examined, examine
 from keras_transfer.plots import history_figure, save_figure, search_figure
 
+EXPORT = "the export"  # in messages, and in summary.json if there was no time for it
+
 
 def run(args: argparse.Namespace, directory: Path, began: float) -> int:
     """Runs a search in this process; returns its exit code.
@@ -58,29 +60,24 @@ def run(args: argparse.Namespace, directory: Path, began: float) -> int:
     end_with_parent()
     if role() == "chief":
         check_address()
-    make = functools.partial(_study_in_time, args, directory, began)
-    if role() == "worker":
-        study = make()
-        return _no_time() if study is None else _work(study)
+    is_worker = role() == "worker"
+    plan = TimePlan() if args.minutes is None else TimePlan(began + 60 * args.minutes)
     with contextlib.ExitStack() as stack:
-        study = make(before_writing=functools.partial(stack.enter_context, alone(args.output)))
-        return _no_time() if study is None else _run_alone(study)
 
+        def lock() -> None:
+            if not is_worker:  # whose chief holds the lock
+                stack.enter_context(alone(args.output))
 
-def _study_in_time(
-    args: argparse.Namespace, directory: Path, began: float, **kwargs: Any
-) -> Study | None:
-    """The search as `Study.of` makes it; None if there was no time for that."""
-    minutes = math.inf if args.minutes is None else args.minutes
-    try:
-        with time_limit(TimePlan(began + 60 * minutes).left):
-            return Study.of(args, directory, args.output, began, **kwargs)
-    except OutOfTime:
-        return None
+        try:
+            with time_limit(plan.left):
+                study = Study.of(args, directory, args.output, began, plan, before_writing=lock)
+        except OutOfTime:
+            return _no_time()
+        return _work(study) if is_worker else _run_alone(study)
 
 
 def _work(study: Study) -> int:
-    """Runs the trials that a chief gives, which holds the lock."""
+    """Runs the trials that a chief gives."""
     study.output.mkdir(parents=True, exist_ok=True)
     asked.begin(study.output, study.asked(), study.data.stamps)
     study.take_share()
@@ -88,7 +85,7 @@ def _work(study: Study) -> int:
 
 
 def _run_alone(study: Study) -> int:
-    """Runs a search of which no other process changes the state."""
+    """Runs a search whose lock this process holds."""
     went_on = asked.begin(study.output, study.asked(), study.data.stamps)
     if went_on and study.trials().outcomes:  # another machine may just have made the folder
         print(f"Going on with the search in {study.output}.", flush=True)
@@ -171,10 +168,11 @@ def _trials(study: Study) -> tuple[Trials, int]:
 
 
 def _plan(study: Study, trials: Trials) -> None:
-    """Takes into account what has come of the trials so far."""
+    """Updates the plan by the trials that have ended."""
     plan, data = study.plan, study.data
     best = [outcome for outcome in trials.ranked if not outcome.failed][: study.args.average]
-    plan.scored = plan.scored or bool(best)
+    plan.trained = bool(best)
+    plan.scored = plan.scored or plan.trained
     if study.args.final_fit and best:
         train = study.folds[0][0] if study.folds else data.train
         more = len(data.train_and_valid.labels) / len(train.labels)
@@ -251,11 +249,11 @@ def finish(study: Study, trials: Trials, *, interrupted: bool = False) -> None:
     _draw_best(study, trials, winner.best)
     model = keep(winner.model, output)
     export = functools.partial(model.export, output / "export" / "1", verbose=False)
-    plan.in_time("the export", export, after=plan.report)
+    plan.in_time(EXPORT, export, after=plan.report)
     seen, tested = plan.in_time(
         "the test images", lambda: _look_once(study, model), after=plan.report
     ) or (None, None)
-    looks = 1 + _earlier_looks(output)
+    looks = _earlier_looks(output) + (tested is not None)
     _write(study, outcomes, winner, seen, tested, {"interrupted": interrupted, "looks": looks})
     _tell(study, winner, tested, looks)
     if args.cache is None and not interrupted:
@@ -263,7 +261,7 @@ def finish(study: Study, trials: Trials, *, interrupted: bool = False) -> None:
 
 
 def _without_paths(outcome: Outcome, output: Path) -> Outcome:
-    """An outcome as people may share it."""
+    """Returns an outcome without absolute paths, for files that people share."""
     texts = ("hyperparameters", "failure", "traceback")
     return replace(
         outcome, **{name: without_paths(getattr(outcome, name), output) for name in texts}
@@ -271,7 +269,7 @@ def _without_paths(outcome: Outcome, output: Path) -> Outcome:
 
 
 def _winner(study: Study, trials: Trials) -> tuple[Winner, Study]:
-    """The model of the search, and the search as it was without what there was no time for."""
+    """Returns the winner, and the study, without --final-fit if there was no time for that."""
     plan = study.plan
     if study.args.final_fit:
         after = plan.keep + plan.export + plan.test + plan.report
@@ -327,7 +325,7 @@ def _write(
         images=images,
         settings=settings(args),
     )
-    study.plan.in_time("report.html", write_page)
+    study.plan.in_time(PAGE, write_page)
     facts = {
         **settings(args),
         "classes": list(data.class_names),
@@ -337,7 +335,7 @@ def _write(
         "left_out_of_average": sorted((*made_of.too_bad, *made_of.unlike)),
         "lost": list(made_of.lost),
         "trained_again": made_of.trained_again,
-        "interrupted": told["interrupted"],
+        **told,
         "no_time_for": study.plan.skipped,
         "seconds": round(time.monotonic() - study.began, 1),
     }
@@ -352,7 +350,9 @@ def _earlier_looks(output: Path) -> int:
     """How often a search that goes on has looked at the test split before."""
 
     def read(path: Path) -> int:
-        return int((read_json(path)["test"] or {"looks": 0})["looks"])
+        content = read_json(path)
+        test = content["test"] or {"looks": 0}  # where earlier versions noted it
+        return int(content.get("looks", test["looks"]))
 
     unknown = "how often the test images were used before is not known, and counts as once"
     looks = read_or_put_aside(output / "summary.json", read, unknown)
@@ -377,6 +377,9 @@ def _tell(study: Study, winner: Winner, tested: OnTest | None, looks: int) -> No
 
         told = ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in PUBLISHED.items())
         print(f"Published on this data, on another split: {told}.")
+    for skipped, file in ((EXPORT, study.output / "export" / "1"), (PAGE, study.output / PAGE)):
+        if skipped in study.plan.skipped and file.exists():
+            print(f"{file} is that of an earlier run, and of another model.")
     minutes = (time.monotonic() - study.began) / 60
-    written = study.output / PAGE
-    print(f"{minutes:.1f} minutes. Look at {written if written.exists() else study.output}.")
+    look_at = study.output if PAGE in study.plan.skipped else study.output / PAGE
+    print(f"{minutes:.1f} minutes. Look at {look_at}.")

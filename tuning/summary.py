@@ -27,11 +27,13 @@ def versions() -> dict[str, str]:
 
 
 def without_paths(value: Any, folder: Path) -> Any:
-    """Returns a value as it can be shared: paths from a folder on, and none of a home folder.
+    """Returns a value for files that people share: with paths relative to a folder.
+
+    Within other text, the home folder becomes `~`.
 
     Args:
         value: What JSON knows, or paths, also within mappings and lists.
-        folder: What paths are to be relative to: where the file lies that the value stands in.
+        folder: What paths are made relative to: the folder of the file with the value.
 
     Example:
         >>> without_paths({"cache": Path("/data/kept"), "seed": 0}, Path("/data/runs/x"))

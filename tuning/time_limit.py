@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 _SOON = 1e-3
-_AGAIN = 1.0  # seconds until a block is interrupted again that has not ended
+_PAUSE = 1.0  # seconds until the time of a block is looked at again, at most
+
+_postponed: list[None] = []  # an entry for each `uninterrupted` block that runs
 
 
 class OutOfTime(BaseException):
@@ -20,11 +22,13 @@ class OutOfTime(BaseException):
 def time_limit(seconds_left: Callable[[], float]) -> Iterator[None]:
     """Interrupts a block as soon as it has no time left, between two instructions of Python.
 
-    It needs signals, so it does nothing on Windows and outside the main thread.
+    A block that goes on all the same, because something has caught the exception, is interrupted
+    again a second later. This needs signals, so it does nothing on Windows and outside the main
+    thread.
 
     Args:
-        seconds_left: Gives the seconds that the block has left, infinite for no limit. It is asked
-            again when they have passed, so a limit can be moved meanwhile.
+        seconds_left: Gives the seconds that the block has left, infinite for no limit. It is called
+            once a second, so a limit can be moved both ways meanwhile.
 
     Raises:
         OutOfTime: If there is no time left.
@@ -42,17 +46,36 @@ def time_limit(seconds_left: Callable[[], float]) -> Iterator[None]:
 
     def check(number: int, frame: FrameType | None) -> None:
         left = seconds_left()
-        signal.setitimer(signal.ITIMER_REAL, left if left > 0 else _AGAIN)
-        if left <= 0:
+        signal.setitimer(signal.ITIMER_REAL, left if _SOON < left < _PAUSE else _PAUSE)
+        if left <= 0 and not _postponed:
             raise OutOfTime
 
-    began, before = time.monotonic(), signal.signal(signal.SIGALRM, check)
-    outer, _ = signal.setitimer(signal.ITIMER_REAL, max(seconds_left(), _SOON))
+    began, (outer, _) = time.monotonic(), signal.getitimer(signal.ITIMER_REAL)
+    before = signal.signal(signal.SIGALRM, check)
     try:
-        yield
-    finally:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, _SOON)
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:  # once more, for the time may be up just before that line
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         if outer:  # the limit of a block around this one
             rest = outer - (time.monotonic() - began)
             signal.setitimer(signal.ITIMER_REAL, max(rest, _SOON))
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Has `time_limit` wait for the end of a block that must not be left half done.
+
+    Example:
+        >>> with uninterrupted():
+        ...     workers.stop()
+    """
+    _postponed.append(None)
+    try:
+        yield
+    finally:
+        _postponed.pop()

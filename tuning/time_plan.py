@@ -24,15 +24,15 @@ class TimePlan:
         test: Seconds that the test images take.
         report: Seconds that figures and the report take.
         final_fit: Seconds that training the best trials again takes.
-        scored: Whether a trial has a score. Until then, time is only kept for what is written
-            whatever happens: the model and the report.
+        scored: Whether there is a score: that of an epoch, even if its trial still runs.
+        trained: Whether a trial that has a score has ended.
         skipped: What there was no time for.
         clock: Default `time.monotonic`.
 
     Example:
-        >>> plan = TimePlan(time.monotonic() + 900, keep=6.0, export=14.0, test=57.0, scored=True)
-        >>> plan.reserve
-        92.0
+        >>> plan = TimePlan(time.monotonic() + 900, keep=6.0, export=14.0, test=57.0)
+        >>> round(plan.reserve)
+        92
     """
 
     end: float = math.inf
@@ -42,6 +42,7 @@ class TimePlan:
     report: float = 0.0
     final_fit: float = 0.0
     scored: bool = False
+    trained: bool = False
     skipped: list[str] = field(default_factory=list)
     clock: Callable[[], float] = time.monotonic
 
@@ -52,24 +53,38 @@ class TimePlan:
 
     @property
     def reserve(self) -> float:
-        """Seconds to keep for what comes after the last trial."""
-        expected = self.keep + self.report + self.closing
-        if self.scored:
-            expected += self.export + self.test + self.final_fit
-        return (1 + _MARGIN) * expected
+        """Seconds to keep for all that comes after the last trial."""
+        return self.least + (1 + _MARGIN) * (self.export + self.test + self.final_fit)
+
+    @property
+    def least(self) -> float:
+        """Seconds to keep for what is written whatever happens: the model and the report."""
+        return (1 + _MARGIN) * (self.keep + self.report + self.closing)
 
     @property
     def deadline(self) -> float | None:
-        """When no trial may run any more; None without a limit."""
-        return None if self.end == math.inf else self.end - self.reserve
+        """When a trial is to stop by itself; None without a limit.
+
+        That leaves time for all that comes after the trials. If it is too late for that before
+        anything has a score, a trial may take the time of what can be left out.
+        """
+        if self.end == math.inf:
+            return None
+        all_fits = self.scored or self.left() > self.reserve
+        return self.end - (self.reserve if all_fits else self.least)
 
     def left(self) -> float:
         """Returns the seconds until the command has to end, infinite for no limit."""
         return self.end - self.clock()
 
     def left_for_trials(self) -> float:
-        """Returns the seconds until a trial is interrupted that has not stopped by itself."""
-        return self.left() - self.reserve / (1 + _MARGIN / 2)
+        """Returns the seconds until a trial is interrupted that has not stopped by itself.
+
+        Until a trial has ended with a score there is no model without the one that runs, so that
+        time is only kept for the model and the report.
+        """
+        kept = self.reserve if self.trained else self.least
+        return self.left() - kept / (1 + _MARGIN / 2)
 
     def in_time(self, what: str, work: Callable[[], T], after: float = 0.0) -> T | None:
         """Does some work, unless it would take the time of what comes after it.

@@ -68,7 +68,7 @@ class TrialRun:
     def run(
         self, trial: Trial, source: Source, tuner_id: str, pairs: Sequence[tuple[Any, Any]]
     ) -> None:
-        """Runs a trial and ends it, whatever it raises but that the disk is full.
+        """Runs a trial and ends it; what it raises is its failure, unless the disk is full.
 
         Args:
             trial: The trial.
@@ -182,7 +182,7 @@ class TrialRun:
             )
 
     def _go_on(self, past: str, model: Any, execution: int) -> bool:
-        """Gives a model the weights of an earlier round of Hyperband, if they are whole."""
+        """Loads the weights of an earlier round of Hyperband; returns whether they are whole."""
         path = TrialFolder(self.trials, past).path / numbered(MEMBER, execution)
         try:
             member = Member.read(path)

@@ -24,6 +24,7 @@ from oracles import durable_oracle
 from outcome import Begun, Outcome, read_all
 from search_lock import alone, is_alone
 from state_files import read_or_put_aside
+from time_limit import uninterrupted
 from trial_folder import TrialFolder
 from trial_run import MEMBER, Source, TrialRun
 
@@ -239,11 +240,12 @@ class Trials:
 
 @contextlib.contextmanager
 def _given_back(source: Source, tuner_id: str) -> Iterator[None]:
-    """Gives the trial back that an exception ends, such as Ctrl-C: only a death counts as one."""
+    """Gives a trial back that an exception ends, such as Ctrl-C: that is no death of the trial."""
     try:
         yield
     except BaseException:
-        source.give_back(tuner_id)
+        with uninterrupted():
+            source.give_back(tuner_id)
         raise
 
 
