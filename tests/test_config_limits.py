@@ -55,8 +55,8 @@ def own_head(config):
     ("change", "said"),
     [
         (lambda config: config.update(classes=10**9), "classes=1,000,000,000"),
-        (lambda config: config.update(hidden=10**9), "hidden=1,000,000,000"),
-        (lambda config: config.update(hidden=10**6), "`hidden` must be 0 to 100,000"),
+        (lambda config: config.update(hidden=10**9, head=None), "hidden=1,000,000,000"),
+        (lambda config: config.update(hidden=10**6, head=None), "`hidden` must be 0 to 100,000"),
         (first_filters, "filters=1,000,000,000"),
         (image_size, "batch_shape=1,000,000,000"),
         (own_head, "units=1,000,000,000"),

@@ -12,7 +12,7 @@ ONE_HOT = np.eye(3)[labels(8, 3)]
 BAD = {
     "minus one": (2, labels(8) * 2 - 1, "values from -1 to 1"),
     "beyond two": (2, labels(8, 3), "values from 0 to 2"),
-    "beyond three": (3, labels(8, 5), "values from 0 to 4"),
+    "beyond three": (3, labels(8, 5), "values from 0 to [34]"),
     "fractions": (3, labels(8, 3) / 2, "not all whole"),
     "not a number": (2, np.where(labels(8), np.nan, 0), "values from nan"),
     "one-hot": (3, ONE_HOT, r"shape \(.*, 3\).*argmax"),
