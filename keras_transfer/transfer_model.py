@@ -462,9 +462,9 @@ class TransferModel(keras.Model):
 
 def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
     if isinstance(classes, Integral):
-        if classes > _MOST_CLASSES:
-            raise ValueError(f"`classes` must be at most {_MOST_CLASSES:,}. Received: {classes:,}.")
-        names = tuple(str(i) for i in range(int(classes)))
+        if (count := int(classes)) > _MOST_CLASSES:
+            raise ValueError(f"`classes` must be at most {_MOST_CLASSES:,}. Received: {count:,}.")
+        names = tuple(map(str, range(count)))
     elif isinstance(classes, str) or not isinstance(classes, Iterable):
         raise ValueError(
             f"`classes` must be a number or a list of names. Received: {classes!r}. For "
