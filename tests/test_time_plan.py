@@ -41,7 +41,7 @@ def test_a_limit_can_be_put_off_while_a_block_runs():
 
 
 def test_a_limit_can_be_brought_forward_while_a_block_runs():
-    left = iter([50.0] * 3)
+    left = iter([500.0] * 3)
     assert until_interrupted(lambda: next(left, 0.0))
 
 

@@ -290,7 +290,7 @@ def test_whatever_becomes_of_what_a_trial_left_the_search_goes_on(tmp_path, name
         assert search.curves() == [curves[0], curves[2]]
         assert epochs_run(tmp_path / "trials", search.outcomes[1]) == 0
     rule = MedianStopping(OBJECTIVE, search.curves, min_trials=1)
-    later = trials(tmp_path, count=5, callbacks=lambda: [rule])
+    later = trials(tmp_path, count=5, callbacks=lambda fold: [rule])
     later.run()
     assert [one.failed for one in later.outcomes] == [False] * 5
 
