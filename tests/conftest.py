@@ -12,7 +12,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.data.ops import dataset_ops
 
-from keras_transfer import FrozenBackbone, extraction
+from keras_transfer import FrozenBackbone
+from keras_transfer.features import runners
 
 SIZE = 24
 
@@ -56,7 +57,7 @@ def _fresh_session():
 def computed(monkeypatch):
     """How many images, or kept rows, the frozen part was run on, pass by pass."""
     counts = []
-    by_keras = extraction.by_keras
+    by_keras = runners.by_keras
 
     def counted(backbone, after):
         run = by_keras(backbone, after)
@@ -68,7 +69,7 @@ def computed(monkeypatch):
 
         return runner
 
-    monkeypatch.setattr(extraction, "by_keras", counted)
+    monkeypatch.setattr(runners, "by_keras", counted)
     return counts
 
 

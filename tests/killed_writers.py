@@ -18,16 +18,22 @@ from pathlib import Path
 package = sys.modules["keras_transfer"] = types.ModuleType("keras_transfer")
 package.__path__ = [str(Path(__file__).parents[1] / "keras_transfer")]
 
-from keras_transfer import whole_files  # noqa: E402
-from keras_transfer.export_facts import ExportFacts, digest_of, facts_path, labels_path  # noqa: E402
-from keras_transfer.replacing import files_written_together, recover_export  # noqa: E402
+from keras_transfer.serving.metadata import (
+    ExportFacts,
+    digest_of,
+    facts_path,
+    files_written_together,
+    labels_path,
+    recover_export,
+)
+from keras_transfer.utils import atomic_files
 
 _STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 
 
 def write_folder(folder: Path, name: str) -> None:
     recover_export(folder / "1")
-    with whole_files.folder_written_whole(folder / "1") as unfinished:
+    with atomic_files.folder_written_whole(folder / "1") as unfinished:
         (unfinished / "model").write_text(name)
         (unfinished / "assets").mkdir()
         (unfinished / "assets" / "labels.txt").write_text(name)
@@ -59,7 +65,7 @@ def read_files(folder: Path) -> list[str]:
 
 
 def write_picture(folder: Path, name: str) -> None:
-    with whole_files.written_whole(folder / "history.png") as unfinished:
+    with atomic_files.written_whole(folder / "history.png") as unfinished:
         unfinished.write_text(name)
 
 
@@ -68,7 +74,7 @@ def read_picture(folder: Path) -> list[str]:
 
 
 def write_folder_by_two_renames(folder: Path, name: str) -> None:
-    whole_files._exchange = lambda one, other: False  # as on other systems
+    atomic_files._exchange = lambda one, other: False  # as on other systems
     write_folder(folder, name)
 
 

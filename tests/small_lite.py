@@ -5,7 +5,7 @@ import sys
 import keras
 from keras import layers
 
-from keras_transfer import efficientnet_lite
+from keras_transfer.backbones import efficientnet_lite
 
 
 def small_lite(**kwargs) -> keras.Model:
@@ -29,7 +29,7 @@ def small_lite(**kwargs) -> keras.Model:
 
 def main() -> int:
     """Runs a search on it with the arguments of this process."""
-    import search
+    from keras_transfer.cli import search
 
     efficientnet_lite.EfficientNetLite0 = small_lite
     return search.main()

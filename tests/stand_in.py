@@ -8,13 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import keras_tuner
-from chief import Patience, serve
-from command_line import ended_by_signals, exit_status
-from metrics import Objective
-from outcome import Outcome
-from time_plan import TimePlan
-from trials import Trials
-from worker import work
+
+from keras_transfer.cli.common import ended_by_signals, exit_status
+from keras_transfer.search.budget.plan import TimePlan
+from keras_transfer.search.distributed.chief import Patience, serve
+from keras_transfer.search.distributed.worker import work
+from keras_transfer.search.metrics import Objective
+from keras_transfer.search.state.outcome import Outcome
+from keras_transfer.search.trials import Trials
 
 OBJECTIVE = Objective("val_loss", "min")
 

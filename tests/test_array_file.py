@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from keras_transfer import array_file
-from keras_transfer.array_file import ArrayWriter, FileArray, is_whole
+from keras_transfer.features import npy_store
+from keras_transfer.features.npy_store import ArrayWriter, FileArray, is_whole
 
 NUMBERS = np.arange(60 * 6, dtype="float32").reshape(60, 2, 3)
 ROW = 6 * 4
@@ -10,7 +10,7 @@ ROW = 6 * 4
 
 @pytest.fixture(autouse=True)
 def _short_stretches(monkeypatch):
-    monkeypatch.setattr(array_file, "_STRETCH", 10 * ROW)
+    monkeypatch.setattr(npy_store, "_STRETCH", 10 * ROW)
 
 
 def write(path, numbers=NUMBERS, stretches=(), finish=True):
@@ -33,7 +33,7 @@ def test_numpy_reads_what_is_written(tmp_path, dtype):
 
 @pytest.mark.parametrize("positioned", [True, False])
 def test_rows_are_read_in_any_order(tmp_path, monkeypatch, positioned):
-    monkeypatch.setattr(array_file, "_POSITIONED", positioned and array_file._POSITIONED)
+    monkeypatch.setattr(npy_store, "_POSITIONED", positioned and npy_store._POSITIONED)
     write(tmp_path / "a.npy")
     array = FileArray(tmp_path / "a.npy")
     rows = np.array([59, 0, 7, 7])

@@ -12,8 +12,9 @@ import pytest
 import tensorflow as tf
 from conftest import relative_difference, snapshot, tiny_network
 
-from keras_transfer import FrozenBackbone, TransferModel, backbones
-from keras_transfer.preprocessing import PixelScaling
+from keras_transfer import FrozenBackbone, TransferModel
+from keras_transfer.backbones import registry
+from keras_transfer.backbones.layers import PixelScaling
 
 # keras.Variable to numpy, in TensorFlow's own __array__ under numpy 2.
 pytestmark = pytest.mark.filterwarnings(
@@ -153,10 +154,10 @@ class TestEveryFamily:
         assert relative_error(found, family.preprocess_input(images)) <= 1e-5
 
     def test_the_model_itself_is_known_by_its_name(self, family):
-        found = backbones.load(family.original)
+        found = registry.load(family.original)
         known = family.original if found.norm is None else family.original.layers[-1]
         assert known is (found.norm or found.model)
-        assert found.preprocessing == backbones._MODES[backbones._family(family.name)]
+        assert found.preprocessing == registry._MODES[registry._family(family.name)]
 
     def test_law_4_training_on_kept_activations_equals_training_end_to_end(self, family):
         if family.name in ("ResNet50V2", "InceptionResNetV2", "NASNetMobile"):
@@ -198,7 +199,7 @@ def stand_in(monkeypatch, application: str, make=None) -> list[dict]:
 
 
 def test_names_are_the_embedded_default_and_every_application():
-    assert backbones.names() == ("efficientnet_lite0", *sorted(map(str.lower, APPLICATIONS)))
+    assert registry.names() == ("efficientnet_lite0", *sorted(map(str.lower, APPLICATIONS)))
     assert len(APPLICATIONS) >= 40
 
 
@@ -223,7 +224,7 @@ def test_the_default_name_of_each_application_tells_its_preprocessing(applicatio
         ]
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, keras.layers.Rescaling(1 / 255)(inputs), name=name)
-    assert backbones.load(model).preprocessing == backbones._MODES[backbones._family(application)]
+    assert registry.load(model).preprocessing == registry._MODES[registry._family(application)]
 
 
 @pytest.mark.parametrize("name", ["convnext_tiny", "efficientnetb0", "MobileNetV3Small"])
@@ -231,27 +232,27 @@ def test_a_model_that_was_made_without_its_own_scaling_is_not_taken_for_one_with
     """`include_preprocessing=False` leaves the name as it was."""
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, keras.layers.Conv2D(2, 3)(inputs), name=name)
-    assert backbones.load(model).preprocessing is None
+    assert registry.load(model).preprocessing is None
 
 
 @pytest.mark.parametrize("name", ["resnet50", "ResNet50", "RESNET_50", "res-net-50"])
 def test_the_spelling_of_a_name_is_forgiven(name, monkeypatch):
     calls = stand_in(monkeypatch, "ResNet50")
-    backbones.load(name, weights=None)
+    registry.load(name, weights=None)
     assert calls == [{"include_top": False, "weights": None, "input_shape": (None, None, 3)}]
 
 
 def test_nasnet_keeps_its_own_size_unless_one_is_given(monkeypatch):
     """Its graph crops to sizes that it must know."""
     calls = stand_in(monkeypatch, "NASNetMobile")
-    backbones.load("nasnetmobile", weights=None)
-    backbones.load("nasnetmobile", weights=None, input_shape=(64, 64, 3))
+    registry.load("nasnetmobile", weights=None)
+    registry.load("nasnetmobile", weights=None, input_shape=(64, 64, 3))
     assert [call["input_shape"] for call in calls] == [None, (64, 64, 3)]
 
 
 def test_weights_and_shape_are_passed_on(monkeypatch):
     calls = stand_in(monkeypatch, "VGG19")
-    backbones.load("vgg19", weights="mine.h5", input_shape=(64, 48, 3))
+    registry.load("vgg19", weights="mine.h5", input_shape=(64, 48, 3))
     assert calls == [{"include_top": False, "weights": "mine.h5", "input_shape": (64, 48, 3)}]
 
 
@@ -268,20 +269,20 @@ def test_weights_and_shape_are_passed_on(monkeypatch):
 def test_an_unknown_name_lists_close_ones_then_all(wrong, meant):
     with pytest.raises(ValueError, match=f"Unknown backbone '{wrong}'.*mean.*'{meant}'") as caught:
         FrozenBackbone(wrong)
-    assert all(name in str(caught.value) for name in backbones.names())
+    assert all(name in str(caught.value) for name in registry.names())
 
 
 def test_a_name_like_no_other_gets_no_guess():
     with pytest.raises(
         ValueError, match=r"Unknown backbone '\?'\. Expected a keras.Model, the address or"
     ):
-        backbones.load("?")
+        registry.load("?")
 
 
 @pytest.mark.parametrize("source", [None, 3, keras.applications.VGG16, keras.layers.Dense(1)])
 def test_what_is_neither_name_nor_model_is_refused(source):
     with pytest.raises(TypeError, match=f"a name, a keras.Model, or .*{type(source).__name__}"):
-        backbones.load(source)
+        registry.load(source)
 
 
 @pytest.mark.slow
@@ -296,7 +297,7 @@ def test_the_embedded_default_goes_by_its_name():
     images = random_pixels(32, count=2)
     scaled = (images.astype("float32") - 127) / 128
     assert relative_error(backbone.preprocessing(images), scaled) <= 1e-5
-    expected = backbones.load("EfficientNet-Lite0", weights=None).model
+    expected = registry.load("EfficientNet-Lite0", weights=None).model
     expected.set_weights([np.asarray(weight) for weight in backbone.weights])
     assert relative_error(backbone(images), expected(scaled)) <= 1e-5
 
@@ -331,7 +332,7 @@ def test_other_failures_of_an_application_come_through_as_they_are(monkeypatch):
 
     stand_in(monkeypatch, "VGG16", fail)
     with pytest.raises(ValueError, match=re.escape("Input size must be at least 32x32")):
-        backbones.load("vgg16", weights=None)
+        registry.load("vgg16", weights=None)
 
 
 @pytest.mark.slow
@@ -345,16 +346,16 @@ def test_an_open_image_size_does_not_warn_of_what_is_no_fault(application, monke
 
     monkeypatch.setattr(module, "Functional", stop)
     with pytest.raises(InterruptedError):  # after the warning, which would be an error by itself
-        backbones.load(application, weights="imagenet")
+        registry.load(application, weights="imagenet")
 
 
 def test_a_functional_model_is_taken_as_it_is():
     model = tiny_network()
-    assert backbones.load(model) == backbones.Source(model, None)
+    assert registry.load(model) == registry.Source(model, None)
 
 
 def test_the_shape_of_a_model_is_its_own():
     model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(2, 3)], name="mine")
-    assert backbones.load(model, input_shape=(32, 32, 3)).model.input_shape == (None, 32, 32, 3)
+    assert registry.load(model, input_shape=(32, 32, 3)).model.input_shape == (None, 32, 32, 3)
     with pytest.raises(ValueError, match=r"'mine' takes.*\(32, 32, 3\).*input_shape=\(64, 64, 3\)"):
-        backbones.load(model, input_shape=(64, 64, 3))
+        registry.load(model, input_shape=(64, 64, 3))

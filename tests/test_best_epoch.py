@@ -3,8 +3,9 @@ from types import SimpleNamespace
 import keras
 import keras_tuner
 import pytest
-from best_epoch import BestEpoch
-from metrics import objective
+
+from keras_transfer.search.callbacks import BestEpoch
+from keras_transfer.search.metrics import objective
 
 
 def run(values, **kwargs):

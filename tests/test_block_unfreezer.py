@@ -5,8 +5,8 @@ import pytest
 from conftest import SIZE, dataset, identical, snapshot, tiny_backbone
 
 from keras_transfer import BlockUnfreezer, FrozenBackbone, TransferModel
-from keras_transfer.block_unfreezer import Transition
-from keras_transfer.schedule import phases
+from keras_transfer.training.block_unfreezer import Transition
+from keras_transfer.training.schedule import phases
 
 
 def compiled(backbone=None, optimizer=None, size=SIZE) -> keras.Model:

@@ -8,7 +8,7 @@ import pytest
 from conftest import tiny_network
 from keras import layers, ops
 
-from keras_transfer import blocks
+from keras_transfer.backbones import blocks
 
 
 def image(size: int | None = 16):

@@ -5,7 +5,7 @@ import tensorflow as tf
 from conftest import OPTIMIZERS, dataset, tiny_backbone
 
 from keras_transfer import BlockUnfreezer, TransferModel
-from keras_transfer.blockwise_optimizer import BlockwiseOptimizer
+from keras_transfer.training.blockwise_optimizer import BlockwiseOptimizer
 
 
 def variables(count: int = 2, value: float = 1.0) -> list[keras.Variable]:

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import board as board_module
 import pytest
-from board import Board
-from metrics import Objective
-from outcome import Outcome
 from rich.console import Console
-from sharing import Sharing, seconds_left, seconds_text
+
+from keras_transfer.search import progress as board_module
+from keras_transfer.search.metrics import Objective
+from keras_transfer.search.progress import Board, Sharing, seconds_left, seconds_text
+from keras_transfer.search.state.outcome import Outcome
 
 LOSS = Objective("val_loss", "min")
 
@@ -200,7 +200,7 @@ def test_scripts_get_one_json_object_whoever_prints():
 
 
 def test_only_json_speaks_to_a_replaced_standard_output_too(capsys):
-    from only_json import only_json
+    from keras_transfer.cli.common import only_json
 
     with only_json() as say:
         print("not for scripts")
@@ -210,7 +210,7 @@ def test_only_json_speaks_to_a_replaced_standard_output_too(capsys):
 
 
 def test_beside_json_a_line_a_trial_goes_to_standard_error(capsys):
-    from only_json import only_json
+    from keras_transfer.cli.common import only_json
 
     with only_json() as say, Board(LOSS, count=2) as board:
         board.on_begin(1, {})

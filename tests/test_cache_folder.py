@@ -23,13 +23,12 @@ from keras_transfer import (
     Flips,
     FrozenBackbone,
     TransferModel,
-    array_file,
-    extraction,
     image_folder,
 )
-from keras_transfer.entry_writer import EntryWriter
-from keras_transfer.keepable import NotKeepable
-from keras_transfer.pipelines import inspect
+from keras_transfer.data.cacheable import NotKeepable
+from keras_transfer.features import npy_store, runners
+from keras_transfer.features.npy_store import EntryWriter
+from keras_transfer.features.pipelines import inspect
 
 NPY = "activations.npy"
 
@@ -233,7 +232,7 @@ def test_weights_are_digested_once_for_each_border_of_a_fit(photos, tmp_path, mo
 
 @pytest.fixture
 def _short_stretches(monkeypatch):
-    monkeypatch.setattr(array_file, "_STRETCH", 4 * 10 * 4)
+    monkeypatch.setattr(npy_store, "_STRETCH", 4 * 10 * 4)
 
 
 @pytest.mark.usefixtures("_short_stretches")
@@ -242,7 +241,7 @@ def test_an_interrupted_pass_goes_on_where_it_stopped(
     photos, tmp_path, monkeypatch, capsys, batch_size
 ):
     expected = rows(FeatureCache(), read(photos).train)
-    by_keras, left = extraction.by_keras, [2]
+    by_keras, left = runners.by_keras, [2]
 
     def interrupted(backbone, after):
         run = by_keras(backbone, after)
@@ -256,7 +255,7 @@ def test_an_interrupted_pass_goes_on_where_it_stopped(
         return runner
 
     with monkeypatch.context() as patch:
-        patch.setattr(extraction, "by_keras", interrupted)
+        patch.setattr(runners, "by_keras", interrupted)
         with pytest.raises(KeyboardInterrupt):
             rows(FeatureCache(tmp_path / "cache"), read(photos).train)
     capsys.readouterr()
@@ -290,17 +289,17 @@ def test_a_damaged_entry_is_found_and_what_is_broken_is_made_again(
 
 
 def test_the_list_of_checksums_does_not_grow_with_the_square_of_the_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(array_file, "_STRETCH", 16)
-    writer = array_file.ArrayWriter(tmp_path / NPY, (4,), "float32")
+    monkeypatch.setattr(npy_store, "_STRETCH", 16)
+    writer = npy_store.ArrayWriter(tmp_path / NPY, (4,), "float32")
     for row in range(8000):
         writer.append(np.full((1, 4), row, "float32"))
     assert len(writer.stretches) < 256 * 6
     writer.close()
-    writer = array_file.ArrayWriter(tmp_path / NPY, (4,), "float32", writer.stretches)
+    writer = npy_store.ArrayWriter(tmp_path / NPY, (4,), "float32", writer.stretches)
     assert 8000 - 8000 / 256 < writer.rows <= 8000
     np.testing.assert_array_equal(writer.take(np.array([0, 7000]))[:, 0], [0, 7000])
     writer.finish()
-    assert array_file.is_whole(tmp_path / NPY, writer.stretches)
+    assert npy_store.is_whole(tmp_path / NPY, writer.stretches)
 
 
 def test_a_full_disk_means_a_warning_the_plain_path_and_no_debris(photos, tmp_path, capsys):
@@ -624,7 +623,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 sys.path.insert(0, {tests!r})
 from conftest import tiny_backbone
 from keras_transfer import FeatureCache, array_file, extraction, image_folder
-from keras_transfer.pipelines import inspect
+from keras_transfer.features.pipelines import inspect
 
 array_file._STRETCH = 160
 by_keras = extraction.by_keras

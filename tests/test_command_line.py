@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
-from command_line import exit_status, output_folder, with_options
-from summary import without_paths
+
+from keras_transfer.cli.common import exit_status, output_folder, with_options
+from keras_transfer.search.report.summary import without_paths
 
 
 @pytest.mark.parametrize("output", ["new/deep/../../one/cat/0.png", "one/../new/a/../b", "new/c/d"])

@@ -3,22 +3,22 @@ import re
 import shutil
 from types import SimpleNamespace
 
-import compare
-import compared
 import keras
 import numpy as np
 import pytest
-import recipes
-from compared_picture import compared_picture
 from conftest import tiny_network
 from hub_modules import save_reusable
 from PIL import Image
-from scores import score
 from small_lite import small_lite
 from test_plots import all_text, assert_readable
 
-from keras_transfer import FeatureCache, FrozenBackbone, efficientnet_lite, image_folder
-from keras_transfer.intervals import wilson
+from keras_transfer import FeatureCache, FrozenBackbone, image_folder
+from keras_transfer.backbones import efficientnet_lite
+from keras_transfer.cli import compare
+from keras_transfer.comparison import recipes, results
+from keras_transfer.comparison.picture import compared_picture
+from keras_transfer.search.scoring import score
+from keras_transfer.utils.confidence_intervals import wilson
 
 QUICK = ("--epochs", "2", "--image-size", "32", "--seeds", "1")
 
@@ -176,27 +176,27 @@ def test_the_same_seed_sees_the_same_order_whatever_was_run_before(photos):
 
 
 def test_what_the_wrong_pixel_range_costs_is_said_where_chance_does_not_explain_it():
-    few = compared.cost("test", [score(3, 12)], [score(5, 12)])
+    few = results.cost("test", [score(3, 12)], [score(5, 12)])
     assert few == (
         "with the wrong pixel range test accuracy 25.0% became 41.7%, and on 12 images no "
         "difference beyond chance is seen (95 % interval -47.6 to 19.3 points lost)"
     )
-    assert "no difference beyond chance" in compared.cost("test", [score(9, 12)], [score(9, 12)])
-    lost = compared.cost("valid", [score(90, 100), score(92, 100)], [score(50, 100)] * 2)
+    assert "no difference beyond chance" in results.cost("test", [score(9, 12)], [score(9, 12)])
+    lost = results.cost("valid", [score(90, 100), score(92, 100)], [score(50, 100)] * 2)
     assert lost == (
         "the wrong pixel range costs 41.0 points (95 % interval 29.0 to 51.5 points, on 100 "
         "images): valid accuracy 91.0% became 50.0%"
     )
-    won = compared.cost("test", [score(50, 100)], [score(91, 100)])
+    won = results.cost("test", [score(50, 100)], [score(91, 100)])
     assert "gains 41.0 points (95 % interval 29.0 to 51.5 points, " in won
 
 
 def test_the_interval_is_that_of_the_exact_mean_over_the_seeds():
     scores = [score(13, 18), score(12, 18)]
     mean = wilson(12.5, 18)
-    assert compared._interval(scores) == f"{mean.low:.1%} to {mean.high:.1%}"
-    assert compared._interval([score(10, 12), score(11, 12)]) != compared._interval([score(10, 12)])
-    assert compared._interval([]) == ""
+    assert results._interval(scores) == f"{mean.low:.1%} to {mean.high:.1%}"
+    assert results._interval([score(10, 12), score(11, 12)]) != results._interval([score(10, 12)])
+    assert results._interval([]) == ""
 
 
 @pytest.fixture
@@ -265,28 +265,28 @@ def test_overfitting_is_told_and_whether_the_weights_that_are_scored_have_it():
     late, kept = told("alone", 11, RISES), told("cured", 3, RISES[:9])
     assert late.told == "overfitting since epoch 5"
     assert kept.told == "overfitting since epoch 5, after these weights"
-    said = compared.overfitting({"alone": [late, late], "cured": [kept]})
+    said = results.overfitting({"alone": [late, late], "cured": [kept]})
     assert said == (
         "Overfitting was seen in 3 of 3 trainings; the weights that were scored are of an "
         "overfitted epoch in alone (2 of 2)."
     )
-    assert compared.overfitting({"cured": [kept]}).endswith("are of epochs before it.")
+    assert results.overfitting({"cured": [kept]}).endswith("are of epochs before it.")
     falls = told("alone", 11, FALLS)
-    wrong = {f"alone{compared.WRONG}": [late]}
-    assert compared.overfitting({"alone": [falls], **wrong}) == (
+    wrong = {f"alone{results.WRONG}": [late]}
+    assert results.overfitting({"alone": [falls], **wrong}) == (
         "No overfitting was seen in this run, in none of 1 trainings."
     )
 
 
 def test_whether_chance_explains_how_far_recipes_are_apart_is_said():
     near = {"a": [told("a", 3, RISES)], "b": [told("b", 3, RISES, hits=93)]}
-    assert compared.gap(near) == (
+    assert results.gap(near) == (
         "The highest and the lowest test accuracy of the recipes are 3.0 points apart (95 % "
         "interval -5.1 to 11.2, on 100 images): no difference beyond chance."
     )
     far = {**near, "b": [told("b", 3, RISES, hits=30)]}
-    assert compared.gap(far).endswith("on 100 images): more than chance explains.")
-    assert compared.gap({"a": near["a"], f"a{compared.WRONG}": far["b"]}) == ""
+    assert results.gap(far).endswith("on 100 images): more than chance explains.")
+    assert results.gap({"a": near["a"], f"a{results.WRONG}": far["b"]}) == ""
 
 
 def pictured():
@@ -301,7 +301,7 @@ def pictured():
             told(name, 3, [v * times for v in RISES], seed=seed, hits=90 + seed, **more)
             for seed in (0, 1)
         ]
-        for suffix, times in (("", 1.0), (compared.WRONG, 100.0))
+        for suffix, times in (("", 1.0), (results.WRONG, 100.0))
         for name in names
     }
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import SIZE, tiny_backbone
 
 from keras_transfer import TransferModel
-from keras_transfer.config_limits import check_config, check_memory
+from keras_transfer.utils.config_limits import check_config, check_memory
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import keras
 import pytest
 from conftest import images
 
-from keras_transfer import console, image_folder
+from keras_transfer import image_folder
+from keras_transfer.utils import console
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,7 +68,7 @@ def test_curves_with_any_name_are_drawn_where_output_is_ascii(tmp_path):
     (tmp_path / "a.csv").write_text("epoch,loss\n0,0.9\n1,0.8\n")
     name, picture = os.fsdecode(b"caf\xe9\n$x$ ["), tmp_path / "犬.png"
     tables = (f"{name}={tmp_path / 'a.csv'}", f"b={tmp_path / 'a.csv'}")
-    command = ("-m", "keras_transfer.plot_history", *tables, "-o", picture)
+    command = ("-m", "keras_transfer.plotting.plot_history", *tables, "-o", picture)
     done = run(*command, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(b"\\u72ac.png\n")

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_transfer.history_table import read_csv
-from keras_transfer.plots import diagnose
+from keras_transfer.plotting import diagnose
+from keras_transfer.plotting.history_table import read_csv
 
 # The original overfitting run: 30 epochs of a Dense head on frozen features.
 LOSS = [0.4879, 0.3693, 0.3251, 0.2954, 0.2714, 0.2513, 0.2340, 0.2189, 0.2046, 0.1914, 0.1792]

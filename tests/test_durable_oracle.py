@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from keras_tuner import HyperParameters, Objective
 from keras_tuner.engine.trial import TrialStatus
-from oracles import durable_oracle
-from outcome import Outcome, read_all
-from trial_folder import TrialFolder
+
+from keras_transfer.search.oracles.oracles import durable_oracle
+from keras_transfer.search.state.outcome import Outcome, TrialFolder, read_all
 
 KINDS = ("bayesian", "hyperband", "random", "grid")
 

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_transfer import efficientnet_lite
-from keras_transfer.efficientnet_lite import EfficientNetLite0
-from keras_transfer.torch_file import read_torch_file
+from keras_transfer.backbones import efficientnet_lite
+from keras_transfer.backbones.efficientnet_lite import EfficientNetLite0
+from keras_transfer.backbones.torch_file import read_torch_file
 
 # keras.Variable to numpy, in TensorFlow's own __array__ under numpy 2.
 pytestmark = pytest.mark.filterwarnings(

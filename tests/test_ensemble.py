@@ -3,14 +3,14 @@ import pickle
 import random
 from dataclasses import replace
 
-import ensemble
 import keras
 import numpy as np
 import pytest
 from conftest import SIZE, identical, images, snapshot, tiny_backbone
-from ensemble import Member, average
 
 from keras_transfer import Flips, TransferModel
+from keras_transfer.search.averaging import ensemble
+from keras_transfer.search.averaging.ensemble import Member, average
 
 PHOTOS = images(6).astype("float32")
 

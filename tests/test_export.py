@@ -15,13 +15,19 @@ from conftest import images, labels, tiny_backbone
 from PIL import Image
 
 import keras_transfer
-from keras_transfer import TransferModel, exporting
-from keras_transfer.export_facts import SUFFIXES, ExportFacts, finite
-from keras_transfer.image_files import decode_image
-from keras_transfer.quantizing import Quantization
-from keras_transfer.replacing import check_files_replaceable, check_folder_replaceable
-from keras_transfer.served import open_export
-from keras_transfer.transfer_model import _gives_probabilities as gives_probabilities
+from keras_transfer import TransferModel
+from keras_transfer.export import exporter
+from keras_transfer.export.quantization import Quantization
+from keras_transfer.images.discovery import decode_image
+from keras_transfer.models.transfer_model import _gives_probabilities as gives_probabilities
+from keras_transfer.serving.metadata import (
+    SUFFIXES,
+    ExportFacts,
+    check_files_replaceable,
+    check_folder_replaceable,
+    finite,
+)
+from keras_transfer.serving.runtime import open_export
 
 SIDE = 32
 NAMES = ("cat", "dög", "owl")
@@ -263,7 +269,7 @@ def test_an_export_replaces_an_older_one_whole_or_not_at_all(monkeypatch, folder
         (folder / "saved_model.pb").write_text("half of it")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(exporting, "_write_saved_model", fail)
+    monkeypatch.setattr(exporter, "_write_saved_model", fail)
     with pytest.raises(OSError, match="No space left"):
         model_of().export(target)
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
@@ -514,7 +520,7 @@ def test_images_and_labels_as_in_validation_data_quantize(one_hot):
 
 
 def test_pixels_to_quantize_by_are_checked(monkeypatch, model, tmp_path):
-    monkeypatch.setattr(exporting, "export", lambda model, path, facts, **kwargs: facts)
+    monkeypatch.setattr(exporter, "export", lambda model, path, facts, **kwargs: facts)
     arguments = {"format": "litert", "quantize": "int8", "verbose": False}
     with pytest.warns(UserWarning, match=r"0\.\.255"):
         model.export(tmp_path / "m.tflite", data=images(8, SIDE) / 255.0, **arguments)
@@ -524,7 +530,7 @@ def test_pixels_to_quantize_by_are_checked(monkeypatch, model, tmp_path):
 def test_an_image_size_may_be_of_numpy(monkeypatch, tmp_path):
     found = []
     monkeypatch.setattr(
-        exporting, "export", lambda model, path, facts, **kwargs: found.append(facts)
+        exporter, "export", lambda model, path, facts, **kwargs: found.append(facts)
     )
     size = tuple(np.array([20, 24]))
     model_of(side=None).export(tmp_path / "m.onnx", format="onnx", image_size=size)

@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 from conftest import SIZE, dataset, images, labels, relative_difference, snapshot, tiny_backbone
 
-from keras_transfer import BlockUnfreezer, FeatureCache, FrozenBackbone, TransferModel, extraction
+from keras_transfer import BlockUnfreezer, FeatureCache, FrozenBackbone, TransferModel
+from keras_transfer.features import runners
 
 
 def error(actual, expected) -> float:
@@ -21,7 +22,7 @@ def error(actual, expected) -> float:
 @pytest.mark.parametrize("after", ["block2", "pooling"])
 def test_openvino_computes_what_keras_does(dtype, after):
     backbone, pixels = tiny_backbone(), images(20).astype(dtype)
-    run = extraction.by_openvino(backbone, after, pixels[:4])
+    run = runners.by_openvino(backbone, after, pixels[:4])
     expected = backbone.activations(pixels, after=after)[f"after:{after}"]
     assert error(run(pixels), expected) <= 1e-5
 
@@ -29,7 +30,7 @@ def test_openvino_computes_what_keras_does(dtype, after):
 def test_openvino_goes_on_from_kept_activations():
     backbone = tiny_backbone()
     low = {key: np.asarray(x) for key, x in backbone.activations(images(9), after="block2").items()}
-    run = extraction.by_openvino(backbone, "pooling", low)
+    run = runners.by_openvino(backbone, "pooling", low)
     assert error(run(low), backbone(images(9))) <= 1e-5
 
 
@@ -38,18 +39,18 @@ def test_openvino_goes_on_from_kept_activations():
 def test_openvino_computes_real_architectures_as_keras_does(name):
     weights = "imagenet" if name == "efficientnet_lite0" else None
     backbone, pixels = FrozenBackbone(name, weights=weights), images(8, 96)
-    run = extraction.by_openvino(backbone, "pooling", pixels)
-    assert error(run(pixels), extraction.by_keras(backbone, "pooling")(pixels)) <= 1e-5
+    run = runners.by_openvino(backbone, "pooling", pixels)
+    assert error(run(pixels), runners.by_keras(backbone, "pooling")(pixels)) <= 1e-5
 
 
 def test_it_takes_over_where_keras_would_need_long_and_training_is_the_same(monkeypatch):
     made, weights = [], []
-    by_openvino = extraction.by_openvino
+    by_openvino = runners.by_openvino
     monkeypatch.setattr(
-        extraction, "by_openvino", lambda *args: (made.append(args[1]), by_openvino(*args))[1]
+        runners, "by_openvino", lambda *args: (made.append(args[1]), by_openvino(*args))[1]
     )
     for seconds in (0, 1e9):
-        monkeypatch.setattr(extraction, "WORTH_SECONDS", seconds)
+        monkeypatch.setattr(runners, "WORTH_SECONDS", seconds)
         keras.utils.set_random_seed(1)
         model = TransferModel(tiny_backbone(), 2, hidden=8, dropout=0)
         model.compile(keras.optimizers.SGD(1e-2))
@@ -66,17 +67,17 @@ def test_it_takes_over_where_keras_would_need_long_and_training_is_the_same(monk
 
 
 def test_what_differs_from_keras_is_not_used(monkeypatch):
-    monkeypatch.setattr(extraction, "_TOLERANCE", -1.0)
+    monkeypatch.setattr(runners, "_TOLERANCE", -1.0)
     with pytest.warns(UserWarning, match="differ from Keras' by .* Keras computes them, slower"):
-        assert extraction.by_openvino(tiny_backbone(), "pooling", images(4)) is None
+        assert runners.by_openvino(tiny_backbone(), "pooling", images(4)) is None
 
 
 def test_what_openvino_cannot_convert_is_told_and_computed_by_keras(monkeypatch):
     def refused(*args):
         raise RuntimeError("no such operation\nand a long story")
 
-    monkeypatch.setattr(extraction, "WORTH_SECONDS", 0)
-    monkeypatch.setattr(extraction, "_compile", refused)
+    monkeypatch.setattr(runners, "WORTH_SECONDS", 0)
+    monkeypatch.setattr(runners, "_compile", refused)
     cache, backbone = FeatureCache(), tiny_backbone()
     with pytest.warns(UserWarning, match=r"\(no such operation\)\. Keras runs it, slower"):
         kept = cache.array(backbone, images(64))
@@ -89,9 +90,9 @@ def test_half_precision_and_a_missing_extra_are_left_to_keras(monkeypatch):
         keras.config.set_dtype_policy("mixed_float16")
         backbone = tiny_backbone()
         keras.config.set_dtype_policy("float32")
-        assert extraction.by_openvino(backbone, "pooling", images(4)) is None
-        monkeypatch.setattr(extraction.importlib.util, "find_spec", lambda name: None)
-        assert extraction.by_openvino(tiny_backbone(), "pooling", images(4)) is None
+        assert runners.by_openvino(backbone, "pooling", images(4)) is None
+        monkeypatch.setattr(runners.importlib.util, "find_spec", lambda name: None)
+        assert runners.by_openvino(tiny_backbone(), "pooling", images(4)) is None
 
 
 @pytest.mark.slow
@@ -107,7 +108,7 @@ def test_openvino_reports_nothing_to_anyone():
 
 
 def test_changed_weights_are_computed_with_the_new_ones(monkeypatch):
-    monkeypatch.setattr(extraction, "WORTH_SECONDS", 0)
+    monkeypatch.setattr(runners, "WORTH_SECONDS", 0)
     cache, backbone = FeatureCache(), tiny_backbone()
     cache.array(backbone, images(64))
     weight = next(w for w in backbone.weights if w.name == "kernel")
@@ -147,7 +148,7 @@ def test_a_backbone_that_was_changed_is_traced_anew():
 
 
 def test_images_of_another_size_get_a_function_of_their_own(monkeypatch):
-    monkeypatch.setattr(extraction, "WORTH_SECONDS", 0)
+    monkeypatch.setattr(runners, "WORTH_SECONDS", 0)
     cache, backbone = FeatureCache(), tiny_backbone()
     for size in (SIZE, 2 * SIZE):
         kept = cache.array(backbone, images(64, size))

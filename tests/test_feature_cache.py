@@ -5,8 +5,8 @@ import tensorflow as tf
 from conftest import SIZE, dataset, images, labels, tiny_backbone, tiny_network
 
 from keras_transfer import FeatureCache
-from keras_transfer.keepable import NotKeepable
-from keras_transfer.pipelines import inspect
+from keras_transfer.data.cacheable import NotKeepable
+from keras_transfer.features.pipelines import inspect
 
 
 def rows(data) -> tuple[np.ndarray, ...]:

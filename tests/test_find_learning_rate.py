@@ -10,14 +10,8 @@ import tensorflow as tf
 from conftest import SIZE, dataset, identical, images, labels, snapshot, tiny_backbone
 from PIL import Image
 
-from keras_transfer import (
-    BlockUnfreezer,
-    FeatureCache,
-    Phase,
-    TransferModel,
-    find_learning_rate,
-)
-from keras_transfer.find_learning_rate import _smooth, _steepest, _Sweep
+from keras_transfer import BlockUnfreezer, FeatureCache, Phase, TransferModel, find_learning_rate
+from keras_transfer.training.find_learning_rate import _smooth, _steepest, _Sweep
 
 OPTIMIZERS = {
     "adam": lambda: keras.optimizers.Adam(1e-3),

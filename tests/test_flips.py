@@ -7,7 +7,7 @@ import tensorflow as tf
 from conftest import dataset, images, labels, tiny_backbone
 
 from keras_transfer import FeatureCache, Flips, TransferModel
-from keras_transfer.flips import KINDS
+from keras_transfer.data.augmentation import KINDS
 
 
 @pytest.mark.parametrize("kind", KINDS)

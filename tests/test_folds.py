@@ -6,16 +6,10 @@ import pytest
 import tensorflow as tf
 from conftest import images, relative_difference, snapshot, tiny_backbone
 
-from keras_transfer import (
-    BlockUnfreezer,
-    FeatureCache,
-    Flips,
-    TransferModel,
-    image_folder,
-)
-from keras_transfer.kept_rows import ArrayInMemory, Rows, selected
-from keras_transfer.pipelines import inspect
-from keras_transfer.places import in_temporary_file
+from keras_transfer import BlockUnfreezer, FeatureCache, Flips, TransferModel, image_folder
+from keras_transfer.features.pipelines import inspect
+from keras_transfer.features.rows import ArrayInMemory, Rows, selected
+from keras_transfer.features.storage import in_temporary_file
 
 COUNTS = {"a": 13, "b": 24, "c": 8}
 

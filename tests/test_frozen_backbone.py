@@ -13,8 +13,9 @@ from conftest import SIZE, identical, images, labels, snapshot, tiny_backbone, t
 from host_models import functional, sequential, subclassed
 from keras import layers
 
-from keras_transfer import FrozenBackbone, TransferModel, efficientnet_lite
-from keras_transfer.blocks import Block
+from keras_transfer import FrozenBackbone, TransferModel
+from keras_transfer.backbones import efficientnet_lite
+from keras_transfer.backbones.blocks import Block
 
 # keras.Variable to numpy, in TensorFlow's own __array__ under numpy 2.
 pytestmark = pytest.mark.filterwarnings(

@@ -7,7 +7,7 @@ import tensorflow as tf
 from conftest import SIZE, images, tiny_backbone
 
 from keras_transfer import FrozenBackbone, TransferModel
-from keras_transfer.grad_cam import NoFeatureMap, grad_cam
+from keras_transfer.evaluation.grad_cam import NoFeatureMap, grad_cam
 
 
 def transfer(classes=3, **kwargs) -> TransferModel:

@@ -22,17 +22,18 @@ import pytest
 from conftest import dataset
 from test_phases import Given, kept, plain
 
-from keras_transfer import BlockUnfreezer, Phase, history_plotter
-from keras_transfer.history_plotter import HistoryPlotter
-from keras_transfer.history_table import read_csv
-from keras_transfer.plot_history import plot_history
-from keras_transfer.plots import Mark, phase_marks
-from keras_transfer.trained_blocks import TrainedBlocks, describe_change, trained_blocks
+from keras_transfer import BlockUnfreezer, Phase
+from keras_transfer.backbones.model_blocks import TrainedBlocks, describe_change, trained_blocks
+from keras_transfer.plotting import Mark, phase_marks
+from keras_transfer.plotting.history_table import read_csv
+from keras_transfer.plotting.plot_history import plot_history
+from keras_transfer.training import history_plotter
+from keras_transfer.training.history_plotter import HistoryPlotter
 
 X = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
 Y = (X[:, :1] > 0).astype("float32")
 # The module, which the package hides behind the function of the same name.
-plot_history_module = importlib.import_module("keras_transfer.plot_history")
+plot_history_module = importlib.import_module("keras_transfer.plotting.plot_history")
 PNG = b"\x89PNG"
 
 
@@ -827,7 +828,7 @@ def test_the_command_draws_tables_where_neither_keras_nor_tensorflow_can_be_impo
         (tables / "blocked" / name / "__init__.py").write_text("raise ImportError('blocked')")
     (tables / "c.json").write_text(json.dumps({"loss": [0.7, 0.6, 0.5]}))
     paths = (tables / "blocked", Path(plot_history_module.__file__).parents[1])
-    command = [sys.executable, "-m", "keras_transfer.plot_history"]
+    command = [sys.executable, "-m", "keras_transfer.plotting.plot_history"]
     done = subprocess.run(
         [*command, "first.csv", "tuned=a/h.csv", "c.json", "--output", "new/both.png"],
         cwd=tables,
@@ -864,6 +865,6 @@ def test_the_command_says_what_the_user_can_put_right(tables, monkeypatch, capsy
         file.write("0,0.7\n")
     with warnings.catch_warnings(action="always"):
         assert plot_history_module.main(["first.csv", "-o", "deep/er/h.svg"]) == 0
-    said = "keras_transfer.plot_history: warning: 'first.csv': epoch 0 is there again in line 4; "
+    said = "keras_transfer.plotting.plot_history: warning: 'first.csv': epoch 0 is there again in line 4; "
     assert capsys.readouterr().err.startswith(said)
     assert (tables / "deep" / "er" / "h.svg").exists()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_transfer.history_table import read_csv
+from keras_transfer.plotting.history_table import read_csv
 
 
 def test_of_an_epoch_that_is_there_again_the_later_run_counts_with_a_warning(tmp_path):

@@ -12,7 +12,7 @@ from keras import layers
 from keras.src.applications import resnet  # Keras' public names are those of 50 units and more
 
 from keras_transfer import BlockUnfreezer, FrozenBackbone, TransferModel
-from keras_transfer.efficientnet_lite import EfficientNetLite0
+from keras_transfer.backbones.efficientnet_lite import EfficientNetLite0
 
 SIZE = 128
 # ResNet V1 50 and 152 have more units of the same kind, and take as many times as long.

@@ -16,8 +16,9 @@ from conftest import SIZE, dataset, images, relative_difference, snapshot
 from hub_modules import SCOPE, archive, save_reusable, serving
 from keras import layers
 
-from keras_transfer import BlockUnfreezer, FrozenBackbone, TransferModel, hub_source
-from keras_transfer.hub_module import HubModule
+from keras_transfer import BlockUnfreezer, FrozenBackbone, TransferModel
+from keras_transfer.backbones.hub import download
+from keras_transfer.backbones.hub.hub_module import HubModule
 
 # keras.Variable to numpy, in TensorFlow's own __array__ under numpy 2.
 pytestmark = pytest.mark.filterwarnings(
@@ -51,7 +52,7 @@ def _nothing_is_loaded(monkeypatch):
         raise AssertionError(f"loaded {args}")
 
     monkeypatch.setattr(tf.saved_model, "load", refused)
-    monkeypatch.setattr(hub_source, "folder_of", refused)
+    monkeypatch.setattr(download, "folder_of", refused)
 
 
 def load(path, **kwargs):

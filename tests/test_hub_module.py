@@ -18,7 +18,7 @@ from hub_modules import FEATURES, GROUPS, SCOPE, Reusable, save_plain, save_reus
 from keras import layers
 
 from keras_transfer import BlockUnfreezer, FeatureCache, FrozenBackbone, TransferModel
-from keras_transfer.hub_module import HubModule
+from keras_transfer.backbones.hub.hub_module import HubModule
 
 
 @pytest.fixture(scope="module")

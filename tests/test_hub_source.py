@@ -19,8 +19,10 @@ import pytest
 from conftest import images
 from hub_modules import SCOPE, archive, save_reusable, serving
 
-from keras_transfer import FrozenBackbone, hub_source, tar_folder
-from keras_transfer.tar_folder import unpack
+from keras_transfer import FrozenBackbone
+from keras_transfer.backbones.hub import archive as tar_folder
+from keras_transfer.backbones.hub import download
+from keras_transfer.backbones.hub.archive import unpack
 
 PATH = f"/google/imagenet/{SCOPE}/feature_vector/5"
 
@@ -68,7 +70,7 @@ class TestAddress:
 
     def test_an_address_of_an_archive_will_do(self, server, cache):
         server.modules["/files/module.tar.gz"] = server.modules[PATH]
-        assert hub_source.folder_of(server.handle_for("/files/module.tar.gz")).is_dir()
+        assert download.folder_of(server.handle_for("/files/module.tar.gz")).is_dir()
 
     @pytest.mark.parametrize(
         ("answer", "said"),
@@ -86,7 +88,7 @@ class TestAddress:
             answer = buffer.getvalue()
         server.modules["/wrong"] = answer
         with pytest.raises(OSError, match=rf"cannot be fetched: .*what the server sends.*{said}"):
-            hub_source.folder_of(server.handle_for("/wrong"))
+            download.folder_of(server.handle_for("/wrong"))
 
     @pytest.mark.parametrize(
         ("handle", "name"),
@@ -103,12 +105,12 @@ class TestAddress:
         ],
     )
     def test_the_module_is_called_what_its_address_says(self, handle, name):
-        assert hub_source.name_of(handle) == name
+        assert download.name_of(handle) == name
 
     def test_names_of_networks_are_no_handles(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "vgg16").mkdir()
-        assert not hub_source.is_handle("vgg16")
+        assert not download.is_handle("vgg16")
         assert FrozenBackbone("vgg16", weights=None).blocks[0].name == "block1"
 
     def test_an_address_with_nothing_behind_it_is_named(self, server, cache):
@@ -154,7 +156,7 @@ def test_a_file_in_the_place_of_a_copy_leaves_nothing_behind(server, cache):
     handle = server.handle_for(PATH)
     cache.mkdir()
     place(cache, handle).write_text("no folder")
-    assert hub_source.folder_of(handle).is_dir()
+    assert download.folder_of(handle).is_dir()
     assert not list(cache.glob("*.damaged.*"))
 
 
@@ -354,7 +356,7 @@ class TestLocal:
             server.modules["/evil"] = content
             handle = {"file": tmp_path / "evil.tar.gz", "server": server.handle_for("/evil")}[way]
             with pytest.raises((OSError, ValueError), match=said) as error:
-                hub_source.folder_of(handle)
+                download.folder_of(handle)
             assert "unpacking" not in str(error.value)
             assert {path.suffix for path in cache.iterdir()} == {".busy"}
 
@@ -368,17 +370,17 @@ class TestLocal:
     def test_an_archive_is_unpacked_once(self, folder, cache, tmp_path):
         (tmp_path / "a.tar.gz").write_bytes(archive(folder))
         shutil.copy(tmp_path / "a.tar.gz", tmp_path / "b.tar.gz")
-        first = hub_source.folder_of(tmp_path / "a.tar.gz")
-        assert hub_source.folder_of(tmp_path / "b.tar.gz") == first
+        first = download.folder_of(tmp_path / "a.tar.gz")
+        assert download.folder_of(tmp_path / "b.tar.gz") == first
         assert first.parent == cache
         assert len([path for path in cache.iterdir() if path.is_dir()]) == 1
         (tmp_path / "a.tar.gz").write_bytes(archive(folder.parent))
-        assert hub_source.folder_of(tmp_path / "a.tar.gz") != first
+        assert download.folder_of(tmp_path / "a.tar.gz") != first
 
     def test_a_damaged_copy_of_an_archive_is_unpacked_again(self, folder, cache, tmp_path, capsys):
         (tmp_path / "a.tar.gz").write_bytes(archive(folder))
         features = FrozenBackbone(tmp_path / "a.tar.gz")(images(1))
-        said = damaged("rotten shard", hub_source.folder_of(tmp_path / "a.tar.gz"))
+        said = damaged("rotten shard", download.folder_of(tmp_path / "a.tar.gz"))
         np.testing.assert_array_equal(FrozenBackbone(tmp_path / "a.tar.gz")(images(1)), features)
         assert said in capsys.readouterr().out
 
@@ -437,7 +439,7 @@ class TestCache:
         monkeypatch.setenv("HOME", str(tmp_path))
 
     def test_without_a_choice_it_is_a_folder_of_the_user_alone(self, server, tmp_path):
-        folder = hub_source.folder_of(server.handle_for(PATH))
+        folder = download.folder_of(server.handle_for(PATH))
         assert folder.parent == tmp_path / ".cache" / "keras_transfer" / "modules"
         assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
 
@@ -455,7 +457,7 @@ class TestCache:
         else:
             monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
         with pytest.raises(OSError, match=r"is not safe: .* user \d+.*TFHUB_CACHE_DIR"):
-            hub_source.folder_of(server.handle_for(PATH))
+            download.folder_of(server.handle_for(PATH))
         assert not server.asked
 
     @pytest.mark.parametrize("chosen", [True, False])
@@ -467,14 +469,14 @@ class TestCache:
         folder.mkdir(parents=True)
         folder.chmod(0o777)
         with pytest.raises(OSError, match=r"not safe: every user may write to it.*TFHUB_CACHE_DIR"):
-            hub_source.folder_of(server.handle_for(PATH))
+            download.folder_of(server.handle_for(PATH))
         assert not server.asked
 
     def test_a_folder_that_cannot_be_made_is_named(self, server, tmp_path, monkeypatch):
         (tmp_path / "file").touch()
         monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "file" / "cache"))
         with pytest.raises(OSError, match=r"cannot be made \(.*Set TFHUB_CACHE_DIR to another"):
-            hub_source.folder_of(server.handle_for(PATH))
+            download.folder_of(server.handle_for(PATH))
 
 
 def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:

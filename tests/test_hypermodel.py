@@ -4,18 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import dataset, identical, images, labels, snapshot, tiny_backbone, tiny_network
-from hypermodel import TransferHyperModel
 from small_lite import small_lite
-from space import Range, Space
-from space_rules import SpaceError
 
-from keras_transfer import (
-    BlockUnfreezer,
-    FeatureCache,
-    FrozenBackbone,
-    TransferModel,
-    extraction,
-)
+from keras_transfer import BlockUnfreezer, FeatureCache, FrozenBackbone, TransferModel
+from keras_transfer.features import runners
+from keras_transfer.search.hypermodel import TransferHyperModel
+from keras_transfer.search.space.rules import SpaceError
+from keras_transfer.search.space.space import Range, Space
 
 EPOCHS = 3
 FINE = {"unfreeze": 2, "pooling": "avg", "dropout": 0.5, "label_smoothing": 0.1, "lr_decay": 0.5}
@@ -133,9 +128,9 @@ def test_an_earlier_best_epoch_is_gone_back_to():
 
 
 def test_the_backbone_runs_once_to_each_border_whatever_the_order_of_trials(monkeypatch):
-    runs, by_keras = [], extraction.by_keras
-    monkeypatch.setattr(extraction, "WORTH_SECONDS", 1e9)
-    monkeypatch.setattr(extraction, "by_keras", lambda *a: (runs.append(a[1]), by_keras(*a))[1])
+    runs, by_keras = [], runners.by_keras
+    monkeypatch.setattr(runners, "WORTH_SECONDS", 1e9)
+    monkeypatch.setattr(runners, "by_keras", lambda *a: (runs.append(a[1]), by_keras(*a))[1])
     model = hypermodel()
     for values in (HEAD, {**TOP, "frozen_epochs": 0.2}, HEAD):
         trial(model, values, epochs=2)

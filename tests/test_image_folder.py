@@ -13,10 +13,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from keras_transfer import image_files
-from keras_transfer.image_folder import image_folder
-from keras_transfer.pipelines import inspect
-from keras_transfer.row_order import begin_again
+from keras_transfer.data.image_folder import image_folder
+from keras_transfer.data.shuffling import begin_again
+from keras_transfer.features.pipelines import inspect
+from keras_transfer.images import discovery
 
 SIZE = (8, 12)  # height, width
 
@@ -88,7 +88,7 @@ def few(tmp_path):
 @pytest.fixture(params=["in RAM", "decoded again"])
 def storage(request, monkeypatch):
     if request.param == "decoded again":
-        monkeypatch.setattr(image_files, "memory_budget", lambda: 0)
+        monkeypatch.setattr(discovery, "memory_budget", lambda: 0)
 
 
 # ---- datasets
@@ -125,12 +125,12 @@ def test_rows_are_the_files_in_path_order_with_their_labels(photos):
 def test_images_in_ram_and_images_decoded_again_are_bit_identical(photos, monkeypatch):
     for number, suffix in enumerate((".jpg", ".gif", ".webp", ".bmp")):
         save(photos / "cats" / f"other{suffix}", number)
-    monkeypatch.setattr(image_files, "memory_budget", lambda: 34 * 8 * 12 * 3)
+    monkeypatch.setattr(discovery, "memory_budget", lambda: 34 * 8 * 12 * 3)
     kept = load(photos)
-    monkeypatch.setattr(image_files, "memory_budget", lambda: 34 * 8 * 12 * 3 - 1)
+    monkeypatch.setattr(discovery, "memory_budget", lambda: 34 * 8 * 12 * 3 - 1)
     calls = []
-    decode = image_files.decode_image
-    monkeypatch.setattr(image_files, "decode_image", lambda *a: calls.append(a) or decode(*a))
+    decode = discovery.decode_image
+    monkeypatch.setattr(discovery, "decode_image", lambda *a: calls.append(a) or decode(*a))
     again = load(photos)
     assert len(calls) == 34
     for split in ("train", "valid", "test"):
@@ -145,8 +145,8 @@ def test_images_in_ram_and_images_decoded_again_are_bit_identical(photos, monkey
 
 def test_images_in_ram_are_decoded_once(photos, monkeypatch):
     calls = []
-    decode = image_files.decode_image
-    monkeypatch.setattr(image_files, "decode_image", lambda *a: calls.append(a) or decode(*a))
+    decode = discovery.decode_image
+    monkeypatch.setattr(discovery, "decode_image", lambda *a: calls.append(a) or decode(*a))
     data = load(photos)
     for _ in range(2):
         list(data.train)
@@ -204,7 +204,7 @@ def test_a_keras_model_trains_on_the_datasets(photos):
 
 
 def test_a_file_that_breaks_after_the_check_is_named(photos, monkeypatch):
-    monkeypatch.setattr(image_files, "memory_budget", lambda: 0)
+    monkeypatch.setattr(discovery, "memory_budget", lambda: 0)
     data = load(photos)
     data.paths["valid"][0].write_bytes(b"")
     with pytest.raises(tf.errors.UnknownError, match=f"{data.paths['valid'][0].name}.*Call image_"):
@@ -844,7 +844,7 @@ def test_running_out_of_memory_is_no_corrupt_file(few, monkeypatch):
     def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr(image_files, "decode_image", fail)
+    monkeypatch.setattr(discovery, "decode_image", fail)
     with pytest.raises(MemoryError):
         load_all(few)
 

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from importance import LEAST_R2, LEAST_TRIALS, importance
+
+from keras_transfer.search.report.importance import LEAST_R2, LEAST_TRIALS, importance
 
 
 def search(count: int, *, of_rate: float = 1.0, noise: float = 0.02, seed: int = 0):

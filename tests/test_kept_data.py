@@ -9,11 +9,10 @@ import tensorflow as tf
 from conftest import dataset, images, labels, relative_difference, snapshot, tiny_backbone
 
 from keras_transfer import BlockUnfreezer, FeatureCache, Flips, TransferModel, image_folder
-from keras_transfer.keepable import NotKeepable
-from keras_transfer.kept_data import array_indices, batches
-from keras_transfer.kept_rows import Rows, loaded
-from keras_transfer.pipelines import of_py_dataset
-from keras_transfer.places import in_memory, in_temporary_file
+from keras_transfer.data.cacheable import NotKeepable
+from keras_transfer.features.pipelines import of_py_dataset
+from keras_transfer.features.rows import Rows, array_indices, batches, loaded
+from keras_transfer.features.storage import in_memory, in_temporary_file
 
 
 class Batches(keras.utils.PyDataset):

@@ -16,19 +16,13 @@ from conftest import (
     tiny_network,
 )
 
-from keras_transfer import (
-    BlockUnfreezer,
-    FeatureCache,
-    FrozenBackbone,
-    TransferModel,
-    extraction,
-    image_folder,
-)
-from keras_transfer.fit_data import Part
-from keras_transfer.keepable import NotKeepable
-from keras_transfer.keeper import Keeper
-from keras_transfer.pipelines import inspect, of_py_dataset
-from keras_transfer.views import DrawnViews
+from keras_transfer import BlockUnfreezer, FeatureCache, FrozenBackbone, TransferModel, image_folder
+from keras_transfer.data.augmentation import DrawnViews
+from keras_transfer.data.cacheable import NotKeepable
+from keras_transfer.data.fit_data import Part
+from keras_transfer.features import runners
+from keras_transfer.features.data_adapter import Keeper
+from keras_transfer.features.pipelines import inspect, of_py_dataset
 
 
 def rows(count=38):
@@ -89,7 +83,7 @@ def train_of(photos):
 
 
 def test_openvino_made_for_one_preprocessing_is_not_used_for_another(monkeypatch):
-    monkeypatch.setattr(extraction, "WORTH_SECONDS", 0)
+    monkeypatch.setattr(runners, "WORTH_SECONDS", 0)
     cache, network = FeatureCache(verbose=False), tiny_network()
     for preprocessing in ("tf", "unit"):
         backbone = FrozenBackbone(network, preprocessing=preprocessing)

@@ -20,13 +20,7 @@ from conftest import (
     tiny_backbone,
 )
 
-from keras_transfer import (
-    BlockUnfreezer,
-    FeatureCache,
-    FrozenBackbone,
-    TransferModel,
-    image_folder,
-)
+from keras_transfer import BlockUnfreezer, FeatureCache, FrozenBackbone, TransferModel, image_folder
 
 
 def sequential(backbone: FrozenBackbone) -> keras.Model:

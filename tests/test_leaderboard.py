@@ -4,13 +4,18 @@ import csv
 import json
 
 import pytest
-from gain import gains
-from leaderboard import best_of, print_leaderboard, ranked, write_leaderboard
-from metrics import Objective
-from outcome import Outcome
 from scipy.stats import ttest_1samp
-from scores import score
-from summary import summary, write_summary
+
+from keras_transfer.search.metrics import Objective
+from keras_transfer.search.report.leaderboard import (
+    best_of,
+    print_leaderboard,
+    ranked,
+    write_leaderboard,
+)
+from keras_transfer.search.report.summary import summary, write_summary
+from keras_transfer.search.scoring import gains, score
+from keras_transfer.search.state.outcome import Outcome
 
 LOSS, ACCURACY = Objective("val_loss", "min"), Objective("val_accuracy", "max")
 

@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from light import without_keras
-
 TUNING = Path(__file__).parents[1] / "tuning"
 
 CODE = """

@@ -5,10 +5,9 @@ import matplotlib
 import numpy as np
 import pytest
 
-from keras_transfer import live_view
-from keras_transfer.history_plotter import HistoryPlotter
-from keras_transfer.live_view import NotebookView, WindowView
-from keras_transfer.plots import history_figure
+from keras_transfer.plotting import history_figure, live_view
+from keras_transfer.plotting.live_view import NotebookView, WindowView
+from keras_transfer.training.history_plotter import HistoryPlotter
 
 
 def train(plotter, epochs=3):

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import keras
 import pytest
 from conftest import dataset, tiny_backbone
-from median_stopping import MedianStopping
-from metrics import objective
 
 from keras_transfer import TransferModel
+from keras_transfer.search.callbacks import MedianStopping
+from keras_transfer.search.metrics import objective
 
 LOSS, ACCURACY = objective("loss"), objective("accuracy")
 

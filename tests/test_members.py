@@ -2,9 +2,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from members import to_average
-from metrics import OBJECTIVES, chance
-from outcome import Outcome
+
+from keras_transfer.search.averaging.members import to_average
+from keras_transfer.search.metrics import OBJECTIVES, chance
+from keras_transfer.search.state.outcome import Outcome
 
 
 @dataclass(frozen=True)

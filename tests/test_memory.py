@@ -3,7 +3,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from keras_transfer import memory
+from keras_transfer.utils import memory
 
 
 @pytest.fixture

@@ -1,14 +1,21 @@
 import keras
-import metrics
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import dataset, tiny_backbone
-from metrics import AUC, F1, Objective, balanced_class_weight, compile_metrics, objective
 from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.utils.class_weight import compute_class_weight
 
 from keras_transfer import TransferModel
+from keras_transfer.search import metrics
+from keras_transfer.search.metrics import (
+    AUC,
+    F1,
+    Objective,
+    balanced_class_weight,
+    compile_metrics,
+    objective,
+)
 
 RANDOM = np.random.default_rng(0)
 

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from keras_transfer import image_folder
-from keras_transfer.name_lists import some
+from keras_transfer.utils.name_lists import some
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from outcome import Outcome, read_all
+
+from keras_transfer.search.state.outcome import Outcome, read_all
 
 WHOLE = Outcome(
     trial=3,

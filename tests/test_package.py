@@ -167,7 +167,7 @@ def test_importing_the_package_makes_its_classes_known_to_keras(tmp_path):
     model.save(tmp_path / "model.keras")
     # Whatever the order of imports, and although the arguments look like the command's.
     code = "import keras_transfer, keras; keras.saving.load_model('model.keras').summary()"
-    arguments = ["-c", code, "-m", "keras_transfer.predict"]
+    arguments = ["-c", code, "-m", "keras_transfer.cli.predict"]
     subprocess.run([sys.executable, *arguments], check=True, cwd=tmp_path, capture_output=True)
 
 

@@ -16,9 +16,8 @@ from matplotlib.text import Text
 from PIL import Image
 from test_diagnosis import LOSS, VALIDATION
 
-from keras_transfer import plots
-from keras_transfer.figure_style import RUN_LINES
-from keras_transfer.plots import (
+from keras_transfer import plotting as plots
+from keras_transfer.plotting import (
     Mark,
     best_epoch,
     compare_figure,
@@ -29,6 +28,7 @@ from keras_transfer.plots import (
     save_figure,
     search_figure,
 )
+from keras_transfer.plotting.style import RUN_LINES
 
 METRICS = (
     "accuracy",
@@ -871,7 +871,7 @@ def test_plots_import_nothing_heavy_and_draw_without_pyplot_or_display():
 @pytest.mark.slow
 def test_the_package_is_imported_where_matplotlib_cannot_be():
     # Not "does not import it": keras 3.15 itself imports matplotlib.pyplot wherever it can.
-    code = "import sys; sys.modules['matplotlib'] = None; import keras_transfer.history_plotter"
+    code = "import sys; sys.modules['matplotlib'] = None; import keras_transfer.training.history_plotter"
     assert run_python(code) == ""
 
 

@@ -13,10 +13,10 @@ from conftest import tiny_backbone
 from PIL import Image
 
 from keras_transfer import TransferModel, image_folder
-from keras_transfer import predict as command
-from keras_transfer.export_facts import ExportFacts, digest_of, facts_path
-from keras_transfer.image_files import decode_image
-from keras_transfer.served import Served, open_export
+from keras_transfer.cli import predict as command
+from keras_transfer.images.discovery import decode_image
+from keras_transfer.serving.metadata import ExportFacts, digest_of, facts_path
+from keras_transfer.serving.runtime import Served, open_export
 
 SIDE = 16
 
@@ -200,7 +200,7 @@ def test_a_command_that_makes_no_sense_says_why(tmp_path, monkeypatch, capsys, g
     assert command.main(["export", *given]) == 2
     out, err = capsys.readouterr()
     assert message in err
-    assert err.startswith("keras_transfer.predict: error: ")
+    assert err.startswith("keras_transfer.cli.predict: error: ")
     assert not out
 
 
@@ -301,7 +301,7 @@ def test_the_command_predicts_as_the_model_does_and_starts_without_keras(photos,
     for export in ("served", "served.onnx"):
         arguments = [export, "photos", "--all", "--csv", f"{export}.csv"]
         subprocess.run(
-            [sys.executable, "-m", "keras_transfer.predict", *arguments],
+            [sys.executable, "-m", "keras_transfer.cli.predict", *arguments],
             cwd=tmp_path,
             check=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},

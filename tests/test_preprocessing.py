@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_transfer import FrozenBackbone, TransferModel
-from keras_transfer.preprocessing import MODES, PixelScaling, preprocessing_layer, warn_of_range
+from keras_transfer.backbones.layers import MODES, PixelScaling, preprocessing_layer, warn_of_range
 
 APPLICATIONS = {
     "caffe": keras.applications.vgg16,

@@ -2,15 +2,16 @@ import warnings
 
 import keras
 import numpy as np
-import probe
 import pytest
 from conftest import images, tiny_backbone
-from probe import features_of, probe_on_test, run_probe
-from scores import measures
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from keras_transfer import FeatureCache, extraction, image_folder
+from keras_transfer import FeatureCache, image_folder
+from keras_transfer.features import runners
+from keras_transfer.search import probe
+from keras_transfer.search.probe import features_of, probe_on_test, run_probe
+from keras_transfer.search.scoring import measures
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +171,6 @@ def test_without_the_split_that_is_asked_for_it_is_refused(photos, cache, backbo
 
 def test_nothing_is_computed_where_features_are_kept(data, cache, monkeypatch, backbone):
     run_probe(cache, backbone, data)
-    monkeypatch.setattr(extraction, "by_keras", None)
+    monkeypatch.setattr(runners, "by_keras", None)
     run_probe(cache, backbone, data, seed=1)
     run_probe(cache, backbone, data.folds(2))

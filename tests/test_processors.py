@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from keras_transfer import processors
+from keras_transfer.utils import processors
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from renewal import GrownError, Growth
+
+from keras_transfer.search.distributed.renewal import GrownError, Growth
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,8 +14,8 @@ from conftest import SIZE, dataset, images, labels, tiny_backbone
 from PIL import Image
 
 from keras_transfer import FeatureCache, TransferModel, image_folder, report
-from keras_transfer.classifier_outputs import takes_logits
-from keras_transfer.page_parts import Chart
+from keras_transfer.evaluation.page import Chart
+from keras_transfer.models.outputs import takes_logits
 
 PNGS = ("classes.png", "confusion.png", "curves.png", "calibration.png")
 SHOTS = ("mistakes.png", "uncertain.png")
@@ -75,7 +75,7 @@ def _undrawn(monkeypatch):
     Image.new("RGB", (1, 1)).save(file := io.BytesIO(), "PNG")
     names = [png.removesuffix(".png") for png in (*PNGS, *SHOTS)]
     white = {name: Chart(f"{name}.png", file.getvalue(), name) for name in names}
-    monkeypatch.setattr("keras_transfer.report_files._charts", lambda *_: white)
+    monkeypatch.setattr("keras_transfer.evaluation.report_files._charts", lambda *_: white)
 
 
 def test_a_report_is_a_page_and_pictures_and_numbers(tmp_path):

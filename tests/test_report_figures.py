@@ -6,17 +6,13 @@ import pytest
 from test_plots import assert_readable
 from test_report_numbers import predictions
 
-from keras_transfer.figure_layout import lacks_letters
-from keras_transfer.report_figures import (
-    Shown,
-    calibration_figure,
-    calibration_sentence,
-    class_figure,
-    confusion_figure,
-    pictures_figure,
-    score_figure,
-)
-from keras_transfer.report_numbers import report_numbers
+from keras_transfer.evaluation.figures.calibration import calibration_figure, calibration_sentence
+from keras_transfer.evaluation.figures.classes import class_figure
+from keras_transfer.evaluation.figures.confusion import confusion_figure
+from keras_transfer.evaluation.figures.scores import score_figure
+from keras_transfer.evaluation.image_grid import Shown, pictures_figure
+from keras_transfer.evaluation.metrics import report_numbers
+from keras_transfer.plotting.layout import lacks_letters
 
 X = "x" * 30
 LONG = "a class whose name is longer than any picture can show in one line, number {}"

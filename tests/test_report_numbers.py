@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from keras_transfer.intervals import UNKNOWN, bootstrap, difference, f1_interval, wilson
-from keras_transfer.report_numbers import BINS, report_numbers
+from keras_transfer.evaluation.metrics import BINS, report_numbers
+from keras_transfer.utils.confidence_intervals import (
+    UNKNOWN,
+    bootstrap,
+    difference,
+    f1_interval,
+    wilson,
+)
 
 
 def predictions(classes: int, count: int, seed: int = 0, sure: float = 2.0):

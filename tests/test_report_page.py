@@ -18,11 +18,11 @@ from PIL import Image
 from test_report_figures import LONG
 from test_report_numbers import predictions
 
-from keras_transfer.classified import Classified, Example
-from keras_transfer.intervals import percent
-from keras_transfer.page_parts import escaped, printable
-from keras_transfer.report_files import report_files
-from keras_transfer.report_numbers import report_numbers
+from keras_transfer.evaluation.metrics import report_numbers
+from keras_transfer.evaluation.page import escaped, printable
+from keras_transfer.evaluation.predictions import Classified, Example
+from keras_transfer.evaluation.report_files import report_files
+from keras_transfer.utils.confidence_intervals import percent
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)

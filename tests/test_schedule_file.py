@@ -6,9 +6,9 @@ import re
 import keras
 import pytest
 
-from keras_transfer import schedule_file
-from keras_transfer.schedule import Phase
-from keras_transfer.schedule_file import ScheduleFileError, read_schedule
+from keras_transfer.training import schedule_file
+from keras_transfer.training.schedule import Phase
+from keras_transfer.training.schedule_file import ScheduleFileError, read_schedule
 
 
 @pytest.fixture

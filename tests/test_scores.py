@@ -1,12 +1,11 @@
 import keras
 import numpy as np
 import pytest
-from metrics import AUC, F1
-from roc_area import macro_area
-from scores import columns, measures, paired
 from sklearn.metrics import log_loss, roc_auc_score
 
-from keras_transfer.intervals import UNKNOWN, auc_interval
+from keras_transfer.search.metrics import AUC, F1
+from keras_transfer.search.scoring import columns, macro_area, measures, paired
+from keras_transfer.utils.confidence_intervals import UNKNOWN, auc_interval
 
 RANDOM = np.random.default_rng(0)
 

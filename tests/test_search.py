@@ -10,18 +10,18 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import demo_data
 import keras
 import numpy as np
 import pytest
-import search
 import tensorflow as tf
 from hub_modules import save_reusable
 from PIL import Image
 from small_lite import small_lite
 from stand_in import StandIn, study, trials
 
-from keras_transfer import efficientnet_lite
+from keras_transfer.backbones import efficientnet_lite
+from keras_transfer.cli import search
+from keras_transfer.search import demo_data
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("--trials", "2", "--epochs", "3", "--image-size", "32", "--batch-size", "8")
@@ -48,9 +48,8 @@ def five_classes(tmp_path_factory):
 @pytest.fixture
 def nothing_exported(monkeypatch):
     """Spares the time of an export and of a page, where a test does not look at them."""
-    import study_run
-
     from keras_transfer import TransferModel
+    from keras_transfer.search import session as study_run
 
     monkeypatch.setattr(TransferModel, "export", lambda *args, **kwargs: None)
     monkeypatch.setattr(study_run, "write_search_page", lambda *args, **kwargs: None)
@@ -123,14 +122,14 @@ def test_each_tuner_searches(five_classes, tmp_path, capsys, tuner):
 @pytest.mark.slow
 @pytest.mark.usefixtures("nothing_exported", "small")
 def test_the_backbone_runs_once_for_all_trials(five_classes, tmp_path, monkeypatch):
-    from keras_transfer import extraction
+    from keras_transfer.features import runners
 
     runs = []
-    by_keras = extraction.by_keras
+    by_keras = runners.by_keras
     monkeypatch.setattr(
-        extraction, "by_keras", lambda *args: (runs.append(args[1]), by_keras(*args))[1]
+        runners, "by_keras", lambda *args: (runs.append(args[1]), by_keras(*args))[1]
     )
-    monkeypatch.setattr(extraction, "WORTH_SECONDS", 1e9)  # by_openvino asks by_keras, too
+    monkeypatch.setattr(runners, "WORTH_SECONDS", 1e9)  # by_openvino asks by_keras, too
     space = tmp_path / "space.yaml"
     space.write_text("pooling: avg\nunfreeze: [0, 1]\n")
     arguments = ["--output", str(tmp_path / "run"), "--space", str(space), "--average", "1"]
@@ -146,7 +145,7 @@ def test_the_backbone_runs_once_for_all_trials(five_classes, tmp_path, monkeypat
 def test_when_all_trials_fail_the_reason_is_last_on_the_screen(
     five_classes, tmp_path, monkeypatch, capsys
 ):
-    from hypermodel import TransferHyperModel
+    from keras_transfer.search.hypermodel import TransferHyperModel
 
     def fit(self, *args, **kwargs):
         raise RuntimeError("no luck today")
@@ -161,7 +160,7 @@ def test_when_all_trials_fail_the_reason_is_last_on_the_screen(
 def test_an_interrupt_while_the_images_are_read_is_told_and_leaves_nothing(
     five_classes, tmp_path, monkeypatch, capsys
 ):
-    import study
+    from keras_transfer.search import study
 
     def interrupted(*args):
         raise KeyboardInterrupt
@@ -235,8 +234,8 @@ def test_the_same_command_goes_on_and_another_search_is_refused(five_classes, tm
 
 
 def test_a_search_goes_on_only_where_trials_have_ended(tmp_path, monkeypatch, capsys):
-    import study_run
-    from exit_codes import NO_WORKERS
+    from keras_transfer.search import session as study_run
+    from keras_transfer.utils.exit_codes import NO_WORKERS
 
     one = study(tmp_path)
     monkeypatch.setattr(study_run.Study, "of", lambda *args, before_writing: one)
@@ -256,7 +255,7 @@ def test_a_search_goes_on_only_where_trials_have_ended(tmp_path, monkeypatch, ca
 def test_a_search_whose_time_is_up_within_a_trial_ends_with_the_others(
     tmp_path, monkeypatch, capsys
 ):
-    import study_run
+    from keras_transfer.search import session as study_run
 
     ended: list[list[int]] = []
 
@@ -457,7 +456,7 @@ def test_too_few_trials_for_hyperband_are_refused(five_classes, tmp_path, capsys
 @pytest.mark.slow
 @pytest.mark.usefixtures("nothing_exported", "small")
 def test_an_interrupted_search_reports_what_has_ended(five_classes, tmp_path, monkeypatch, capsys):
-    from hypermodel import TransferHyperModel
+    from keras_transfer.search.hypermodel import TransferHyperModel
 
     fit, fits = TransferHyperModel.fit, []
 
@@ -551,7 +550,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_trials_to_go_on_with(
 def test_what_there_is_no_time_for_is_left_out_and_the_rest_is_written(
     five_classes, tmp_path, monkeypatch, capsys
 ):
-    import study_run
+    from keras_transfer.search import session as study_run
 
     winner_of = study_run._winner
 

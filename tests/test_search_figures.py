@@ -8,10 +8,10 @@ import pytest
 from matplotlib.colors import to_hex
 from test_plots import all_text, assert_filled, assert_readable, line, trials
 
-from keras_transfer.figure_style import VERMILLION
-from keras_transfer.intervals import Estimate
-from keras_transfer.parallel_axes import NOT_SET, hyperparameter_axis, score_axis
-from keras_transfer.plots import importance_figure, parallel_figure, search_figure
+from keras_transfer.plotting import importance_figure, parallel_figure, search_figure
+from keras_transfer.plotting.parallel_axes import NOT_SET, hyperparameter_axis, score_axis
+from keras_transfer.plotting.style import VERMILLION
+from keras_transfer.utils.confidence_intervals import Estimate
 
 LONG = "a_hyperparameter_with_a_name_that_is_longer_than_any_slot"
 

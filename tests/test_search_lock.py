@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 from processes import start
-from search_lock import alone
 from stand_in import StandIn, study, trials
 from test_workers import until
-from trial_folder import TrialFolder
+
+from keras_transfer.search.state.lock import alone
+from keras_transfer.search.state.outcome import TrialFolder
 
 
 def _search(output: Path, seconds: float) -> None:
     """What `search.py` does in a process, from the probe to what comes last."""
-    import study_run
-    from command_line import exit_status
+    from keras_transfer.cli.common import exit_status
+    from keras_transfer.search import session
 
     stand_in = study(output, StandIn(seconds))
 
@@ -23,10 +24,10 @@ def _search(output: Path, seconds: float) -> None:
         before_writing()
         return stand_in
 
-    study_run.Study.of = of
-    study_run.finish = lambda *args, **kwargs: (output / "finished").touch()
+    session.Study.of = of
+    session.finish = lambda *args, **kwargs: (output / "finished").touch()
     with (output.parent / f"{seconds}.txt").open("w") as log, contextlib.redirect_stderr(log):
-        code = exit_status("search.py", lambda: study_run.run(stand_in.args, output, 0.0))
+        code = exit_status("search.py", lambda: session.run(stand_in.args, output, 0.0))
     sys.exit(code)
 
 

@@ -7,23 +7,23 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from composition import Composition
-from curves import curves_of
-from importance import Importance
-from leaderboard import ranked
-from metrics import Objective
-from outcome import Outcome
 from PIL import Image
-from scores import measures
-from search_page import NAMES, write_search_page
-from space import Space
 from test_report_page import Document, browse, in_a_browser, probed
 from test_search_figures import searched
 
-from keras_transfer.examined import examine
-from keras_transfer.history_table import write_csv
-from keras_transfer.intervals import DASH, percent
-from keras_transfer.page_parts import interval
+from keras_transfer.evaluation.examine import examine
+from keras_transfer.evaluation.page import interval
+from keras_transfer.plotting.history_table import write_csv
+from keras_transfer.search.averaging.composition import Composition
+from keras_transfer.search.metrics import Objective
+from keras_transfer.search.report.curves import curves_of
+from keras_transfer.search.report.importance import Importance
+from keras_transfer.search.report.leaderboard import ranked
+from keras_transfer.search.report.page import NAMES, write_search_page
+from keras_transfer.search.scoring import measures
+from keras_transfer.search.space.space import Space
+from keras_transfer.search.state.outcome import Outcome
+from keras_transfer.utils.confidence_intervals import DASH, percent
 
 LOSS = Objective("val_loss", "min")
 EVIL = '<script>alert("x")</script> & <b>'
@@ -128,20 +128,20 @@ def test_curves_of_trials_with_folds_say_which_fold(tmp_path):
 
 
 def test_the_best_five_name_the_trial_that_is_the_best_over_all_folds(tmp_path, monkeypatch):
-    import search_charts
+    from keras_transfer.search.report import charts
 
     drawn = []
     monkeypatch.setattr(
-        search_charts, "compare_figure", lambda logs, **kwargs: drawn.append((logs, kwargs))
+        charts, "compare_figure", lambda logs, **kwargs: drawn.append((logs, kwargs))
     )
-    monkeypatch.setattr(search_charts, "png_chart", lambda *_: None)
+    monkeypatch.setattr(charts, "png_chart", lambda *_: None)
     trials = outcomes(5)
     curves(tmp_path, trials)
-    best, second = search_charts.ranked(trials, LOSS)[:2]
+    best, second = charts.ranked(trials, LOSS)[:2]
     write_csv(
         {"val_loss": [0.0]}, range(1), tmp_path / "trials" / f"trial_{second.id}" / "history.csv"
     )
-    search_charts.search_charts(trials, LOSS, Importance(5, 0.0, reason="few"), tmp_path / "trials")
+    charts.search_charts(trials, LOSS, Importance(5, 0.0, reason="few"), tmp_path / "trials")
     ((logs, told),) = drawn
     assert f"trial {second.trial}, fold 1" in logs
     assert f": trial {best.trial}, val_loss {best.score:.4f} ± 0.0100" in told["title"]
@@ -302,7 +302,7 @@ def test_importance_that_can_be_told_is_shown_with_its_numbers(tmp_path):
 
 @pytest.mark.usefixtures("_undrawn")
 def test_a_page_that_fails_leaves_the_one_before_as_it_was(tmp_path, monkeypatch):
-    import search_page
+    from keras_transfer.search.report import page as search_page
 
     write_search_page(tmp_path, outcomes(3), LOSS)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -10,22 +10,14 @@ import pytest
 from conftest import images, tiny_backbone
 from processes import start
 
-from keras_transfer import (
-    FeatureCache,
-    Flips,
-    array_file,
-    extraction,
-    feature_cache,
-    image_folder,
-    shares,
-)
-from keras_transfer.array_file import FileArray
-from keras_transfer.cache_folder import CacheFolder
-from keras_transfer.entry_writer import EntryWriter
-from keras_transfer.extraction_job import in_stretches
-from keras_transfer.image_files import CheckedImages
-from keras_transfer.pipelines import inspect
-from keras_transfer.views import AllFlips
+from keras_transfer import FeatureCache, Flips, image_folder
+from keras_transfer.data.augmentation import AllFlips
+from keras_transfer.features import feature_cache, npy_store, runners, shares
+from keras_transfer.features.cache_folder import CacheFolder
+from keras_transfer.features.extraction import in_stretches
+from keras_transfer.features.npy_store import EntryWriter, FileArray
+from keras_transfer.features.pipelines import inspect
+from keras_transfer.images.discovery import CheckedImages
 
 ORIGIN = {"data": "some", "after": "pooling"}
 ALL = [(0, 16), (16, 32), (32, 48), (48, 64), (64, 80), (80, 96), (96, 100)]
@@ -233,7 +225,7 @@ def test_who_helped_becomes_the_owner_and_others_help_it(process):
 
 @pytest.mark.parametrize("helped", [True, False])
 def test_what_of_a_share_is_on_the_disk_is_not_made_again(process, monkeypatch, helped):
-    monkeypatch.setattr(array_file, "_STRETCH", 8 * 12)
+    monkeypatch.setattr(npy_store, "_STRETCH", 8 * 12)
     first, helper, second = process(), process(), process()
     with contextlib.suppress(KeyboardInterrupt), first.owning() as making:
         stretches = first.shares.own(first.writer)
@@ -408,7 +400,7 @@ def photos(tmp_path):
 def slowly(monkeypatch):
     """Lets a chunk take a moment, and notes who has computed how many rows."""
     made: dict[str, int] = {}
-    by_keras = extraction.by_keras
+    by_keras = runners.by_keras
 
     def slow(backbone, after):
         run = by_keras(backbone, after)
@@ -422,7 +414,7 @@ def slowly(monkeypatch):
 
         return runner
 
-    monkeypatch.setattr(extraction, "by_keras", slow)
+    monkeypatch.setattr(runners, "by_keras", slow)
     return made
 
 
@@ -492,7 +484,7 @@ def test_rows_are_read_as_they_are_asked_for_whatever_the_batches(ahead):
 def compute_slowly(folder: Path, name: str, seconds: float) -> None:
     """What a process does that needs activations; it notes each row that it computes."""
     shares._LEAST_ROWS = 1
-    by_keras = extraction.by_keras
+    by_keras = runners.by_keras
 
     def slow(backbone, after):
         run = by_keras(backbone, after)
@@ -505,7 +497,7 @@ def compute_slowly(folder: Path, name: str, seconds: float) -> None:
 
         return runner
 
-    extraction.by_keras = slow
+    runners.by_keras = slow
     pictures = numbered()
     found = FeatureCache(folder / "cache").array(tiny_backbone(), pictures)
     np.save(folder / f"{name}.npy", found)

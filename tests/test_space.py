@@ -3,9 +3,10 @@ import json
 
 import keras_tuner
 import pytest
-from dimension import Choices, Range, dimension
-from space import Space
-from space_rules import RULES, SpaceError
+
+from keras_transfer.search.space.dimension import Choices, Range, dimension
+from keras_transfer.search.space.rules import RULES, SpaceError
+from keras_transfer.search.space.space import Space
 
 SEARCHED = [name for name in RULES if name != "backbone"]
 

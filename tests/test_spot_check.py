@@ -10,11 +10,12 @@ import pytest
 import tensorflow as tf
 from conftest import dataset, images, tiny_backbone
 
-from keras_transfer import FeatureCache, Flips, FrozenBackbone, TransferModel, array_file, shares
-from keras_transfer.entry_writer import EntryWriter, write_json
-from keras_transfer.extraction import alike
-from keras_transfer.pipelines import of_array
-from keras_transfer.views import DrawnViews
+from keras_transfer import FeatureCache, Flips, FrozenBackbone, TransferModel
+from keras_transfer.data.augmentation import DrawnViews
+from keras_transfer.features import npy_store, shares
+from keras_transfer.features.npy_store import EntryWriter, write_json
+from keras_transfer.features.pipelines import of_array
+from keras_transfer.features.runners import alike
 
 outside = types.SimpleNamespace(scale=1.0, function=lambda x: x, array=np.ones(4, "float32"))
 STALE = "is not what the layers give now"
@@ -95,7 +96,7 @@ def test_activations_below_are_not_gone_on_from_when_they_are_stale(tmp_path, mo
 
 
 def test_an_interrupted_pass_of_other_layers_starts_anew(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(array_file, "_STRETCH", 160)
+    monkeypatch.setattr(npy_store, "_STRETCH", 160)
     FeatureCache(tmp_path).array(backbone(), images(40))
     (manifest,) = tmp_path.glob("*/manifest.json")
     folder = manifest.parent

@@ -3,8 +3,9 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import dataset
-from study import SHARING, Study
 from test_hypermodel import hypermodel
+
+from keras_transfer.search.study import SHARING, Study
 
 
 def test_what_sharing_saves_is_measured_warm_and_kept_for_a_search_that_goes_on(

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from metrics import Objective
-from outcome import Outcome
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.context import RequestContext
@@ -11,9 +9,11 @@ from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.hparams import api_pb2, get_experiment
 from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.list_session_groups import Handler
-from tensorboard_log import write_tensorboard
 
-from keras_transfer.history_table import write_csv
+from keras_transfer.plotting.history_table import write_csv
+from keras_transfer.search.metrics import Objective
+from keras_transfer.search.report.tensorboard import write_tensorboard
+from keras_transfer.search.state.outcome import Outcome
 
 LOSS = Objective("val_loss", "min")
 

@@ -7,9 +7,10 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from rehearsal import Rehearsal
-from time_limit import OutOfTime, time_limit, uninterrupted
-from time_plan import TimePlan
+
+from keras_transfer.search.budget.limit import OutOfTime, time_limit, uninterrupted
+from keras_transfer.search.budget.plan import TimePlan
+from keras_transfer.search.budget.rehearsal import Rehearsal
 
 
 def until_interrupted(seconds_left) -> bool:

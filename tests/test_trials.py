@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import dataset, tiny_backbone
-from curves import epochs_run, numbered
-from ensemble import Member
-from epoch_end import StopAtEpochEnd
-from median_stopping import MedianStopping
-from outcome import Outcome
 from processes import start
 from stand_in import OBJECTIVE, StandIn, ends_soon, later, run_and_die, trials
 from test_durable_oracle import DAMAGED
-from time_limit import OutOfTime, time_limit
-from trial_run import seed_of
+
+from keras_transfer.search.averaging.ensemble import Member
+from keras_transfer.search.budget.limit import OutOfTime, time_limit
+from keras_transfer.search.callbacks import MedianStopping, StopAtEpochEnd
+from keras_transfer.search.report.curves import epochs_run, numbered
+from keras_transfer.search.state.outcome import Outcome
+from keras_transfer.search.trial_run import seed_of
 
 
 def facts(search) -> list[tuple]:
@@ -211,7 +211,7 @@ def test_time_and_a_loss_that_is_no_number_end_a_real_training():
 
 
 def test_the_best_is_the_lowest_or_the_highest_as_the_objective_says(tmp_path):
-    from metrics import Objective
+    from keras_transfer.search.metrics import Objective
 
     search = trials(tmp_path, objective=Objective("val_accuracy", "max"))
     search.run()
@@ -230,10 +230,10 @@ def test_begin_and_end_are_told(tmp_path):
 
 @pytest.mark.slow
 def test_hyperband_goes_on_from_what_an_earlier_round_has_trained(tmp_path):
-    from hypermodel import TransferHyperModel
-    from metrics import objective
-    from space import Space
-    from trials import Trials
+    from keras_transfer.search.hypermodel import TransferHyperModel
+    from keras_transfer.search.metrics import objective
+    from keras_transfer.search.space.space import Space
+    from keras_transfer.search.trials import Trials
 
     hypermodel = TransferHyperModel(
         {"tiny": tiny_backbone()}, ("a", "b"), space=Space(unfreeze=1), epochs=3

@@ -7,7 +7,7 @@ from conftest import SIZE, dataset, identical, images, snapshot, tiny_backbone
 from hub_modules import save_reusable
 
 from keras_transfer import FeatureCache, FrozenBackbone, HubModule, TransferModel
-from keras_transfer.row_order import begin_again
+from keras_transfer.data.shuffling import begin_again
 
 
 def test_a_twin_has_own_copies_of_some_blocks_and_shares_the_rest():

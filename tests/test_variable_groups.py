@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_transfer.variable_groups import variable_groups
+from keras_transfer.backbones.hub.variable_groups import variable_groups
 
 
 def groups(*names: str, frozen: tuple[str, ...] = (), sizes=None) -> list[str] | None:

@@ -4,8 +4,9 @@ import pytest
 import tensorflow as tf
 from conftest import dataset, images, labels, snapshot, tiny_backbone
 
-from keras_transfer import FeatureCache, Flips, TransferModel, array_file
-from keras_transfer.views import DrawnViews, seed_states
+from keras_transfer import FeatureCache, Flips, TransferModel
+from keras_transfer.data.augmentation import DrawnViews, seed_states
+from keras_transfer.features import npy_store
 
 
 def augmentation():
@@ -121,11 +122,11 @@ def test_without_views_augmentation_means_the_plain_path_and_a_line_says_so(caps
 def test_views_are_kept_between_runs_and_an_interrupted_one_goes_on_with_the_same(
     tmp_path, monkeypatch, computed
 ):
-    monkeypatch.setattr(array_file, "_STRETCH", 160)
+    monkeypatch.setattr(npy_store, "_STRETCH", 160)
     backbone, pixels = tiny_backbone(), images(40)
 
     def rows(folder):
-        from keras_transfer.pipelines import of_array
+        from keras_transfer.features.pipelines import of_array
 
         cache = FeatureCache(folder, views=2, verbose=False)
         views = DrawnViews(augmentation(), 2, 0)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from keras_transfer.history_table import read_csv, write_csv
-from keras_transfer.whole_files import recover, text_of_cell, write_rows, written_whole
+from keras_transfer.plotting.history_table import read_csv, write_csv
+from keras_transfer.utils.atomic_files import recover, text_of_cell, write_rows, written_whole
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

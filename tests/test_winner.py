@@ -1,7 +1,8 @@
 import errno
 
 import pytest
-from winner import MODEL, keep
+
+from keras_transfer.search.averaging.winner import MODEL, keep
 
 
 class Model:

@@ -13,15 +13,23 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from chief import Patience, serve
-from exit_codes import ALL_FAILED, BAD_INPUT, CHIEF_LOST, DONE, INTERRUPTED, NO_WORKERS
-from local_workers import LocalWorkers
 from processes import start
-from role import role
-from search_lock import alone
 from stand_in import StandIn, ends_soon, later, run_chief, run_worker, trials
-from time_limit import OutOfTime
-from worker import work
+
+from keras_transfer.search.budget.limit import OutOfTime
+from keras_transfer.search.distributed.chief import Patience, serve
+from keras_transfer.search.distributed.local_workers import LocalWorkers
+from keras_transfer.search.distributed.role import role
+from keras_transfer.search.distributed.worker import work
+from keras_transfer.search.state.lock import alone
+from keras_transfer.utils.exit_codes import (
+    ALL_FAILED,
+    BAD_INPUT,
+    CHIEF_LOST,
+    DONE,
+    INTERRUPTED,
+    NO_WORKERS,
+)
 
 ROOT = Path(__file__).parents[1]
 SOON = Patience(silence=2.0, first=20.0, next=1.0)

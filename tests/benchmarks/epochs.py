@@ -22,7 +22,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer import BlockUnfreezer, FeatureCache, FrozenBackbone, TransferModel, extraction
+from keras_transfer import BlockUnfreezer, FeatureCache, FrozenBackbone, TransferModel
+from keras_transfer.features import runners
 
 CASES = (  # the last number: of the images, how many; VGG16 takes long
     ("efficientnet_lite0", 224, (), 1),
@@ -166,9 +167,9 @@ def extractions(images: int, rounds: int) -> dict[str, list[float]]:
     backbone = network("efficientnet_lite0")
     inputs = keras.Input((224, 224, 3), dtype="uint8")
     model = keras.Model(inputs, backbone(inputs))
-    ways: dict[str, Any] = {"Keras": extraction.by_keras(backbone, "pooling")}
+    ways: dict[str, Any] = {"Keras": runners.by_keras(backbone, "pooling")}
     if importlib.util.find_spec("openvino"):
-        ways["OpenVINO"] = extraction.by_openvino(backbone, "pooling", pixels[:BATCH])
+        ways["OpenVINO"] = runners.by_openvino(backbone, "pooling", pixels[:BATCH])
     sizes = (8, 16, 32)
     for size in sizes:
         model.predict(pixels[:64], batch_size=size, verbose=0)

@@ -10,9 +10,8 @@ import keras
 
 sys.path.append(str(Path(__file__).parents[2] / "tuning"))
 
-from demo_data import elpv_folder
-
 from keras_transfer import BlockUnfreezer, HistoryPlotter, TransferModel, image_folder
+from keras_transfer.search.demo_data import elpv_folder
 
 
 def main() -> None:

@@ -95,22 +95,22 @@ def _write_modules() -> None:
 def _replace_embedded_backbone() -> None:
     from small_lite import small_lite
 
-    from keras_transfer import efficientnet_lite
+    from keras_transfer.backbones import efficientnet_lite
 
     efficientnet_lite.EfficientNetLite0 = small_lite
 
 
 def _leave_out_downloads() -> None:
     """Gives random weights to the networks whose weights Keras would download."""
-    from keras_transfer import backbones
+    from keras_transfer.backbones import registry
 
-    load = backbones.load
+    load = registry.load
 
     def offline(source, *, weights="imagenet", input_shape=None):
-        weights = weights if source == backbones.DEFAULT else None
+        weights = weights if source == registry.DEFAULT else None
         return load(source, weights=weights, input_shape=input_shape)
 
-    backbones.load = offline
+    registry.load = offline
 
 
 def _names() -> dict[str, object]:

@@ -19,10 +19,9 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from keras_transfer.array_file import ArrayWriter, FileArray
-from keras_transfer.kept_data import batches
-from keras_transfer.kept_rows import ArrayInMemory, Rows
-from keras_transfer.row_order import Order
+from keras_transfer.data.shuffling import Order
+from keras_transfer.features.npy_store import ArrayWriter, FileArray
+from keras_transfer.features.rows import ArrayInMemory, Rows, batches
 
 WIDTH = 1280
 FIRST = 200

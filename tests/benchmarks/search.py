@@ -65,7 +65,7 @@ def build(hp: keras_tuner.HyperParameters) -> keras.Model:
 
 def plain(trials: int, epochs: int, batches: int) -> float:
     """Returns the seconds that plain KerasTuner takes, extrapolated from a sample."""
-    from demo_data import elpv_folder
+    from keras_transfer.search.demo_data import elpv_folder
 
     data = image_folder(elpv_folder(), verbose=0)
     counts = {split: sum(of_class.values()) for split, of_class in data.counts.items()}

@@ -27,7 +27,7 @@ import tensorflow as tf
 from keras_transfer import BlockUnfreezer, FrozenBackbone, image_folder
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tuning"))
-from demo_data import elpv_folder
+from keras_transfer.search.demo_data import elpv_folder
 
 RATE, FINE_RATE = 1e-3, 1e-4
 AROUND = 20

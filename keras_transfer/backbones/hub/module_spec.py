@@ -1,0 +1,211 @@
+"""What a model file says of a module in plain values, so that it can be built without its graph."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Self
+
+import tensorflow as tf
+
+from keras_transfer.backbones.hub import download
+from keras_transfer.backbones.hub.files import DamagedModule, GraphFiles, is_tf_keras
+from keras_transfer.backbones.hub.saved_model import ModuleGraph, load_graph, moves_variables
+from keras_transfer.backbones.hub.variable_groups import variable_groups
+from keras_transfer.utils.config_limits import check_memory
+
+
+@dataclass(frozen=True)
+class VariableSpec:
+    """One variable of a module.
+
+    Attributes:
+        name: Its name in the module, scopes included.
+        shape: Its shape.
+        dtype: Its type.
+        trainable: Whether it can train.
+        group: The group that it is frozen and unfrozen with; `None` if there are none.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    trainable: bool
+    group: str | None
+
+
+@dataclass(frozen=True)
+class ModuleSpec:
+    """A module's variables, and what it takes and gives.
+
+    Attributes:
+        graph: Digest of the files that make its graph.
+        variables: Its variables.
+        groups: The names of their groups, first to last.
+        given_shape: Shape of the images that it takes, batch axis first.
+        given_dtype: Type of the images that it takes.
+        output_shape: Shape of what it gives, batch axis first.
+        pixels: The range of its pixels as a mode of `preprocessing`, `None` if it is not known.
+    """
+
+    graph: str
+    variables: tuple[VariableSpec, ...]
+    groups: tuple[str, ...]
+    given_shape: tuple[int | None, ...]
+    given_dtype: str
+    output_shape: tuple[int | None, ...]
+    pixels: str | None
+
+    @classmethod
+    def of(
+        cls,
+        graph: ModuleGraph,
+        digest: str,
+        output_shape: Sequence[int | None],
+        pixels: str | None,
+    ) -> Self:
+        """Returns that of a loaded graph."""
+        grouped = _groups(graph)
+        return cls(
+            graph=digest,
+            variables=tuple(
+                VariableSpec(_name(v), tuple(v.shape), v.dtype.name, trains, group)
+                for v, trains, group in zip(graph.variables, graph.trainable, grouped, strict=True)
+            ),
+            groups=tuple(dict.fromkeys(filter(None, (grouped[i] for i in graph.order)))),
+            given_shape=images_of(graph),
+            given_dtype=graph.given.dtype.name,
+            output_shape=tuple(output_shape),
+            pixels=pixels,
+        )
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Makes it of what `to_config` returned.
+
+        Raises:
+            ValueError: If its variables take more memory than there is.
+        """
+        variables = tuple(
+            VariableSpec(**{**one, "shape": tuple(one["shape"])}) for one in config["variables"]
+        )
+        check_memory([one.shape for one in variables], "The module")
+        shapes = {key: tuple(config[key]) for key in ("groups", "given_shape", "output_shape")}
+        return cls(**{**config, **shapes, "variables": variables})
+
+    def to_config(self) -> dict[str, Any]:
+        """Returns it as what JSON can hold."""
+        return asdict(self)
+
+    def check(self, graph: ModuleGraph) -> None:
+        """Checks that a graph has these very variables.
+
+        Raises:
+            ValueError: If it has others.
+        """
+        found = [(_name(v), tuple(v.shape), v.dtype.name) for v in graph.variables]
+        expected = [(v.name, v.shape, v.dtype) for v in self.variables]
+        if found != expected:
+            differing = next(((a, b) for a, b in zip_longest(found, expected) if a != b))
+            raise ValueError(
+                f"The module's graph has other variables than the file says: {differing[0]} in "
+                f"the place of {differing[1]}. The file is damaged, or was put together of two."
+            )
+
+
+def images_of(graph: ModuleGraph) -> tuple[int | None, ...]:
+    """Returns the shape of the images that a graph takes; of unknown channels, three."""
+    shape = graph.given.shape
+    if shape.rank is None:
+        return (None, None, None, 3)
+    return (*shape[:-1], shape[-1] or 3)
+
+
+def _groups(graph: ModuleGraph) -> Sequence[str | None]:
+    ordered = [graph.variables[i] for i in graph.order]
+    trainable = [graph.trainable[i] for i in graph.order]
+    sizes = [variable.shape.num_elements() for variable in ordered]
+    found = variable_groups([_name(one) for one in ordered], sizes, trainable)
+    grouped: list[str | None] = [None] * len(ordered)
+    for i, group in zip(graph.order, found or (), strict=found is not None):
+        grouped[i] = group
+    return grouped
+
+
+def _name(variable: Any) -> str:
+    return variable.name.split(":")[0]
+
+
+_ANY_SIZE = 224  # to try a module on, where its signature leaves the size open
+
+
+def load_module(
+    handle: str | os.PathLike[str], call: dict[str, Any]
+) -> tuple[ModuleGraph, GraphFiles, ModuleSpec]:
+    """Loads a module, and checks that it can be a layer.
+
+    Args:
+        handle: As for `HubModule`.
+        call: `signature`, `output` and `arguments`, as for `HubModule`.
+
+    Raises:
+        OSError: If it cannot be had, or is damaged.
+        ValueError: If it is no module of images that leaves its variables alone.
+    """
+    folder = download.folder_of(handle)
+    try:
+        graph = load_graph(folder, **call)
+    except DamagedModule as error:
+        folder = download.folder_again(handle, str(error))
+        try:
+            graph = load_graph(folder, **call)
+        except DamagedModule as again:
+            raise DamagedModule(f"What {os.fspath(handle)!r} gives is damaged: {again}") from again
+    if graph.given.shape.rank and graph.given.shape[0] is not None:
+        raise ValueError(
+            f"The module takes batches of exactly {graph.given.shape[0]} images. Expected one for "
+            "batches of any size: export it again with None as its first axis."
+        )
+    size = tuple(side or _ANY_SIZE for side in images_of(graph)[1:3])
+    if moves_variables(graph, lambda: tried(graph, size)):
+        raise ValueError(
+            f"The module of {os.fspath(handle)!r} changes its own variables in inference mode. "
+            "Expected one whose statistics stay as they are: export it for inference."
+        )
+    files = GraphFiles.read(folder)
+    spec = ModuleSpec.of(
+        graph, files.digest, _output_shape(graph, size), _pixels(handle, folder, graph)
+    )
+    return graph, files, spec
+
+
+def _pixels(handle: str | os.PathLike[str], folder: Path, graph: ModuleGraph) -> str | None:
+    """TF-Hub's modules take 0..1; what another SavedModel takes is known only if it takes bytes."""
+    if graph.given.dtype.is_integer:
+        return "raw"
+    is_of_hub = download.is_remote(handle) or not is_tf_keras(folder)
+    return "unit" if graph.is_reusable and is_of_hub else None
+
+
+def _output_shape(graph: ModuleGraph, size: tuple[int, ...]) -> tuple[int | None, ...]:
+    shape = graph.gives.shape
+    is_fixed = None not in images_of(graph)[1:]
+    if shape.rank is None or shape[-1] is None or (is_fixed and None in shape[1:]):
+        found = tried(graph, size)
+        is_map = len(found) == 4 and not is_fixed
+        shape = (None, None, None, found[-1]) if is_map else (None, *found[1:])
+    if len(shape) not in (2, 4):
+        raise ValueError(
+            f"The module gives a tensor of shape {tuple(shape)}. Expected features (batch, "
+            "channels) or a feature map (batch, height, width, channels); another of its outputs "
+            "may be one: HubModule(..., output=...)."
+        )
+    return (None, *shape[1:])
+
+
+def tried(graph: ModuleGraph, size: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the shape of what a graph makes of a black image."""
+    with tf.init_scope():  # for real, though a function may be being traced
+        black = tf.zeros((1, *size, images_of(graph)[-1]), graph.given.dtype)
+        return tuple(graph.run(black).shape)

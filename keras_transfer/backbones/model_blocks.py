@@ -1,0 +1,265 @@
+"""ModelBlocks: the blocks of all backbones in a model, each under one name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import keras
+
+from keras_transfer.backbones.blocks import is_numbered_by_keras
+from keras_transfer.backbones.frozen_backbone import FrozenBackbone, warn_of_number
+from keras_transfer.training.schedule import Which
+
+
+class ModelBlocks:
+    """Finds the backbones of a model at any depth, and freezes and unfreezes their blocks.
+
+    In a model with several backbones a block's name is `"<layer>/<block>"`, and so is what is
+    selected by: `"left/block5"`, `"left/2"`, `"left/all"`. A layer without a name of its own goes
+    by its place among the backbones, counted from 1: `"backbone2/block5"`.
+
+    Args:
+        model: A Keras model.
+
+    Attributes:
+        names: The names of all blocks, backbone by backbone, first to last.
+
+    Raises:
+        ValueError: If the model holds no backbone.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        found = [layer for layer in layers_of(model) if isinstance(layer, FrozenBackbone)]
+        if not found:
+            raise ValueError(
+                f"Model '{model.name}' holds no backbone. Expected FrozenBackbone(...) as one of "
+                "its layers, at any depth."
+            )
+        self._backbones = {
+            f"backbone{number}" if is_numbered_by_keras(backbone) else backbone.name: backbone
+            for number, backbone in enumerate(found, 1)
+        }
+        if len(self._backbones) < len(found):
+            raise ValueError(
+                f"Model '{model.name}' holds several backbones named "
+                f"{', '.join(repr(backbone.name) for backbone in found)}. Give each a name of its "
+                "own: FrozenBackbone(..., name='left')."
+            )
+        self.names = tuple(
+            self._full(layer, block.name)
+            for layer, backbone in self._backbones.items()
+            for block in backbone.blocks
+        )
+
+    def _full(self, layer: str, block: str) -> str:
+        return f"{layer}/{block}" if len(self._backbones) > 1 else block
+
+    def _parts(self, name: str | int) -> tuple[FrozenBackbone, str]:
+        if len(self._backbones) == 1:
+            return next(iter(self._backbones.values())), str(name)
+        layer, slash, block = name.partition("/") if isinstance(name, str) else ("", "", "")
+        for known, backbone in self._backbones.items():
+            if layer == backbone.name != known and layer not in self._backbones:
+                warn_of_number(layer, repr(known))
+                layer = known
+        if not slash or layer not in self._backbones:
+            raise ValueError(
+                f"The model holds the backbones {', '.join(map(repr, self._backbones))}, and "
+                f"{name!r} names none. Expected '<backbone>/<blocks>', such as "
+                f"'{next(iter(self._backbones))}/1'."
+            )
+        return self._backbones[layer], block
+
+    def select(self, which: Which) -> tuple[str, ...]:
+        """Returns the names of the blocks that `which` stands for.
+
+        Args:
+            which: As for `FrozenBackbone.unfreeze`; with the layer's name in front of each item in
+                a model of several backbones.
+
+        Raises:
+            ValueError: If it matches no block.
+        """
+        if len(self._backbones) == 1:
+            return self._parts("")[0].select(which)
+        chosen: set[str] = set()
+        for pattern in [which] if isinstance(which, str | int) else which:
+            backbone, block = self._parts(pattern)
+            selected = backbone.select(int(block) if block.isdecimal() else block)
+            (layer,) = (name for name, known in self._backbones.items() if known is backbone)
+            chosen.update(self._full(layer, name) for name in selected)
+        return tuple(name for name in self.names if name in chosen)
+
+    @property
+    def former_names(self) -> dict[str, str]:
+        """The names of blocks in files of earlier versions, to their names now."""
+        former = {}
+        for layer, backbone in self._backbones.items():
+            same = {block.name: block.name for block in backbone.blocks}
+            for old, new in {**same, **backbone.former_names}.items():
+                former[self._full(backbone.name, old)] = self._full(layer, new)
+        return {old: new for old, new in former.items() if old != new}
+
+    @property
+    def trained(self) -> set[str]:
+        """The blocks that train."""
+        return {
+            self._full(layer, block.name)
+            for layer, backbone in self._backbones.items()
+            for block in backbone.blocks
+            if not block.frozen
+        }
+
+    def train(self, blocks: Collection[str], *, of: Collection[str]) -> None:
+        """Unfreezes some of the given blocks and freezes the others of them."""
+        for name in self.names:
+            if name in of:
+                backbone, block = self._parts(name)
+                (backbone.unfreeze if name in blocks else backbone.freeze)([block])
+
+    def weights(self, name: str) -> list[keras.Variable]:
+        """Returns the weights of a block that train while it is not frozen."""
+        backbone, block = self._parts(name)
+        return backbone.block_weights(block)
+
+    def check_trains(self, names: Collection[str]) -> None:
+        """Checks that one of some blocks, at least, has weights that can train.
+
+        Raises:
+            ValueError: If none has, such as those of a module that declares none.
+        """
+        if not any(self.weights(name) for name in names):
+            for name in self.names:
+                if name in names:
+                    backbone, block = self._parts(name)
+                    backbone.check_trains([block])
+
+    def all_weights(self) -> list[keras.Variable]:
+        """Returns all weights of the backbones."""
+        return [weight for backbone in self._backbones.values() for weight in backbone.weights]
+
+    def depth(self, name: str) -> int:
+        """Returns how far below the head a block is: 1 for the top one."""
+        backbone, block = self._parts(name)
+        names = [one.name for one in backbone.blocks]
+        return len(names) - names.index(block)
+
+
+def is_wholly_built(model: keras.Model) -> bool:
+    """Whether all weights of a model exist: `Model.build` of a subclassed one makes none."""
+    layers = list(layers_of(model))
+    backbones = [layer for layer in layers if isinstance(layer, FrozenBackbone)]
+    inside = {id(layer) for backbone in backbones for layer in layers_of(backbone)}
+    unbuilt = [layer for layer in layers if not layer.built and id(layer) not in inside]
+    return all(_makes_no_weights(layer) for layer in unbuilt)
+
+
+def _makes_no_weights(layer: keras.Layer) -> bool:
+    """Returns whether building a layer adds no weights of its own."""
+    return isinstance(layer, keras.Sequential) or type(layer).build is keras.Layer.build
+
+
+def layers_of(layer: keras.Layer) -> Iterator[keras.Layer]:
+    """Gives a model and all its layers, at any depth."""
+    # `model.layers` shows the outermost layers only, and not those in attributes of subclassed
+    # layers; Keras' own search through all of them has no public name.
+    return layer._flatten_layers()
+
+
+@dataclass(frozen=True)
+class TrainedBlocks:
+    """The blocks of one backbone, and which of them train.
+
+    Attributes:
+        backbone: Name of the layer.
+        blocks: Names of all its blocks, from the input to the top.
+        trained: Names of those that are not frozen.
+    """
+
+    backbone: str
+    blocks: tuple[str, ...]
+    trained: frozenset[str]
+
+
+def trained_blocks(model: Any) -> tuple[TrainedBlocks, ...]:
+    """Which blocks train, for each backbone in a model.
+
+    Args:
+        model: A Keras model, or None. A backbone is any layer in it, at any depth, whose `blocks`
+            have a `name` and are `frozen` or not.
+
+    Returns:
+        One entry a backbone, in the order in which the model holds them.
+
+    Example:
+        >>> trained_blocks(model)
+        (TrainedBlocks(backbone='vgg16', blocks=('block4', 'block5'), trained=frozenset()),)
+    """
+    return tuple(
+        TrainedBlocks(
+            backbone=layer.name,
+            blocks=tuple(block.name for block in layer.blocks),
+            trained=frozenset(block.name for block in layer.blocks if not block.frozen),
+        )
+        for layer in _layers_of(model)
+        if _has_blocks(layer)
+    )
+
+
+def _layers_of(model: Any) -> Sequence[Any]:
+    # Keras' public `layers` are those of one level; only the private walk also finds a backbone
+    # that is an attribute of a subclassed model's layer.
+    return model._flatten_layers(include_self=False) if model is not None else ()
+
+
+def _has_blocks(layer: Any) -> bool:
+    blocks = getattr(layer, "blocks", None)  # other layers' `blocks` may be anything
+    return (
+        isinstance(blocks, Sequence)
+        and len(blocks) > 0
+        and all(hasattr(block, "name") and hasattr(block, "frozen") for block in blocks)
+    )
+
+
+def describe_change(before: Sequence[TrainedBlocks], after: Sequence[TrainedBlocks]) -> str:
+    """Says in a few words which blocks were unfrozen or frozen.
+
+    Args:
+        before: What trained in one epoch.
+        after: What trained in the next.
+
+    Returns:
+        Such as `"block4, block5 unfrozen"`, with the backbone's name in front if there are
+        several; empty if nothing changed.
+
+    Example:
+        >>> blocks = ("block4", "block5")
+        >>> describe_change(
+        ...     [TrainedBlocks("vgg16", blocks, frozenset())],
+        ...     [TrainedBlocks("vgg16", blocks, frozenset({"block5"}))],
+        ... )
+        'block5 unfrozen'
+    """
+    parts = []
+    for old, new in zip(before, after, strict=False):
+        changes = [
+            f"{_abbreviated(new.blocks, names)} {what}"
+            for names, what in (
+                (new.trained - old.trained, "unfrozen"),
+                (old.trained - new.trained, "frozen"),
+            )
+            if names
+        ]
+        if changes:
+            prefix = f"{new.backbone}: " if len(after) > 1 else ""
+            parts.append(prefix + ", ".join(changes))
+    return "; ".join(parts)
+
+
+def _abbreviated(blocks: Sequence[str], chosen: frozenset[str]) -> str:
+    """Names of the chosen blocks; of more than two in a row, the first and the last."""
+    runs = [list(run) for is_in, run in groupby(blocks, chosen.__contains__) if is_in]
+    return ", ".join(f"{run[0]} … {run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs)

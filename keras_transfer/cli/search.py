@@ -1,0 +1,241 @@
+#!/usr/bin/env python
+"""Searches heads, learning rates and fine-tuning of a transfer-learned image classifier.
+
+    python tuning/search.py                       # the demo data, the embedded backbone
+    python tuning/search.py photos/ --backbone vgg16 --trials 20 --output runs/photos
+
+Every trial trains on activations that the frozen part of the backbone gave once. Trial 0 is a
+logistic regression on the frozen features, which the search has to do better than. The test split
+is used once, for the winner. The output folder then holds report.html, leaderboard.csv, search.png,
+history.png, best.keras, export/1 (a SavedModel that takes raw 0..255 pixels) and summary.json.
+
+The same command with the same --output goes on with a search that was interrupted.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_transfer.cli.common import (
+    backbone_names,
+    ended_by_signals,
+    exit_status,
+    image_directory,
+    minutes_from,
+    number_from,
+    output_folder,
+)
+from keras_transfer.search.distributed.renewal import (
+    MOST_GROWTH,
+    GrownError,
+    began,
+    begin_again,
+    process_began,
+)
+from keras_transfer.search.oracles.hyperband import hyperband_needs
+
+if TYPE_CHECKING:
+    from keras_transfer.search.space.space import Space
+
+_METRICS = ("loss", "accuracy", "auc", "f1")
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    most_growth: int | None = None,
+    start: float | None = None,
+) -> int:
+    """Runs a search.
+
+    Args:
+        arguments: Of the command line; those of this process unless given.
+        most_growth: Bytes that the process may grow by from trial to trial. Beyond that a new
+            process of the same command line takes its place. Any number unless given.
+        start: When the command began, as `time.monotonic()`; now unless given.
+
+    Returns:
+        The exit code: 0; 1 if no trial succeeded; 2 for input that the user can put right; 3 and 4
+        if workers or their chief are lost; 5 if the disk is full; 130 if interrupted before the
+        first trial ended.
+    """
+    start = began(time.monotonic() if start is None else start)
+    args = _parse(arguments)
+    args.most_growth = most_growth
+    try:
+        with ended_by_signals():
+            return exit_status("search.py", lambda: _main(args, start), lambda: _make_room(args))
+    except GrownError as reason:
+        print(f"search.py: {reason}", file=sys.stderr)
+        begin_again(start, args.output)
+
+
+def _make_room(args: argparse.Namespace) -> str:
+    """What to do when a disk is full."""
+    if args.output is None or not args.output.exists():
+        return "Make room, and give the same command again."
+    return (
+        f"What has ended is kept in {args.output}. Make room, and the same command with --output "
+        f"{args.output} goes on."
+    )
+
+
+def _main(args: argparse.Namespace, began: float) -> int:
+    args.space = _space(args)
+    if args.show_space:
+        print(args.space)
+        return 0
+    _check(args)
+    if not args.json:
+        return _search(args, began)
+    from keras_transfer.cli.common import only_json
+    from keras_transfer.search.distributed.role import role
+
+    with only_json() as say:
+        code = _search(args, began)
+        if code == 0 and role() != "worker":  # whose chief writes it
+            say((args.output / "summary.json").read_text(encoding="utf-8"))
+    return code
+
+
+def _search(args: argparse.Namespace, began: float) -> int:
+    with without_keras():
+        from keras_transfer.search.state.lock import LOCK
+        from keras_transfer.search.state.settings import FILE
+
+    args.output = output_folder(args, goes_on=(FILE, LOCK))
+    directory = image_directory(args)
+    if args.directory is not None:
+        args.directory = args.directory.resolve()
+    if args.workers > 1:  # or this process would take all memory of the GPUs that it uses
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    print(f"Searching on {directory}, results go to {args.output}. Loading Keras.", flush=True)
+    try:
+        from keras_transfer.search.session import run
+    except ModuleNotFoundError as error:
+        raise ImportError(f'{error}. Install what is missing: pip install -e ".[demo]"') from error
+    return run(args, directory, began)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="search.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "directory", nargs="?", type=Path, help="class folders of images; the demo data if left out"
+    )
+    _add_model(parser.add_argument_group("what is searched").add_argument)
+    _add_search(parser.add_argument_group("how it is searched").add_argument)
+    _add_results(parser.add_argument_group("what comes of it").add_argument)
+    args = parser.parse_args(arguments)
+    args.given = [*sys.argv[1:]] if arguments is None else [*arguments]  # workers get the same
+    if args.trials is None:
+        args.trials = 12 if args.minutes is None else 500
+    if args.flips is None:  # a solar cell is as good left to right; a letter is not
+        args.flips = "none" if args.directory else "mirror"
+    return args
+
+
+def _add_model(add: Callable[..., object]) -> None:
+    add(
+        "--backbone",
+        default="efficientnet_lite0",
+        metavar="NAMES",
+        help="names of keras.applications, folders or addresses of modules; several with commas "
+        "(default: efficientnet_lite0)",
+    )
+    add("--weights", default="imagenet", help="'imagenet', 'none' or a file (default: imagenet)")
+    add("--space", type=Path, metavar="FILE", help="a YAML file of hyperparameters; see below")
+    add("--show-space", action="store_true", help="print the space as such a file, and stop")
+    add(
+        "--unfreeze",
+        type=number_from(0),
+        metavar="N",
+        help="fine-tune N top blocks at most, in place of what the space says; 0 for none",
+    )
+    add("--epochs", type=number_from(1), default=30, metavar="N", help="of a trial (default: 30)")
+    add(
+        "--image-size",
+        type=number_from(16, 2048),
+        default=224,
+        metavar="PIXELS",
+        help="default: 224",
+    )
+    add("--batch-size", type=number_from(1), default=32, metavar="IMAGES", help="default: 32")
+    flips = "views of an image that mean the same (default: none; for the demo data mirror)"
+    add("--flips", choices=("none", "mirror", "flips", "dihedral"), help=flips)
+    add("--balance", action="store_true", help="let all classes count the same in the loss")
+
+
+def _add_search(add: Callable[..., object]) -> None:
+    add("--trials", type=number_from(1), metavar="N", help="default: 12; 500 with --minutes")
+    add(
+        "--minutes",
+        type=minutes_from(1),
+        metavar="M",
+        help="finish within M minutes, all included; what no longer fits is left out, and told",
+    )
+    add("--tuner", choices=("bayesian", "hyperband", "random", "grid"), default="bayesian")
+    add("--metric", choices=_METRICS, default="loss", help="of validation (default: loss)")
+    add("--folds", type=number_from(2, 100), metavar="K", help="train each trial on K folds")
+    add("--no-early-stopping", action="store_true", help="train every trial to its last epoch")
+    add("--seed", type=number_from(0, 2**20), default=0, metavar="N", help="default: 0")
+    add(
+        "--workers",
+        type=number_from(1, 256),
+        default=1,
+        metavar="N",
+        help="processes on this machine (default: 1)",
+    )
+    add(
+        "--cache",
+        type=Path,
+        metavar="FOLDER",
+        help="keep activations there, for other searches, too (default: in the output folder, "
+        "until the search is over)",
+    )
+
+
+def _add_results(add: Callable[..., object]) -> None:
+    average = "the best trials to average in best.keras, 1 for the winner alone (default: 5)"
+    add("--average", type=number_from(1), default=5, metavar="N", help=average)
+    views = "let best.keras give the mean over the views of --flips (default: yes)"
+    add("--average-views", action=argparse.BooleanOptionalAction, default=True, help=views)
+    final = "train the best ones again, on training and validation images together"
+    add("--final-fit", action="store_true", help=final)
+    add("--tensorboard", type=Path, metavar="FOLDER", help="write the trials for TensorBoard there")
+    add("--json", action="store_true", help="print summary.json alone; all else goes to stderr")
+    add("--output", type=Path, metavar="FOLDER", help="default: a new one, runs/<data>-<time>")
+
+
+def _space(args: argparse.Namespace) -> "Space":
+    from dataclasses import replace
+
+    with without_keras():
+        from keras_transfer.search.space.space import Space
+
+    space = Space() if args.space is None else Space.read(args.space)
+    if args.unfreeze is not None:
+        space = replace(space, unfreeze=list(range(args.unfreeze + 1)) if args.unfreeze else 0)
+    return space
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuses arguments that do not fit each other, before Keras is imported."""
+    args.space.backbones(backbone_names(args))
+    args.space.check_epochs(args.epochs)
+    if args.tuner == "hyperband" and args.trials < (needed := hyperband_needs(args.epochs)):
+        raise ValueError(
+            f"--tuner hyperband at {args.epochs} epochs needs {needed} trials until one has "
+            f"trained to the end. Received: --trials {args.trials}. Give more, or fewer epochs."
+        )
+
+
+if __name__ == "__main__":
+    # Windows has no way to put one process in the place of another.
+    growth = MOST_GROWTH if os.name == "posix" else None
+    sys.exit(main(most_growth=growth, start=process_began()))

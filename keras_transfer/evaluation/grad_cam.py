@@ -1,0 +1,123 @@
+"""Grad-CAM: where in an image a class was seen (Selvaraju et al., 2017, arXiv:1610.02391)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_transfer.backbones.frozen_backbone import FrozenBackbone
+from keras_transfer.backbones.model_blocks import layers_of
+
+_TOGETHER = 8  # images at a time: activations and gradients of a whole backbone are large
+
+
+class NoFeatureMap(Exception):
+    """Raised with the reason why a model has no feature map to look at."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeatMaps:
+    """Grad-CAM of some images.
+
+    Attributes:
+        block: The block whose feature map it was computed on.
+        size: Height and width of that map.
+        maps: `(n, height, width)`, 0..1, at the images' size; 1 at the hottest place, or all zero
+            where nothing in the feature map speaks for the class.
+    """
+
+    block: str
+    size: tuple[int, int]
+    maps: np.ndarray
+
+
+def find_backbone(model: keras.Model) -> FrozenBackbone | None:
+    """Returns the one `FrozenBackbone` of a model, at any depth; None if there is none or more."""
+    found = [layer for layer in layers_of(model) if isinstance(layer, FrozenBackbone)]
+    return found[0] if len(found) == 1 else None
+
+
+def grad_cam(
+    model: keras.Model, images: np.ndarray, classes: Sequence[int], *, logits: bool = False
+) -> HeatMaps:
+    """Computes Grad-CAM at the backbone's last block that gives a feature map.
+
+    Args:
+        model: A classifier that holds one `FrozenBackbone`, at any depth.
+        images: As the model takes them, `(n, height, width, channels)`.
+        classes: For each image the class to look for.
+        logits: Whether the model gives logits. Default False.
+
+    Raises:
+        NoFeatureMap: If the model holds no such backbone, several, or one without feature maps.
+
+    Example:
+        >>> grad_cam(model, images, [1, 0]).maps.shape
+        (2, 96, 96)
+    """
+    backbone = find_backbone(model)
+    if backbone is None:
+        raise NoFeatureMap("the model does not hold one FrozenBackbone, whose blocks are known")
+    names = [block.name for block in backbone.blocks if len(block.output_shape) == 4]
+    if not names:
+        raise NoFeatureMap("no block of the backbone gives a feature map")
+    maps, size = [], (0, 0)
+    for start in range(0, len(images), _TOGETHER):
+        part = slice(start, start + _TOGETHER)
+        found = _heat(model, backbone, names[-1], images[part], classes[part], logits)
+        size = (int(found.shape[1]), int(found.shape[2]))
+        maps.append(tf.image.resize(found[..., None], images.shape[1:3])[..., 0].numpy())
+    heat = np.concatenate(maps)
+    peaks = heat.max(axis=(1, 2), keepdims=True)
+    return HeatMaps(names[-1], size, heat / np.where(peaks > 0, peaks, 1))
+
+
+def _heat(
+    model: keras.Model,
+    backbone: FrozenBackbone,
+    block: str,
+    images: np.ndarray,
+    classes: Sequence[int],
+    logits: bool,
+) -> tf.Tensor:
+    seen: list[Any] = []
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+
+        def watch(name: str, tensor: Any) -> None:
+            if name == block:
+                tape.watch(tensor)
+                seen.append(tensor)
+
+        with backbone.watched(watch):
+            outputs = model(tf.constant(images), training=False)
+        if len(seen) != 1:
+            raise NoFeatureMap(f"the model runs its backbone {len(seen)} times for an image")
+        score = tf.reduce_sum(_scores(outputs, classes, logits))
+    gradient = tape.gradient(score, seen[0])
+    if gradient is None:
+        raise NoFeatureMap("the model's output does not depend on the backbone by a gradient")
+    weights = tf.reduce_mean(tf.cast(gradient, "float32"), axis=(1, 2), keepdims=True)
+    return tf.nn.relu(tf.reduce_sum(weights * tf.cast(seen[0], "float32"), axis=-1))
+
+
+def _scores(outputs: Any, classes: Sequence[int], logits: bool) -> tf.Tensor:
+    """The score of each image's class before softmax or sigmoid, as the paper has it.
+
+    The gradient of a probability close to 1 is lost in float32, just where a mistake is worst. The
+    activations of Keras note what they were given as `_keras_logits`, which has no public name.
+    Behind other last layers the logarithm of the probability serves.
+    """
+    before = outputs if logits else getattr(outputs, "_keras_logits", None)
+    values = tf.cast(outputs if before is None else before, "float32")
+    if len(values.shape) == 1:
+        values = values[:, None]
+    if values.shape[1] == 1 and before is not None:
+        values = tf.concat([-values, values], axis=1)
+    elif values.shape[1] == 1:
+        values = tf.math.log(tf.concat([1 - values, values], axis=1) + 1e-30)
+    elif before is None:
+        values = tf.math.log(values + 1e-30)
+    return tf.gather(values, tf.constant(classes), axis=1, batch_dims=1)

@@ -1,0 +1,162 @@
+"""Inputs of a model as pixels to look at, with and without heat over them."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_transfer.plotting.layout import blank_figure, fit_text
+from keras_transfer.plotting.style import GREY, INK, figure_style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+_VEIL = 0.65  # how much of the picture the hottest place hides
+
+
+def as_pixels(images: Sequence[np.ndarray]) -> tuple[list[np.ndarray], str]:
+    """Turns what a model took into pixels.
+
+    Args:
+        images: `(height, width, 1, 3 or 4)`; 0..255, 0..1, or any other range, which is stretched.
+
+    Returns:
+        uint8 `(height, width, 3)` each, and a sentence on the range, empty where it is 0..255.
+    """
+    if not images:
+        return [], ""
+    low = min(float(image.min()) for image in images)
+    high = max(float(image.max()) for image in images)
+    if np.issubdtype(images[0].dtype, np.integer) or (low >= 0 and 1 < high <= 255):
+        return [_rgb(image.astype(np.float64)) for image in images], ""
+    if low >= 0 and high <= 1:
+        note = "The model takes pixels from 0 to 1; they are shown from black to white."
+        return [_rgb(image * 255.0) for image in images], note
+    note = (
+        f"The model takes values from {low:.3g} to {high:.3g}; they are shown from black to white."
+    )
+    return [_rgb((image - low) / max(high - low, 1e-12) * 255.0) for image in images], note
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    if image.shape[-1] == 1:
+        image = np.repeat(image, 3, axis=-1)
+    return image[..., :3].round().clip(0, 255).astype(np.uint8)
+
+
+def under_heat(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Lays heat over a picture: the warmer, the brighter and the less of the picture is seen.
+
+    Args:
+        pixels: uint8 `(height, width, 3)`.
+        heat: `(height, width)`, 0..1.
+
+    Returns:
+        uint8 `(height, width, 3)`.
+    """
+    import matplotlib
+
+    # Of even lightness steps, so that it is read without colours, too; its darkest part is left
+    # out, since it would look like a dark place of the picture.
+    color = matplotlib.colormaps["plasma"](0.25 + 0.75 * heat)[..., :3] * 255
+    veil = _VEIL * heat[..., None]
+    return (pixels * (1 - veil) + color * veil).round().clip(0, 255).astype(np.uint8)
+
+
+def jpeg(pixels: np.ndarray, least: int = 160) -> bytes:
+    """A picture as a JPEG file, small ones enlarged.
+
+    Args:
+        pixels: uint8 `(height, width, 3)`.
+        least: Pixels of the shorter side; what is smaller is enlarged, without smoothing, while
+            the longer side has at most ten times as many.
+    """
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    if (times := min(-(-least // min(image.size)), 10 * least // max(image.size))) > 1:
+        width, height = image.size
+        image = image.resize((width * times, height * times), Image.Resampling.NEAREST)
+    image.save(file := io.BytesIO(), "JPEG", quality=88)
+    return file.getvalue()
+
+
+# Points: a picture's height, the gap, a line of text, and what the title takes.
+_TALL, _GAP, _LINE, _TITLE = 118.0, 12.0, 12.0, 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A picture with its caption.
+
+    Attributes:
+        name: Path or row of the image.
+        lines: What is to be said about it, a line each.
+        views: The picture, and others of the same size beside it: uint8 `(height, width, 3)`.
+    """
+
+    name: str
+    lines: tuple[str, ...]
+    views: tuple[np.ndarray, ...]
+
+
+def pictures_figure(shown: Sequence[Shown], title: str) -> Figure:
+    """Draws pictures in a grid, each with its name and lines under it.
+
+    Args:
+        shown: One or more pictures, each with as many views and lines as the first.
+        title: What they have in common.
+
+    Returns:
+        A figure that no pyplot knows of.
+
+    Example:
+        >>> grey = np.full((96, 96, 3), 128, "uint8")
+        >>> figure = pictures_figure([Shown("cat/1.png", ("true cat",), (grey,))], "mistakes")
+    """
+    views = len(shown[0].views)
+    aspect = shown[0].views[0].shape[1] / shown[0].views[0].shape[0]
+    wide = min(240.0, max(60.0, _TALL * aspect))
+    tall = wide / aspect
+    slot = max(180.0, views * wide + (views - 1) * 4)
+    columns = min(len(shown), max(1, int(980 // (slot + _GAP))), 4)
+    rows = math.ceil(len(shown) / columns)
+    text = _LINE * (1 + len(shown[0].lines)) + 6
+    width = columns * (slot + _GAP) + _GAP
+    height = _TITLE + rows * (tall + text + _GAP) + _GAP
+    with figure_style():
+        figure = blank_figure(width / 72, height / 72)
+        title, size = fit_text(figure, title, width - 2 * _GAP, 12, "bold", least=8)
+        top: dict[str, Any] = {"weight": "bold", "ha": "left", "va": "top"}
+        figure.text(_GAP / width, 1 - _GAP / height, title, size=size, **top)
+        for number, one in enumerate(shown):
+            x = _GAP + (number % columns) * (slot + _GAP)
+            y = height - _TITLE - (number // columns) * (tall + text + _GAP) - _GAP / 2
+            _draw(figure, one, (x, y, slot), (wide, tall))
+    return figure
+
+
+def _draw(
+    figure: Figure, one: Shown, place: tuple[float, float, float], size: tuple[float, float]
+) -> None:
+    """Draws one picture with its upper left corner at a place, given in points."""
+    (x, y, slot), (wide, tall) = place, size
+    width, height = (float(inches) * 72 for inches in figure.get_size_inches())
+    for number, view in enumerate(one.views):
+        left = x + number * (wide + 4)
+        axes = figure.add_axes((left / width, (y - tall) / height, wide / width, tall / height))
+        axes.imshow(view, interpolation="nearest")
+        axes.set_anchor("NW")  # where a picture has another shape than the first
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    for number, line in enumerate((one.name, *one.lines)):
+        text, size_of_text = fit_text(figure, line, slot, 8.5, least=7.5)
+        style: dict[str, Any] = {"color": GREY if number == 0 else INK, "size": size_of_text}
+        below = y - tall - 3 - number * _LINE
+        figure.text(x / width, below / height, text, ha="left", va="top", **style)

@@ -1,0 +1,180 @@
+"""A history as a table in a file: a row an epoch, a column a log."""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_transfer.plotting.annotations import Mark, phase_marks
+from keras_transfer.plotting.curves import Logs
+from keras_transfer.utils.atomic_files import text_of_cell, write_rows
+
+# Columns of what changed in an epoch, and of why. A log of this name comes before them.
+_CHANGE, _REASON = "change", "reason"
+_Row = dict[str, str | None]
+
+
+def write_csv(history: Logs, epochs: Sequence[int], path: Path, marks: Sequence[Mark] = ()) -> None:
+    """Writes a history as a table: a row an epoch, its cell empty where nothing was logged.
+
+    Marks are two columns more, `change` and `reason`, if there are any.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    columns = {"epoch": epochs, **{key: v for key, v in history.items() if key != "epoch"}}
+    if marks and not {_CHANGE, _REASON} & set(columns):
+        at = {mark.epoch: mark for mark in marks}
+        columns[_CHANGE] = [at[epoch].label if epoch in at else None for epoch in epochs]
+        columns[_REASON] = [at[epoch].reason if epoch in at else None for epoch in epochs]
+    write_rows(path, [columns, *zip(*columns.values(), strict=True)])
+
+
+@dataclass(frozen=True)
+class HistoryTable:
+    """What a table holds.
+
+    Attributes:
+        history: Values by name of the log, one an epoch; None where a cell is empty.
+        epochs: The epochs, counted from 0; none if there is no row.
+        marks: What changed in which epoch.
+        notes: Sentences on rows that were left out.
+    """
+
+    history: dict[str, list[Any]]
+    epochs: list[int]
+    marks: list[Mark]
+    notes: tuple[str, ...]
+
+
+def read_csv(path: Path) -> tuple[dict[str, list[Any]], list[int], list[Mark]]:
+    """Reads a history that `write_csv` or Keras' `CSVLogger` wrote: logs, epochs and marks.
+
+    Where an epoch is there again, as `CSVLogger(append=True)` leaves it after a restart, the later
+    run counts from that epoch on; a last row that is not whole does not count: one with too few
+    columns, or whose line has no end, since its last number may have lost digits. Both are
+    warnings.
+
+    Raises:
+        ValueError: If it is no such table, or has no rows, or two columns have one name.
+        OSError: If it cannot be read.
+    """
+    table = read_table(path)
+    for note in table.notes:
+        warnings.warn(note, stacklevel=2)
+    if not table.epochs:
+        raise _no_history(path, "no rows")
+    return table.history, table.epochs, table.marks
+
+
+def read_table(path: Path) -> HistoryTable:
+    """Reads a history like `read_csv`, without warnings, also one without rows, or an empty file.
+
+    Raises:
+        ValueError: If it is no such table, or two columns have one name.
+        OSError: If it cannot be read.
+    """
+    try:
+        text = _text(path)
+        names, rows = _rows(text)
+        torn = _take_torn(rows, ended=text.endswith(("\n", "\r")))
+        found, again = _by_epoch(rows)
+    except (ValueError, csv.Error) as error:  # also UnicodeDecodeError
+        raise _no_history(path, error) from error
+    epochs = list(found)
+    history = {key: [_value(row[key]) for row in found.values()] for key in names if key != "epoch"}
+    notes = tuple(f"{str(path)!r}: {note}." for note in (*torn, *again))
+    return HistoryTable(history, epochs, _take_marks(history, epochs), notes)
+
+
+def _no_history(path: Path, why: object) -> ValueError:
+    return ValueError(
+        f"{str(path)!r} is no history ({why}). Expected a table with the column 'epoch' and one "
+        "for each log, separated by commas, as HistoryPlotter and Keras' CSVLogger write."
+    )
+
+
+def _text(path: Path) -> str:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a BOM
+        return file.read()
+
+
+def _rows(text: str) -> tuple[list[str], list[tuple[int, _Row]]]:
+    """The names of the columns, and each row with the number of its line; None for no cell."""
+    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="")
+    reader.fieldnames = names = [text_of_cell(name) for name in reader.fieldnames or ()]
+    if names and "epoch" not in names:
+        raise ValueError(f"no column 'epoch', but {', '.join(map(repr, names[:5]))}")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two columns are called {twice[0]!r}")
+    rows: list[tuple[int, _Row]] = [(reader.line_num, row) for row in reader]
+    if any("" in row for _, row in rows):
+        raise ValueError("a row longer than the header")
+    return names, rows
+
+
+def _take_torn(rows: list[tuple[int, _Row]], *, ended: bool) -> list[str]:
+    """Removes a last row that is incomplete, and returns a message if there was one.
+
+    Args:
+        rows: Of the table.
+        ended: Whether the last line has an end.
+    """
+    if not rows or (ended and None not in rows[-1][1].values()):
+        return []
+    line, row = rows.pop()
+    cells = sum(cell is not None for cell in row.values())
+    why = f"has {cells} of {len(row)} columns" if cells < len(row) else "has no line break"
+    return [f"line {line}, the last, {why} and is left out as torn"]
+
+
+def _by_epoch(rows: Sequence[tuple[int, _Row]]) -> tuple[dict[int, _Row], list[str]]:
+    """The rows in the order of their epochs, and what was left out.
+
+    A row whose epoch is there already begins another run, or goes on with this one: what the
+    earlier run had from that epoch on is no part of the same curve.
+    """
+    found: dict[int, _Row] = {}
+    first, lost = "", 0
+    for line, row in rows:
+        epoch = int(row["epoch"] or "")
+        if epoch in found:
+            first = first or f"epoch {epoch} is there again in line {line}"
+            over = [one for one in found if one >= epoch]
+            lost += len(over)
+            for one in over:
+                del found[one]
+        found[epoch] = row
+    notes = [f"{first}; of the run before, {lost} rows from there on are left out"] if lost else []
+    return dict(sorted(found.items())), notes
+
+
+def _take_marks(history: dict[str, list[Any]], epochs: Sequence[int]) -> list[Mark]:
+    """The marks, without leaving their columns among the logs."""
+    changes, reasons = history.get(_CHANGE), history.get(_REASON)
+    if changes is None or reasons is None or not _are_texts([*changes, *reasons]):
+        return phase_marks(history, epochs)
+    del history[_CHANGE], history[_REASON]
+    rows = zip(epochs, changes, reasons, strict=True)
+    return [Mark(epoch, change, reason or "") for epoch, change, reason in rows if change]
+
+
+def _are_texts(values: Sequence[Any]) -> bool:
+    return all(value is None or isinstance(value, str) for value in values)
+
+
+def _value(cell: str | None) -> Any:
+    """A cell as it was: nothing, a number, or a text."""
+    if cell in (None, "", "NA"):  # what CSVLogger writes for nothing
+        return None
+    for number in (int, float):  # so that what was a whole number is written as one again
+        try:
+            return number(cell)
+        except ValueError:
+            continue
+    return text_of_cell(cell)

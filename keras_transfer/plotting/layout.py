@@ -1,0 +1,260 @@
+"""The frame of a figure: a grid of panels, a title and a legend above it, texts that fit.
+
+Figures are made without pyplot, so that no figure stays open, no display is needed and no global
+state changes.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_transfer.plotting.style import DPI, FONT, GREY, INK, SMALL
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Entry = tuple[str, Mapping[str, Any]]  # of a legend: a name, and the look of its line
+
+_MARGIN = 9.0  # points between the figure's edge and its title, and between title and legend
+# Points, height of the title, of one row of the legend, and of one line of the footnotes.
+_TITLE, _ROW, _NOTE = 16.0, 14.0, 12.0
+_CLOSE = 0.8  # of a row: what each further line of a name adds
+
+
+def blank_figure(width: float, height: float, **settings: Any) -> Figure:
+    """A figure of a width and height in inches that can be measured and drawn without pyplot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, **settings)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def panel_grid(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels and no empty one."""
+    columns = columns_of(count)
+    rows = math.ceil(count / columns)
+    width = {1: 6.8, 2: 10.0, 3: 13.5, 4: 15.5, 5: 18.0}[columns]
+    figure = blank_figure(width, 3.3 * rows + 0.7, layout="constrained")
+    grid = figure.add_gridspec(rows, columns)
+    axes = [figure.add_subplot(grid[i // columns, i % columns]) for i in range(count)]
+    for ax in axes:
+        ax.set_title(" ", loc="left")  # keeps room for the titles, which are fitted later
+    layout: Any = figure.get_layout_engine()
+    layout.set(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.03)
+    return figure, axes
+
+
+def columns_of(count: int) -> int:
+    """One row up to three panels, then what leaves the fewest places of the grid empty."""
+    if count <= 4:
+        return (1, 2, 3, 2)[count - 1]
+    return min((4, 5) if count > 9 else (3, 4), key=lambda columns: -count % columns)
+
+
+def arrange(figure: Figure) -> None:
+    """Gives the panels their places for good; texts are fitted into them afterwards.
+
+    A second layout would cost as much as drawing, and this is done after every epoch.
+    """
+    layout: Any = figure.get_layout_engine()
+    layout.execute(figure)
+    figure.set_layout_engine("none")
+
+
+def text_width(figure: Figure, text: str, size: float, weight: str = "normal") -> float:
+    """Width of `text` in points."""
+    from matplotlib.font_manager import FontProperties
+
+    font = FontProperties(family=FONT, size=size, weight=weight)
+    canvas: Any = figure.canvas
+    width, _, _ = canvas.get_renderer().get_text_width_height_descent(text, font, False)
+    return float(width) * 72 / figure.dpi * 1.02  # SVG and PDF set type a little wider
+
+
+def lacks_letters(text: str) -> bool:
+    """Whether the font of the figures lacks a letter of a text, which then shows as a box."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    known = get_font(findfont(FontProperties(family=FONT))).get_charmap()
+    return any(letter.isprintable() and ord(letter) not in known for letter in text)
+
+
+def fit_text(
+    figure: Figure,
+    text: str,
+    room: float,
+    size: float,
+    weight: str = "normal",
+    least: float = 7,
+) -> tuple[str, float]:
+    """Text and size that fit into `room` points: smaller first, then with its middle left out."""
+    while size > least and text_width(figure, text, size, weight) > room:
+        size -= 0.5
+    if text_width(figure, text, size, weight) <= room or len(text) < 3:
+        return text, size
+
+    def cut(kept: int) -> str:
+        return f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+
+    def fits(kept: int) -> bool:
+        return text_width(figure, cut(kept), size, weight) <= room
+
+    # By halving: the path of an image may be long, and measuring takes time.
+    numbers = range(len(text) - 1, 1, -1)
+    return cut(numbers[min(bisect.bisect_left(numbers, True, key=fits), len(numbers) - 1)]), size
+
+
+def fit_names(figure: Figure, names: Sequence[str], room: float, size: float) -> list[str]:
+    """Names cut to `room` points, of which those that differ still do.
+
+    Names that would read the same are cut where all of them are the same, at their beginning and
+    end; where that is not enough, their places among the names, counted from 0, come first.
+    """
+    fitted = [fit_text(figure, name, room, size, least=size)[0] for name in names]
+    for places in _alike(fitted):
+        apart = _cut_around(figure, [names[at] for at in places], room, size)
+        for at, text in zip(places, apart, strict=True):
+            fitted[at] = text
+    for places in _alike(fitted):
+        for at in places:
+            left = room - text_width(figure, f"{at} ", size)
+            fitted[at] = f"{at} {fit_text(figure, names[at], left, size, least=size)[0]}"
+    return fitted
+
+
+def _alike(texts: Sequence[str]) -> list[list[int]]:
+    """The places of equal texts."""
+    places: dict[str, list[int]] = {}
+    for at, text in enumerate(texts):
+        places.setdefault(text, []).append(at)
+    return [found for found in places.values() if len(found) > 1]
+
+
+def _cut_around(figure: Figure, names: Sequence[str], room: float, size: float) -> list[str]:
+    """Names without as much of what all begin and end with as must go to leave the rest whole."""
+    # Numbers stay whole: of "class 10 of 20" and "class 11 of 20", 0 and 1 would mislead.
+    start = _shared_start(names).rstrip("0123456789")
+    rests = [name[len(start) :] for name in names]
+    end = _shared_start([rest[::-1] for rest in rests])[::-1].lstrip("0123456789")
+    own = [rest[: len(rest) - len(end)] for rest in rests]
+
+    def cut(kept: int) -> list[str]:
+        before = start if len(start) <= kept + 1 else f"{start[:kept]}…"
+        after = end if len(end) <= kept + 1 else f"…{end[len(end) - kept :]}"
+        return [f"{before}{text}{after}" for text in own]
+
+    def fits(kept: int) -> bool:
+        return all(text_width(figure, text, size) <= room for text in cut(kept))
+
+    numbers = range(max(len(start), len(end)), -1, -1)
+    most = bisect.bisect_left(numbers, True, key=fits)
+    if most < len(numbers):
+        return cut(numbers[most])
+    return [fit_text(figure, text, room, size, least=size)[0] for text in cut(0)]
+
+
+def _shared_start(texts: Sequence[str]) -> str:
+    """What all texts begin with."""
+    first, last = min(texts), max(texts)  # by letters: if these two share it, all do
+    size = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), None)
+    return first[:size]
+
+
+def header(
+    figure: Figure, title: str, entries: Sequence[Entry], footnotes: Sequence[str] = ()
+) -> None:
+    """Puts the title and one legend for all panels above the panels, footnotes below them.
+
+    A name in the legend may have several lines. The first is cut where it does not fit; the others,
+    and footnotes, are broken between words.
+    """
+    width, height = (float(inches) * 72 for inches in figure.get_size_inches())
+    room = width - 2 * _MARGIN
+    title, size = fit_text(figure, title, room, 13, "bold")
+    parts = [name.split("\n") for name, _ in entries]
+    firsts = fit_names(figure, [first for first, *_ in parts], room - 50, 9)
+    lines = [
+        [first, *(line for one in more for line in wrapped(figure, one, room - 50, 9))]
+        for first, (_, *more) in zip(firsts, parts, strict=True)
+    ]
+    slot = max(text_width(figure, line, 9) for of_name in lines for line in of_name) + 48
+    columns = max(1, min(len(lines), int(room // slot)))
+    high = [1 + _CLOSE * (len(of_name) - 1) for of_name in lines]
+    rows = max(float(part.sum()) for part in np.array_split(high, columns))
+    notes = [line for note in footnotes for line in wrapped(figure, note, room, SMALL)]
+    above = _MARGIN + _TITLE + _MARGIN
+    below = _NOTE * len(notes) + _MARGIN if notes else 0.0
+    total = height + _ROW * (rows - 1) + below  # more rows make the figure taller
+    left = _MARGIN / width
+    figure.set_size_inches(width / 72, total / 72)
+    figure.text(left, 1 - _MARGIN / total, title, size=size, weight="bold", ha="left", va="top")
+    for row, note in enumerate(reversed(notes)):
+        bottom = (_MARGIN / 2 + _NOTE * row) / total
+        figure.text(left, bottom, note, size=SMALL, color=GREY, ha="left", va="bottom")
+    names = ["\n".join(of_name) for of_name in lines]
+    _legend(figure, names, entries, columns, (left, 1 - above / total))
+    layout: Any = figure.get_layout_engine()
+    panels = 1 - (above + _ROW * rows + below) / total
+    layout.set(rect=(0, below / total, 1, panels))
+
+
+def wrapped(figure: Figure, text: str, room: float, size: float) -> list[str]:
+    """The lines of a text that is broken between words, none wider than `room` points."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(figure, longer, size) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(fit_text(figure, word, room, size, least=size)[0])
+    return lines
+
+
+def _legend(
+    figure: Figure,
+    names: Sequence[str],
+    entries: Sequence[Entry],
+    columns: int,
+    corner: tuple[float, float],
+) -> None:
+    from matplotlib.lines import Line2D
+
+    figure.legend(
+        [Line2D([], [], **line) for _, line in entries],
+        names,
+        loc="upper left",
+        bbox_to_anchor=corner,
+        ncols=columns,
+        frameon=False,
+        borderpad=0,
+        borderaxespad=0,
+        labelspacing=0.4,
+        columnspacing=2.0,
+    )
+
+
+def size_in_points(axes: Axes) -> tuple[float, float]:
+    """Width and height of a panel."""
+    box = axes.get_window_extent()
+    dpi = axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+    return box.width * 72 / dpi, box.height * 72 / dpi
+
+
+def title_panel(axes: Axes, name: str, note: str = "", color: str = INK) -> None:
+    """The panel's name on the left and its value at the best epoch on the right."""
+    figure: Any = axes.get_figure(root=True)
+    room, _ = size_in_points(axes)
+    note, note_size = fit_text(figure, note, room * 0.6, 9)
+    left = room - (text_width(figure, note, note_size) + 10 if note else 0)
+    name, name_size = fit_text(figure, name, left, 10.5, "bold")
+    axes.set_title(name, loc="left", size=name_size, weight="bold")
+    if note:
+        axes.set_title(note, loc="right", size=note_size, color=color)

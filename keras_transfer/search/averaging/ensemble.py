@@ -1,0 +1,283 @@
+"""What trials have trained, in files and as the average of several in one model."""
+
+import errno
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+import keras
+import numpy as np
+
+from keras_transfer.backbones.frozen_backbone import FrozenBackbone
+from keras_transfer.models.transfer_model import TransferModel
+from keras_transfer.search.space.space import LEVELS
+from keras_transfer.utils.atomic_files import written_whole
+
+_VERSION = 1
+# What NumPy and the modules below it raise of a file that is damaged.
+_DAMAGED = (
+    *(ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
+_FACTS = "facts"  # the one entry of a file that is text: JSON, as bytes
+
+
+@dataclass(frozen=True)
+class Member:
+    """What a trial has trained: its head, and the blocks that it fine-tuned.
+
+    Attributes:
+        backbone: The name of its backbone.
+        origin: A digest of the weights that the backbone had before; `""` for an unknown one.
+        pooling: Of the backbone.
+        image_shape: Height, width and channels of the images.
+        classes: The class names.
+        head: The config of its head.
+        head_weights: The weights of that.
+        blocks: Block name to the weights that trained, lowest block first.
+    """
+
+    backbone: str
+    origin: str
+    pooling: str | None
+    image_shape: tuple[int | None, ...]
+    classes: tuple[str, ...]
+    head: Mapping[str, Any]
+    head_weights: tuple[np.ndarray, ...]
+    blocks: Mapping[str, tuple[np.ndarray, ...]]
+
+    @classmethod
+    def of(
+        cls, model: TransferModel, blocks: Collection[str] = (), *, backbone: str, origin: str = ""
+    ) -> Self:
+        """Takes down what a model has trained, as it is now.
+
+        Args:
+            model: The model.
+            blocks: The blocks that it fine-tuned, lowest first.
+            backbone: The name of its backbone.
+            origin: As the attribute.
+        """
+        return cls(
+            backbone,
+            origin,
+            model.backbone.pooling,
+            tuple(model.image_shape),
+            tuple(model.class_names),
+            keras.saving.serialize_keras_object(model.head),
+            tuple(weight.numpy() for weight in model.head.weights),
+            {name: _values(model.backbone.block_weights(name)) for name in blocks},
+        )
+
+    def write(self, path: str | PathLike[str]) -> None:
+        """Writes a NumPy file that holds no code, whole or not at all."""
+        facts = {
+            "version": _VERSION,
+            "backbone": self.backbone,
+            "origin": self.origin,
+            "pooling": self.pooling,
+            "image_shape": self.image_shape,
+            "classes": self.classes,
+            "head": self.head,
+            "head_weights": len(self.head_weights),
+            "blocks": {name: len(weights) for name, weights in self.blocks.items()},
+        }
+        arrays: dict[str, Any] = {f"head/{i}": weight for i, weight in enumerate(self.head_weights)}
+        for number, weights in enumerate(self.blocks.values()):
+            arrays.update({f"block{number}/{i}": weight for i, weight in enumerate(weights)})
+        text = np.frombuffer(json.dumps(facts).encode(), "uint8")
+        with written_whole(Path(path)) as temporary, temporary.open("wb") as file:
+            np.savez(file, **{_FACTS: text, **arrays})
+
+    @classmethod
+    def read(cls, path: str | PathLike[str]) -> Self:
+        """Reads a file that `write` has written. Nothing in it is run.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is torn, or holds something else.
+        """
+        try:
+            # Opened here, since NumPy leaves a file open that turns out to be torn.
+            with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+                facts = json.loads(file[_FACTS].tobytes())
+                if facts["version"] != _VERSION:
+                    raise ValueError(f"its version is {facts['version']!r}, not {_VERSION}")
+                _check_config(facts["head"])
+                blocks = {
+                    name: tuple(file[f"block{number}/{i}"] for i in range(count))
+                    for number, (name, count) in enumerate(facts["blocks"].items())
+                }
+                count = sum(name.startswith("head/") for name in file.files)
+                weights = tuple(file[f"head/{i}"] for i in range(count))
+                if count != facts.get("head_weights", count):  # which earlier files don't say
+                    raise ValueError(f"{count} of {facts['head_weights']} weights of the head")
+        except (*_DAMAGED, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EISDIR):
+                raise  # EINVAL is what a place before the file's begin gives
+            raise ValueError(
+                f"{str(path)!r} is not the whole of what a trial has trained: {error}. Expected a "
+                "file that a search wrote."
+            ) from error
+        return cls(
+            facts["backbone"],
+            facts["origin"],
+            facts["pooling"],
+            tuple(facts["image_shape"]),
+            tuple(facts["classes"]),
+            facts["head"],
+            weights,
+            blocks,
+        )
+
+    def new_head(self, name: str | None = None) -> keras.Model:
+        """Returns its head as a model of its own."""
+        head = keras.saving.deserialize_keras_object(dict(self.head), safe_mode=True)
+        if name is not None:
+            head = type(head).from_config({**head.get_config(), "name": name})
+        return head
+
+    def model(self, backbone: FrozenBackbone) -> TransferModel:
+        """Returns the model that the trial ended with, on a backbone that stays as it is.
+
+        Args:
+            backbone: Its backbone, with the weights that it had before, frozen.
+
+        Raises:
+            ValueError: If it has other blocks or weights.
+        """
+        twin = _with_blocks(backbone, self)
+        model = TransferModel(twin, self.classes, head=self.new_head())
+        return _built(model, self.image_shape, self.head_weights)
+
+
+def average(
+    backbone: FrozenBackbone, members: Sequence[Member]
+) -> tuple[TransferModel, tuple[int, ...]]:
+    """Returns a compiled model that gives the mean of the members' probabilities.
+
+    Averaging the best models of a search costs nothing more to train and errs less than its
+    winner (Caruana et al., Ensemble Selection from Libraries of Models, ICML 2004). What all of
+    them have frozen runs once: up to the lowest block that any has fine-tuned, or up to the
+    pooling where they pool alike.
+
+    Args:
+        backbone: The backbone of the first, with the weights that it had before, frozen.
+        members: What each has trained, the winner first. Those of other backbones, or of other
+            images, are left out, and those that do not pool all levels, or do, like the winner.
+
+    Returns:
+        The model, and the places of the members in it.
+
+    Raises:
+        ValueError: If there is nothing that they share.
+    """
+    first = members[0]
+    places = tuple(i for i, one in enumerate(members) if goes_with(one, first))
+    chosen = [members[i] for i in places]
+    trained = {name for one in chosen for name in one.blocks}
+    border = backbone.border_without(trained)
+    if border == "pooling" and len({one.pooling for one in chosen}) > 1:
+        border = backbone.link_names[-2]
+    if border is None:
+        raise ValueError("The members share no block, so there is nothing to average them on.")
+    lower = backbone.twin(pooling=first.pooling).up_to(border)
+    shared = keras.Input(lower.compute_output_shape((None, *first.image_shape))[1:])
+    scores = list(_scores(shared, backbone, border, chosen))
+    mean = keras.layers.Average(dtype="float32")(scores) if len(scores) > 1 else scores[0]
+    model = TransferModel(lower, first.classes, head=keras.Model(shared, mean, name="average"))
+    return _built(model, first.image_shape), places
+
+
+def goes_with(one: Member, first: Member) -> bool:
+    """Whether one model can hold both: on the same backbone, for the same images and classes."""
+    facts = ("backbone", "origin", "image_shape", "classes")
+    same = all(getattr(one, fact) == getattr(first, fact) for fact in facts)
+    return same and (one.pooling == LEVELS) == (first.pooling == LEVELS)
+
+
+def _scores(
+    shared: Any, backbone: FrozenBackbone, border: str, members: Sequence[Member]
+) -> Iterator[Any]:
+    """Goes on from what the members share to the probabilities of each."""
+    names = backbone.link_names
+    above = names[names.index(border) + 1 : -1]
+    untouched: dict[str, Any] = {}  # what comes out of blocks that several have left as they were
+    for number, one in enumerate(members):
+        twin, x, as_it_was = _with_blocks(backbone, one), shared, True
+        for name in above:
+            as_it_was = as_it_was and name not in one.blocks
+            if not as_it_was:
+                x = _apply(twin.block(name), x, f"member{number}_{name}")
+                continue
+            if name not in untouched:
+                untouched[name] = _apply(twin.block(name), x, f"all_{name}")
+            x = untouched[name]
+        head = one.new_head(f"member{number}_head")
+        yield head(x if border == "pooling" else twin.pool(x))
+        head.set_weights(one.head_weights)
+
+
+def _apply(block: keras.Model, x: Any, name: str) -> Any:
+    """Goes through a copy of a block under a name of its own."""
+    copy = type(block).from_config({**block.get_config(), "name": name})
+    copy.set_weights(block.get_weights())
+    copy.trainable = False  # so that it stays in inference mode, as a backbone runs its blocks
+    return copy(x)
+
+
+def _with_blocks(backbone: FrozenBackbone, member: Member) -> FrozenBackbone:
+    """The backbone with the blocks that a member has fine-tuned."""
+    twin = backbone.twin(list(member.blocks), pooling=member.pooling)
+    for name, values in member.blocks.items():
+        weights = twin.block_weights(name)
+        shapes = [tuple(weight.shape) for weight in weights]
+        if shapes != [value.shape for value in values]:
+            raise ValueError(
+                f"Block {name!r} of backbone '{backbone.name}' has weights of other shapes than "
+                f"what was trained on {member.backbone!r}. Give the backbone of the search."
+            )
+        for weight, value in zip(weights, values, strict=True):
+            weight.assign(value)
+    return twin
+
+
+def _built(
+    model: TransferModel, image_shape: Sequence[int | None], weights: Sequence[np.ndarray] = ()
+) -> TransferModel:
+    model.build((None, *image_shape))
+    if weights:
+        model.head.set_weights(weights)
+    model.compile()
+    model.optimizer.build(model.trainable_variables)  # loading expects its variables
+    return model
+
+
+def _values(weights: Sequence[keras.Variable]) -> tuple[np.ndarray, ...]:
+    return tuple(weight.numpy() for weight in weights)
+
+
+def _check_config(config: Any) -> None:
+    """Refuses a config that names anything but what Keras and this package bring along."""
+    if isinstance(config, Mapping):
+        if "class_name" in config:
+            module, name = config.get("module"), config.get("registered_name") or ""
+            own = module is not None and str(module).split(".")[0] == "keras"
+            if not own and not name.startswith("keras_transfer>"):
+                raise ValueError(
+                    f"its config names {config['class_name']!r} of {module!r}, which is neither "
+                    "Keras' own nor of keras_transfer"
+                )
+            if config["class_name"] in ("Lambda", "function", "__lambda__"):
+                raise ValueError(f"its config holds code: {config['class_name']!r}")
+        for value in config.values():
+            _check_config(value)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            _check_config(value)

@@ -1,0 +1,78 @@
+"""Which trials are averaged: the best ones that differ, and that are anywhere near the best."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from keras_transfer.search.averaging.ensemble import Member, goes_with
+from keras_transfer.search.metrics import Objective
+from keras_transfer.search.state.outcome import Outcome
+
+# Of the way from the best score down to that of chance, the share that a trial may lie behind.
+_NEAR = 0.25
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """The trials to average.
+
+    Attributes:
+        trials: What came of each, and what it has trained on its folds; the best first.
+        too_bad: Those that would have been next, but for their scores.
+        unlike: Those before the last of these that one model could not hold with the winner.
+    """
+
+    trials: tuple[tuple[Outcome, list[Member]], ...]
+    too_bad: tuple[Outcome, ...]
+    unlike: tuple[Outcome, ...]
+
+
+def to_average(
+    ranked: Iterable[tuple[Outcome, list[Member]]],
+    objective: Objective,
+    *,
+    chance: float,
+    most: int,
+) -> Averaged:
+    """Chooses the trials to average.
+
+    Left out are those of other backbones than the winner's, or that pool otherwise, since one model
+    could not hold them; those of the same hyperparameters, such as the earlier rounds of a trial
+    of Hyperband; and those whose score is farther behind the winner's than a quarter of its
+    distance to chance: a model that has diverged would spoil the average.
+
+    Args:
+        ranked: All trials with a score, the best first. No more of them are read than needed.
+        objective: What was scored.
+        chance: The score of a model that has learnt nothing.
+        most: How many to average at most.
+    """
+    chosen: list[tuple[Outcome, list[Member]]] = []
+    too_bad: list[Outcome] = []
+    unlike: list[Outcome] = []
+    for outcome, members in itertools.islice(_like_the_first(ranked, unlike), most):
+        score = outcome.score or 0.0
+        best = (chosen[0][0].score or 0.0) if chosen else score
+        limit = best + _NEAR * (chance - best)
+        # Where the best is no better than chance, nothing lies between the two.
+        if score == best or not objective.better(limit, than=score):
+            chosen.append((outcome, members))
+        else:
+            too_bad.append(outcome)
+    return Averaged(tuple(chosen), tuple(too_bad), tuple(unlike))
+
+
+def _like_the_first(
+    ranked: Iterable[tuple[Outcome, list[Member]]], unlike: list[Outcome]
+) -> Iterator[tuple[Outcome, list[Member]]]:
+    seen: list[Mapping[str, Any]] = []
+    winner: Member | None = None
+    for outcome, members in ranked:
+        winner = winner or members[0]
+        own = {k: v for k, v in outcome.hyperparameters.items() if not k.startswith("tuner/")}
+        if not goes_with(members[0], winner):
+            unlike.append(outcome)
+        elif own not in seen:
+            seen.append(own)
+            yield outcome, members

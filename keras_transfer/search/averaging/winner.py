@@ -1,0 +1,192 @@
+"""Winner: the model that a search ends with, and what it is worth on images never seen."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+import numpy as np
+
+from keras_transfer.data.augmentation import Flips
+from keras_transfer.models.averaged_views import AveragedViews
+from keras_transfer.models.transfer_model import TransferModel
+from keras_transfer.search.averaging.composition import Composition
+from keras_transfer.search.averaging.ensemble import Member
+from keras_transfer.search.averaging.members import to_average
+from keras_transfer.search.metrics import chance
+from keras_transfer.search.probe import probe_on_test
+from keras_transfer.search.scoring import Measures, measures, paired
+from keras_transfer.search.state.outcome import Outcome
+from keras_transfer.search.study import Study
+from keras_transfer.search.trial_run import seed_of
+from keras_transfer.search.trials import Trials
+from keras_transfer.utils.atomic_files import written_whole
+
+MODEL = "best.keras"
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The model that a search ends with.
+
+    Attributes:
+        model: The average of what the best trials have trained, or that of the best.
+        made_of: Which trials these are.
+        best: What came of the best of them.
+    """
+
+    model: TransferModel
+    made_of: Composition
+    best: Outcome
+
+
+@dataclass(frozen=True)
+class OnTest:
+    """What a model is worth on the test split, which is looked at once.
+
+    Attributes:
+        measures: Of the winner.
+        probe: Of the probe.
+        paired: How the two compare, in a sentence.
+    """
+
+    measures: Measures
+    probe: Measures
+    paired: str
+
+    def facts(self) -> dict[str, Any]:
+        """Returns it as JSON has it."""
+        accuracy = self.measures.accuracy
+        return {
+            "images": self.measures.images,
+            "correct": round(accuracy.value * self.measures.images),
+            "accuracy": accuracy.value,
+            "low": accuracy.low,
+            "high": accuracy.high,
+            **{name: asdict(getattr(self.measures, name)) for name in ("auc", "f1")},
+            "loss": self.measures.loss,
+            "probe_accuracy": self.probe.accuracy.value,
+            "against_probe": self.paired,
+        }
+
+
+def winner_of(study: Study, trials: Trials) -> Winner:
+    """Returns the average of the best trials, which errs less than the one that happened to win.
+
+    `to_average` tells which those are.
+
+    With folds, what a trial has trained on each of them is averaged, too. With `--final-fit` the
+    best trials are trained again, on training and validation images together, for as many epochs
+    as were best for each.
+    """
+    args, data = study.args, study.data.train_and_valid
+    nothing = chance(args.metric, data.labels)
+    lost: list[int] = []
+    whole = _whole(trials, lost)
+    found = to_average(whole, study.objective, chance=nothing, most=args.average)
+    if not found.trials:
+        raise ValueError("What the trials have trained is lost. Start a search in another folder.")
+    model, numbers = _averaged(study, found.trials)
+    if args.average_views and args.flips != "none":
+        model = AveragedViews.of(model, Flips(args.flips))
+    best = [outcome for outcome, _ in found.trials]
+    made_of = Composition(
+        numbers,
+        trained_again=len(data.labels) if args.final_fit else None,
+        too_bad=tuple(one.trial for one in found.too_bad),
+        unlike=tuple(one.trial for one in (*best, *found.unlike) if one.trial not in numbers),
+        lost=tuple(lost),
+    )
+    return Winner(model, made_of, best[0])
+
+
+def _averaged(
+    study: Study, trials: Sequence[tuple[Outcome, list[Member]]]
+) -> tuple[TransferModel, tuple[int, ...]]:
+    members: list[Member] = []
+    numbers: list[int] = []
+    for outcome, kept in trials:
+        found = _again(study, outcome) if study.args.final_fit else kept
+        members += found
+        numbers += [outcome.trial] * len(found)
+    if len(members) == 1:
+        return study.hypermodel.model_of(members[0]), (numbers[0],)
+    try:
+        model, places = study.hypermodel.average(members)
+    except ValueError as error:  # all blocks were fine-tuned, so there is nothing to run once
+        fold = ", as trained on fold 1," if trials[0][0].folds else ""
+        warnings.warn(
+            f"The best trials are not averaged: {error} best.keras is trial {numbers[0]}{fold} "
+            "alone. Let `unfreeze` leave a block frozen to have the average.",
+            stacklevel=2,
+        )
+        return study.hypermodel.model_of(members[0]), (numbers[0],)
+    return model, tuple(dict.fromkeys(numbers[place] for place in places))
+
+
+def _whole(trials: Trials, lost: list[int]) -> Iterator[tuple[Outcome, list[Member]]]:
+    """The trials with a score, best first, and what they have trained, where that is whole."""
+    for outcome in trials.ranked:
+        if outcome.failed:
+            continue
+        folds = range(max(1, len(outcome.folds)))
+        members = [trials.member(outcome, fold) for fold in folds]
+        whole = [member for member in members if member is not None]
+        if len(whole) == len(members):
+            yield outcome, whole
+            continue
+        lost.append(outcome.trial)
+        warnings.warn(
+            f"What trial {outcome.trial} has trained is damaged or missing, so it is not in "
+            f"{MODEL}. Remove {trials.folder(outcome)}, and the same command runs it again.",
+            stacklevel=2,
+        )
+
+
+def _again(study: Study, outcome: Outcome) -> list[Member]:
+    hp = keras_tuner.HyperParameters()
+    hp.values = dict(outcome.hyperparameters)
+    keras.utils.set_random_seed(seed_of(study.args.seed, outcome.trial, 0))
+    data, epochs = study.data.train_and_valid, outcome.epoch or study.args.epochs
+    return [study.hypermodel.refit(hp, data, epochs, **study.fit_arguments)]
+
+
+def keep(model: TransferModel, output: Path) -> TransferModel:
+    """Writes a model as best.keras, whole or not at all, and returns it as it is loaded."""
+    with written_whole(output / MODEL) as temporary:
+        unfinished = temporary.with_name(f"{temporary.name}.keras")  # Keras asks for the suffix
+        try:
+            model.save(unfinished)
+            unfinished.replace(temporary)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    # This process has just written it; the safe mode would refuse the graph of a TF-Hub module.
+    return keras.saving.load_model(output / MODEL, safe_mode=False)
+
+
+def on_test(study: Study, labels: np.ndarray, probabilities: np.ndarray) -> OnTest:
+    """Scores the winner and the probe on the test split.
+
+    Args:
+        study: The search.
+        labels: Of the images.
+        probabilities: That the winner gives.
+    """
+    args = study.args
+    backbone = next(iter(study.hypermodel.backbones.values()))
+    of_probe = probe_on_test(
+        study.hypermodel.cache,
+        backbone,
+        study.data,
+        args.seed,
+        balance=args.balance,
+        final_fit=args.final_fit,
+    )
+    return OnTest(
+        measures(labels, probabilities),
+        measures(labels, of_probe),
+        paired(labels, probabilities, of_probe),
+    )

@@ -1,0 +1,105 @@
+"""Rehearsal: measures, before the first trial, what comes after the last one."""
+
+import contextlib
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from keras_transfer.data.augmentation import Flips
+from keras_transfer.evaluation.examine import examine
+from keras_transfer.models.averaged_views import AveragedViews
+from keras_transfer.search.averaging.winner import keep
+from keras_transfer.search.budget.limit import OutOfTime, time_limit, uninterrupted
+from keras_transfer.search.progress import seconds_text
+from keras_transfer.search.report.page import write_search_page
+from keras_transfer.search.study import Study
+
+_SHARE = 1 / 3  # of the time left that it may take
+_SELDOM = 20  # times what it takes until the machine is measured again
+_COSTS = ("keep", "export", "test", "report")  # of a `TimePlan`, in seconds
+
+
+class Rehearsal:
+    """Builds, saves, loads, exports and reports on an untrained model.
+
+    It writes into the plan of a search how long each of these takes, which depends on the machine
+    and on what else runs there. It does nothing for a search without `--minutes`.
+
+    Args:
+        study: The search.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._model: Any = None  # until all is measured
+        if study.plan.end == math.inf:
+            return
+        began, most = time.monotonic(), _SHARE * study.plan.left()
+        try:
+            with time_limit(lambda: most - (time.monotonic() - began)):
+                self._measure(began)
+        except OutOfTime:  # it takes longer than that; nothing tells how long the test takes
+            self._model = None
+            for name in _COSTS:
+                setattr(study.plan, name, most / 3)
+        plan = study.plan
+        seconds = seconds_text(plan.keep + plan.export + plan.test + plan.report)
+        print(f"What comes after the trials will take about {seconds}.", flush=True)
+
+    def _measure(self, began: float) -> None:
+        study, plan = self._study, self._study.plan
+        args, data, probe = study.args, study.data, study.probe()
+        averaged = args.average_views and args.flips != "none"
+        views = Flips(args.flips).views if averaged else 1
+        self._images = next(iter(data.train.ordered))[0]
+        folds = 1 if args.final_fit else args.folds or 1
+        members = folds * min(args.average, args.trials)
+        with _scratch(study.output / ".rehearsal") as folder:
+            model = study.hypermodel.untrained(members, self._images.shape[1:])
+            if views > 1:
+                model = AveragedViews.of(model, Flips(args.flips))
+            model = keep(model, folder)
+            kept = time.monotonic()
+            model.export(folder / "export", verbose=False)
+            exported = time.monotonic()
+            seen = examine(model, data.train.ordered.take(1), verbose=0)
+            write_search_page(folder, [probe], study.objective, winner=seen)
+        plan.keep, plan.export = kept - began, exported - kept
+        plan.report = time.monotonic() - exported
+        self._model = model
+        self._of_batch()  # which traces it
+        self._seconds = self._of_batch()
+        split = "valid" if data.test is None else "test"
+        plan.test = self._seconds * len(data.labels[split]) / len(self._images)
+        if data.test is not None:  # the probe runs on them, too, without views, and is fitted anew
+            plan.test += plan.test / views + probe.seconds / max(1, len(probe.folds))
+
+    def _of_batch(self) -> float:
+        began = time.monotonic()
+        self._model.predict(self._images, verbose=0)
+        self._at = time.monotonic()
+        return self._at - began
+
+    def renew(self) -> None:
+        """Takes into account how busy the machine is by now; seldom, as that takes time, too."""
+        if self._model is None or time.monotonic() - self._at < _SELDOM * self._seconds:
+            return
+        before, self._seconds = self._seconds, self._of_batch()
+        plan, slower = self._study.plan, self._seconds / before
+        for name in _COSTS:
+            setattr(plan, name, slower * getattr(plan, name))
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Makes a folder for a block, and removes it afterwards, as one that a killed process left."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        with uninterrupted():
+            shutil.rmtree(folder, ignore_errors=True)

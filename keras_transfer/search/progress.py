@@ -1,0 +1,267 @@
+"""What it saves that all epochs of all trials share what the frozen part computes."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from rich import get_console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task
+from rich.table import Column
+from rich.text import Text
+
+from keras_transfer.search.metrics import Objective
+from keras_transfer.search.report.leaderboard import best_of, cell, score_text, trials_of
+from keras_transfer.search.state.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """What computing the activations of the frozen part cost.
+
+    Attributes:
+        seconds_per_image: As measured while they were computed, or when they were kept.
+        images: How many an epoch goes through, those of validation included.
+        seconds: What computing them took in this run; 0 where all were kept already.
+    """
+
+    seconds_per_image: float
+    images: int
+    seconds: float
+
+    def saved(self, epochs: int) -> float:
+        """Returns the seconds saved: `seconds_per_image * images * epochs - seconds`.
+
+        That is what the frozen part would have cost in each epoch, less what it did cost. It is
+        less than 0 until as many epochs have run as pay for it.
+
+        Args:
+            epochs: Of all trials and folds together.
+
+        Example:
+            >>> Sharing(0.02, 2000, 50.0).saved(300)
+            11950.0
+        """
+        return self.seconds_per_image * self.images * epochs - self.seconds
+
+
+def seconds_left(
+    seconds: Sequence[float], left: int, *, workers: int = 1, until_deadline: float | None = None
+) -> float | None:
+    """Returns how long a search goes on: the median of its trials, times those that are left.
+
+    Args:
+        seconds: Of each trial that has ended.
+        left: Trials that have not.
+        workers: How many run at a time. Default 1.
+        until_deadline: Seconds until no trial goes on; None, the default, without a deadline.
+
+    Returns:
+        Seconds; None while there is nothing to judge by.
+
+    Example:
+        >>> seconds_left([10.0, 12.0, 50.0], left=6, workers=2)
+        36.0
+    """
+    limit = None if until_deadline is None else max(0.0, until_deadline)
+    if not left:
+        return 0.0
+    if not seconds:
+        return limit
+    expected = statistics.median(seconds) * left / workers
+    return expected if limit is None else min(expected, limit)
+
+
+def seconds_text(seconds: float) -> str:
+    """A length of time as people say it.
+
+    Example:
+        >>> seconds_text(42.4), seconds_text(400), seconds_text(8000)
+        ('42 s', '6 min 40 s', '2 h 13 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if minutes < 10 and rest else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+class Board:
+    """Shows trial i of N, the best so far, the time left, and the seconds that sharing saved.
+
+    On a terminal that is a live line under a line for each trial that has ended; elsewhere these
+    lines alone. The traceback of the first trial that fails is shown at once.
+
+    Args:
+        objective: What makes a trial the best.
+        count: How many trials there are to be.
+        outcomes: Of trials that ended before, as in a search that goes on. Default: none.
+        workers: How many trials run at a time. Default 1.
+        deadline: When no trial goes on, in seconds of `clock`; None, the default, for never.
+        sharing: Gives what computing the activations cost, as soon as that is known.
+        epochs_of: Gives how many epochs a trial ran, over all its folds.
+        clock: Default `time.monotonic`.
+
+    Example:
+        >>> with Board(Objective("val_loss", "min"), count=20) as board:
+        ...     board.on_begin(1, {"hidden": 64})
+        ...     board.on_end(Outcome(1, "0000", "completed", 0.31, 12.5, {"hidden": 64}))
+        trial 1 of 20: score 0.3100 | best: trial 1, val_loss 0.3100 | 3 min 58 s left
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        *,
+        count: int,
+        outcomes: Iterable[Outcome] = (),
+        workers: int = 1,
+        deadline: float | None = None,
+        sharing: Callable[[], Sharing | None] = lambda: None,
+        epochs_of: Callable[[Outcome], int] = lambda outcome: 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.objective = objective
+        self.count = count
+        self.workers = workers
+        self.deadline = deadline
+        self.sharing = sharing
+        self.epochs_of = epochs_of
+        self.clock = clock
+        self.running: dict[int, Mapping[str, Any]] = {}
+        self._ended = {outcome.id: outcome for outcome in outcomes}
+        self._epochs = sum(map(epochs_of, trials_of(self._ended.values())))
+        self._live: Progress | None = None
+
+    def __enter__(self) -> Self:
+        console = get_console()  # that of the progress bars within trials: they stand together
+        if console.is_terminal and not console.is_dumb_terminal:
+            columns = (BarColumn(bar_width=20), _Line(self))
+            self._live = Progress(
+                *columns, console=console, transient=True, refresh_per_second=1, expand=True
+            )
+            self._live.add_task("", total=self.count)
+            self._live.start()
+            self._refresh()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def on_begin(self, number: int, hyperparameters: Mapping[str, Any]) -> None:
+        """Called when a trial begins.
+
+        Args:
+            number: Of the trial; 0 is the probe.
+            hyperparameters: Its values by name.
+        """
+        self.running[number] = hyperparameters
+        self._refresh()
+
+    def on_end(self, outcome: Outcome) -> None:
+        """Called when a trial has ended; a second call for the same does nothing."""
+        if outcome.id in self._ended:
+            return
+        first = outcome.failed and not any(one.failed for one in self._ended.values())
+        self._ended[outcome.id] = outcome
+        self.running.pop(outcome.trial, None)
+        self._epochs += self.epochs_of(outcome) if outcome.trial else 0
+        if first:
+            self._say(outcome.traceback.strip() or outcome.failure)
+        self._say(self._line(outcome))
+        self._refresh()
+
+    def see(self, outcomes: Iterable[Outcome]) -> None:
+        """Shows those that ended since, as other processes write them."""
+        for outcome in outcomes:
+            self.on_end(outcome)
+
+    @property
+    def ended(self) -> int:
+        """How many trials have ended, the probe left out."""
+        return len(trials_of(self._ended.values()))
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the search goes on; None while nobody can know."""
+        done = trials_of(self._ended.values())
+        return seconds_left(
+            [outcome.seconds for outcome in done],
+            max(0, self.count - len(done)),
+            workers=self.workers,
+            until_deadline=None if self.deadline is None else self.deadline - self.clock(),
+        )
+
+    @property
+    def seconds_saved(self) -> float:
+        """What sharing saved so far; less than 0 until it has paid."""
+        sharing = self.sharing()
+        return 0.0 if sharing is None else sharing.saved(self._epochs)
+
+    def told(self) -> list[str]:
+        """The best so far, the time left, and what was saved."""
+        best = best_of(self._ended.values(), self.objective)
+        left = self.seconds_left
+        told = ["no best yet"]
+        if best is not None:
+            told = [f"best: trial {best.trial}, {self.objective.name} {score_text(best)}"]
+        if self.ended >= self.count:
+            told.append("done")
+        elif left is not None:
+            told.append(f"{seconds_text(left)} left")
+        if self.seconds_saved > 0:
+            told.append(f"{seconds_text(self.seconds_saved)} saved by sharing")
+        return told
+
+    def _line(self, outcome: Outcome) -> str:
+        name = f"trial {outcome.trial} of {self.count}" if outcome.trial else "trial 0 (probe)"
+        stopped = " (stopped)" if outcome.status == "stopped" else ""
+        told = () if self._live is not None else self.told()  # the live line tells it
+        return " | ".join((f"{name}: {outcome}{stopped}", *told))
+
+    def _say(self, line: str) -> None:
+        if self._live is not None:
+            self._live.console.print(
+                line, markup=False, emoji=False, highlight=False, soft_wrap=True
+            )
+        else:
+            print(line, flush=True)
+
+    def _refresh(self) -> None:
+        if self._live is not None:
+            self._live.update(self._live.tasks[0].id, completed=self.ended)
+            self._live.refresh()
+
+    def now(self) -> str:
+        """The live line: what runs, what `told` tells, and with which values it runs."""
+        number = next(iter(self.running), None) if len(self.running) == 1 else None
+        running = f"trial {self.ended} of {self.count}"
+        if number is not None:
+            running = f"trial {number} of {self.count}" if number else "trial 0 (probe)"
+        elif self.running:
+            running += f" done, {len(self.running)} running"
+        values = self.running[number] if number is not None else {}
+        shown = ", ".join(f"{name} {cell(value)}" for name, value in values.items())
+        return " | ".join((running, *self.told(), *([shown] if shown else [])))
+
+
+class _Line(ProgressColumn):
+    """The text of the live line, which counts down by itself; what has no room is left out."""
+
+    def __init__(self, board: Board) -> None:
+        super().__init__(Column(no_wrap=True, overflow="ellipsis", ratio=1))
+        self._board = board
+
+    def render(self, task: Task) -> Text:
+        return Text(self._board.now())

@@ -1,0 +1,184 @@
+"""The trials of a search in order of their scores: as a table on the screen and as a file."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from keras_transfer.plotting.trials import Trial, varied
+from keras_transfer.search.metrics import Objective
+from keras_transfer.search.state.outcome import Outcome
+from keras_transfer.utils.atomic_files import write_rows
+
+FILE = "leaderboard.csv"
+PROBE = "probe"
+_FACTS = ("trial", "val_loss", "val_accuracy", "epoch")
+_MORE = ("status", "score", "deviation", "folds", "seed", "worker", "id")
+_WIDTH = 200  # where there is no terminal to fit the table to
+
+
+def trials_of(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """The outcomes but the probe's, which is no trial of the tuner."""
+    return [outcome for outcome in outcomes if outcome.trial]
+
+
+def probe_of(outcomes: Iterable[Outcome]) -> Outcome | None:
+    """The probe's outcome, None if there is none."""
+    return next((outcome for outcome in outcomes if not outcome.trial), None)
+
+
+def ranked(outcomes: Iterable[Outcome], objective: Objective) -> list[Outcome]:
+    """The trials without the probe, best first, failed ones last.
+
+    Example:
+        >>> [outcome.trial for outcome in ranked(outcomes, Objective("val_loss", "min"))]
+        [7, 3, 12]
+    """
+    sign = 1 if objective.mode == "min" else -1
+    return sorted(
+        trials_of(outcomes), key=lambda o: (o.score is None, sign * (o.score or 0), o.trial)
+    )
+
+
+def best_of(outcomes: Iterable[Outcome], objective: Objective) -> Outcome | None:
+    """The best trial; None if none has a score."""
+    first = next(iter(ranked(outcomes, objective)), None)
+    return None if first is None or first.score is None else first
+
+
+def as_trials(outcomes: Iterable[Outcome]) -> list[Trial]:
+    """The trials without the probe, as the figures take them."""
+    return [
+        {"trial": o.trial, "score": o.score, "hyperparameters": o.hyperparameters}
+        for o in trials_of(outcomes)
+    ]
+
+
+def status_of(outcome: Outcome) -> str:
+    """What a row of the table says that it is."""
+    return outcome.status if outcome.trial else PROBE
+
+
+def epochs_differ(outcomes: Iterable[Outcome]) -> bool:
+    """Whether some trials were allowed more epochs than others, as Hyperband does.
+
+    Its trials of one configuration look like one another without that.
+    """
+    return len({outcome.epochs for outcome in trials_of(outcomes)} - {None}) > 1
+
+
+def hyperparameter_names(outcomes: Sequence[Outcome]) -> list[str]:
+    """The names of all hyperparameters, in the order seen; those of the probe alone last."""
+    later = [outcome for outcome in outcomes if not outcome.trial]
+    ordered = [*trials_of(outcomes), *later]
+    return list(dict.fromkeys(name for outcome in ordered for name in outcome.hyperparameters))
+
+
+def write_leaderboard(path: Path, outcomes: Sequence[Outcome], objective: Objective) -> None:
+    """Writes all outcomes as CSV: the probe as row 0, then the best first, failed ones last.
+
+    Raises:
+        OSError: If it cannot be written; what was there before stays.
+    """
+    names = hyperparameter_names(outcomes)
+    logged = dict.fromkeys(name for outcome in outcomes for name in outcome.metrics)
+    metrics = [name for name in logged if name not in (*_FACTS, *_MORE, *names)]
+    granted = ["epochs"] * epochs_differ(outcomes)
+    table: list[list[Any]] = [[*_FACTS, *granted, *names, "seconds", "failure", *_MORE, *metrics]]
+    for one in _rows(outcomes, objective):
+        values = [one.hyperparameters.get(name) for name in names]
+        ends = [round(one.seconds, 1), one.failure]
+        more = [status_of(one), one.score, one.deviation, len(one.folds) or None]
+        more += [one.seed, one.worker, one.id, *(one.metrics.get(name) for name in metrics)]
+        allowed = [one.epochs] if granted else []
+        table.append([*_facts(one), *allowed, *values, *ends, *more])
+    write_rows(path, table)
+
+
+def print_leaderboard(outcomes: Sequence[Outcome], objective: Objective, rows: int = 10) -> None:
+    """Prints the probe and the best trials as a table that fits the terminal.
+
+    Args:
+        outcomes: Those of all trials.
+        objective: What decides on their order.
+        rows: How many trials at most. Default 10.
+    """
+    ordered = _rows(outcomes, objective)
+    probes = len(ordered) - len(trials_of(outcomes))
+    shown = ordered[: rows + probes]
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    cells = _cells(shown, objective, varied(as_trials(outcomes)))
+    columns, left_out = _fitting(cells, console.width)
+    table = Table()
+    for name in columns:
+        table.add_column(Text(name))
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*map(Text, row))
+    console.print(table)
+    if more := len(ordered) - len(shown):
+        print(f"{more} more in {FILE}.")
+    if left_out:
+        print(f"Not shown for want of room: {', '.join(left_out)}.")
+
+
+def _rows(outcomes: Iterable[Outcome], objective: Objective) -> list[Outcome]:
+    outcomes = list(outcomes)
+    probe = probe_of(outcomes)
+    return [*([probe] if probe else []), *ranked(outcomes, objective)]
+
+
+def _facts(outcome: Outcome) -> list[Any]:
+    loss, accuracy = (outcome.metrics.get(name) for name in ("val_loss", "val_accuracy"))
+    return [outcome.trial, loss, accuracy, outcome.epoch]
+
+
+def score_text(outcome: Outcome) -> str:
+    """The score, and its deviation over folds where there are some; a failed trial says so."""
+    if outcome.score is None:
+        return outcome.status
+    deviation = "" if outcome.deviation is None else f" ± {outcome.deviation:.4f}"
+    return f"{outcome.score:.4f}{deviation}"
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it; nothing where there is none."""
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _cells(
+    shown: Sequence[Outcome], objective: Objective, names: Sequence[str]
+) -> Mapping[str, list[str]]:
+    """The columns of the table, cell by cell."""
+    columns = {"trial": [f"{o.trial}" if o.trial else f"0 ({PROBE})" for o in shown]}
+    columns[objective.name] = [score_text(o) for o in shown]
+    for name in ("val_loss", "val_accuracy"):
+        if name != objective.name:
+            columns[name] = [cell(o.metrics.get(name)) for o in shown]
+    columns["epoch"] = [cell(o.epoch) for o in shown]
+    if epochs_differ(shown):
+        columns["epochs"] = [cell(o.epochs) for o in shown]
+    columns["seconds"] = [f"{o.seconds:.1f}" for o in shown]
+    if any(o.status == "stopped" for o in shown):
+        columns["status"] = [status_of(o) for o in shown]
+    for name in names:
+        columns[name] = [cell(o.hyperparameters.get(name)) for o in shown]
+    return columns
+
+
+def _fitting(
+    columns: Mapping[str, list[str]], width: int
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The columns that there is room for, and the names of those that there is none for."""
+    room, fitting = width - 1, {}
+    for name, cells in columns.items():
+        room -= max(map(len, (name, *cells))) + 3
+        if room < 0:
+            break
+        fitting[name] = cells
+    return fitting, [name for name in columns if name not in fitting]

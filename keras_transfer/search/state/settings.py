@@ -1,0 +1,108 @@
+"""search.json: what a search was asked for, so that only the same search goes on in its folder."""
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from keras_transfer.search.state.files import read_json, read_or_put_aside, write_json
+
+FILE = "search.json"
+IMAGES = "images.json"  # of which images, to tell what has changed since
+_OF_DATA = ("data", "images")
+_DECIDE_ON_DATA = ("image_size", "seed", "classes")  # what its identity follows from, besides files
+_DIGEST = re.compile(r"[0-9a-f]{32,}")
+
+Stamps = Mapping[str, tuple[int, int]]
+
+
+def begin(output: Path, asked: Mapping[str, Any], images: Stamps) -> bool:
+    """Writes what a search is asked for, unless its folder holds the same search already.
+
+    Args:
+        output: The folder.
+        asked: All that decides on its trials, as JSON has it.
+        images: Path below the folder of images to size and time of change, as in
+            `ImageFolder.stamps`.
+
+    Returns:
+        Whether the search goes on from what the folder holds.
+
+    Raises:
+        ValueError: If the folder holds another search; the message says what differs.
+        OSError: If it cannot be written.
+    """
+
+    def read(path: Path) -> dict[str, Any]:
+        content = read_json(path)
+        if not content.keys() & asked.keys():
+            raise ValueError(f"{str(path)!r} does not say what a search was asked for.")
+        return content
+
+    file, trials = output / FILE, any((output / "trials").glob("trial_*"))
+    lost = (
+        "it is written anew. If the trials there were not asked for the same as now, name another "
+        "folder"
+    )
+    if trials and not file.exists():
+        warnings.warn(f"{str(file)!r} is missing; {lost}.", stacklevel=2)
+    before = read_or_put_aside(file, read, lost)
+    if before is None:
+        write_json(file, asked)
+        write_json(output / IMAGES, images)
+        return trials
+    differing = [*_differing(before, asked), *_differing_data(output, before, asked, images)]
+    if differing:
+        raise ValueError(
+            f"--output {output} holds another search: {'; '.join(differing)}. Ask for the same to "
+            "go on with it, or name another folder."
+        )
+    if not (output / IMAGES).exists():  # a search of an earlier version
+        write_json(output / IMAGES, images)
+    return True
+
+
+def _differing(before: Mapping[str, Any], asked: Mapping[str, Any], of: str = "") -> Iterator[str]:
+    for name in dict.fromkeys((*before, *asked)):
+        was, is_now = before.get(name), asked.get(name)
+        if was == is_now or (not of and name in _OF_DATA):
+            continue
+        if isinstance(was, Mapping) and isinstance(is_now, Mapping):
+            yield from _differing(was, is_now, f"{of}{name} ")
+        elif all(isinstance(one, str) and _DIGEST.fullmatch(one) for one in (was, is_now)):
+            yield f"{of}{name} differs"
+        else:
+            yield f"{of}{name} was {_short(was)} and is {_short(is_now)}"
+
+
+def _differing_data(
+    output: Path, before: Mapping[str, Any], asked: Mapping[str, Any], images: Stamps
+) -> Iterator[str]:
+    """Says what has become of the images, where they and not what is done with them differ."""
+    if all(before.get(name) == asked.get(name) for name in _OF_DATA):
+        return
+    explained = any(before.get(name) != asked.get(name) for name in _DECIDE_ON_DATA)
+    try:
+        told = _changes(read_json(output / IMAGES), images)
+    except (FileNotFoundError, ValueError):  # of an earlier version
+        told = ""
+    if told or not explained:
+        yield told or "the images differ"
+
+
+def _changes(before: Mapping[str, Any], images: Stamps) -> str:
+    """How many images have changed, come and gone, and one of each; empty if none has."""
+    there = before.keys() & images.keys()
+    found = {
+        "changed": [path for path in there if before[path] != list(images[path])],
+        "came": [path for path in images if path not in before],
+        "went": [path for path in before if path not in images],
+    }
+    told = [f"{len(p)} {what} (first {min(p)})" for what, p in found.items() if p]
+    return f"of {len(before):,} images {', '.join(told)}" if told else ""
+
+
+def _short(value: Any) -> str:
+    text = "not there" if value is None else str(value)
+    return text if len(text) <= 80 else f"{text[:76]} ..."

@@ -1,0 +1,339 @@
+"""HistoryPlotter: the history of a fit as a picture and a table, complete after every epoch."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_transfer.backbones.model_blocks import TrainedBlocks, describe_change, trained_blocks
+from keras_transfer.plotting.annotations import Mark, phase_marks
+from keras_transfer.plotting.curves import Mode, lower_is_better, monitored_log
+from keras_transfer.plotting.diagnosis import Diagnosis, diagnose
+from keras_transfer.plotting.history import history_figure
+from keras_transfer.plotting.history_table import read_table, write_csv
+from keras_transfer.plotting.live_view import Live, live_view
+from keras_transfer.training.callback_order import callback_list
+from keras_transfer.utils.atomic_files import (
+    check_no_folder,
+    check_suffix,
+    figure_path,
+    save_figure,
+)
+from keras_transfer.utils.supported_keras import check_keras_3
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_PAUSE = 1.0  # seconds, at least, from one drawing to the next
+_SHARE = 4  # training gets at least this many times as long as drawing
+
+
+class HistoryPlotter(keras.callbacks.Callback):
+    """Draws the history of a fit after every epoch, and writes it as a table.
+
+    The picture shows training and validation in one panel for the loss and each metric, the best
+    epoch, the learning rates, where blocks of a `FrozenBackbone` were unfrozen, where overfitting
+    starts, and a diagnosis. Beside it a CSV file of the same name holds the numbers: a row an epoch
+    (counted from 0, as in Keras' `CSVLogger`), a column a log, empty where nothing was logged, and
+    what was unfrozen and why in the columns `change` and `reason`. Both are replaced whole, so that
+    whoever reads them never sees half a file.
+
+    The table is complete after every epoch. Where epochs are short, the picture is drawn at most
+    once a second and in at most a fifth of the time, and always when the training ends. Once the
+    first drawing succeeded, no failure to write ends the training: it is a warning.
+
+    A fit that goes on behind the first epoch (`initial_epoch`, `BackupAndRestore`) continues the
+    curve of the one before it: that of this object, or of the table beside `path`. Epochs that are
+    in neither are a gap; a fit that begins with the first epoch replaces the table.
+
+    Put it behind callbacks that add logs, such as `ReduceLROnPlateau`, to have these in it.
+
+    Args:
+        path: The picture, ending with `.png`, `.svg` or `.pdf`. Default None: nothing is written,
+            `figure()` draws.
+        live: Whether to show the picture while it changes: below a notebook's cell, or in a window
+            of matplotlib. `"auto"` where one of these is there; True to insist on it. Default
+            `"auto"`.
+        monitor: The log that decides which epoch is the best. Default `"val_loss"`, which means
+            `"loss"` in a run that has no such log.
+        mode: Whether its best value is the `"min"` or the `"max"`; `"auto"` goes by its name.
+            Default `"auto"`.
+
+    Attributes:
+        history: Values by name of the log, one an epoch; None where nothing was logged.
+        epochs: The epochs, counted from 0.
+        marks: The epochs in which other blocks were trained than in the one before, and why, if
+            a `BlockUnfreezer` decided it.
+
+    Raises:
+        ValueError: If `monitor` does not tell what is better and `mode` does not either, or `path`
+            has no supported suffix; when the training begins, if the file where the table goes is
+            no history, and would be lost; after the first epoch, if `monitor` is not logged.
+        RuntimeError: When the training begins, if `live=True` has neither notebook nor window.
+        OSError: When the training begins, if `path` or the table beside it cannot be a
+            file.
+
+    Example:
+        >>> plotter = HistoryPlotter("history.png", monitor="val_accuracy")
+        >>> model.fit(train, validation_data=valid, epochs=40, callbacks=[plotter])
+        >>> plotter.history["val_accuracy"][-1]
+        0.9375
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        live: Live = "auto",
+        monitor: str = "val_loss",
+        mode: Mode = "auto",
+    ) -> None:
+        super().__init__()
+        lower_is_better(monitor, mode)
+        if path is not None:
+            check_suffix(path)
+        live_view(False if live is True else live)  # refuses what is neither of the three
+        self.path = path
+        self.live = live
+        self.monitor = monitor
+        self.mode = mode
+        self._begin()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out the model: a copy belongs to no fit, and must not copy all weights."""
+        return {**self.__dict__, "_model": None, "_view": None}
+
+    def _begin(self) -> None:
+        self._view: Any = None
+        self.history: dict[str, list[Any]] = {}
+        self.epochs: list[int] = []
+        self.marks: list[Mark] = []
+        self._table = _Earlier({}, [], [])
+        self._trained: tuple[TrainedBlocks, ...] | None = None
+        self._trained_before: tuple[TrainedBlocks, ...] | None = None
+        self._drawn_epochs = 0
+        self._next_drawing = 0.0
+
+    def set_model(self, model: keras.Model) -> None:
+        """Refuses a model of Keras 2, whose `fit` takes callbacks of Keras 2 only."""
+        check_keras_3(model=model)
+        super().set_model(model)
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Starts anew and refuses a path that cannot be written, before the first batch.
+
+        Nor is another file replaced that lies where the table goes: the user named the picture
+        alone.
+        """
+        self._earlier = _Earlier(self.history, self.epochs, self.marks, self._trained_before)
+        self._begin()
+        self._view = live_view(self.live)
+        if self.path is not None:
+            self._table = _own_table(figure_path(self.path).with_suffix(".csv"))
+
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Notes, once an epoch, which blocks train in it.
+
+        Not at the epoch's end, where another callback may already have unfrozen the next block.
+        """
+        if self._trained is None:
+            self._trained = trained_blocks(self.model)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Collects the epoch's logs and writes the files."""
+        first = not self.epochs
+        if first and epoch > 0:
+            self._go_on_from(epoch)
+        self._collect_logs(epoch, logs or {})
+        self._collect_mark(epoch)
+        if first:
+            self._check_monitor()
+            self._write(drawing=True)
+            return
+        self._write_or_warn(drawing=time.monotonic() >= self._next_drawing)
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Draws the last epochs, if the pauses between drawings left them out."""
+        if self._drawn_epochs < len(self.epochs):
+            self._write_or_warn(drawing=True)
+
+    def figure(self) -> Figure:
+        """Draws the epochs so far.
+
+        Returns:
+            A matplotlib figure that no pyplot knows of.
+
+        Raises:
+            ValueError: If no epoch has ended yet.
+
+        Example:
+            >>> plotter.figure().savefig("loss.png", dpi=300)
+        """
+        return history_figure(
+            self.history, self.epochs, monitor=self.monitor, mode=self.mode, marks=self.marks
+        )
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """What the losses say so far; `str` of it is one sentence.
+
+        Example:
+            >>> print(plotter.diagnosis)
+            overfitting since epoch 9
+        """
+        return diagnose(self.history, self.epochs)
+
+    def frame(self) -> Any:
+        """Returns the history as a `pandas.DataFrame`: a row an epoch, counted from 0.
+
+        Raises:
+            ImportError: If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError(
+                "HistoryPlotter.frame() needs pandas. Install it (pip install pandas), or read "
+                "plotter.history, or the table beside the picture."
+            ) from error
+        return pd.DataFrame(self.history, index=pd.Index(self.epochs, name="epoch"))
+
+    def _go_on_from(self, epoch: int) -> None:
+        """Takes over what an earlier fit left of the epochs before this one."""
+        earlier = self._earlier
+        if epoch - 1 not in earlier.epochs:
+            earlier = max(earlier, self._table, key=lambda one: one.last(epoch))
+            for note in earlier.notes:
+                warnings.warn(f"The curve goes on from {note}", stacklevel=3)
+        # Also with a gap: the table is written anew, and must not lose what it held.
+        if earlier.last(epoch) >= 0:
+            self.history, self.epochs, self.marks = earlier.until(epoch)
+            self._trained_before = earlier.trained
+
+    def _collect_logs(self, epoch: int, logs: Mapping[str, Any]) -> None:
+        for key in logs:
+            self.history.setdefault(key, [None] * len(self.epochs))
+        for key, values in self.history.items():
+            values.append(_plain(logs.get(key)))
+        self.epochs.append(epoch)
+
+    def _collect_mark(self, epoch: int) -> None:
+        trained = self._trained or trained_blocks(self.model)
+        if self._trained_before is None and len(self.epochs) > 1:  # it goes on from a table
+            label = self._change_by_logs()
+        else:
+            label = describe_change(self._trained_before or trained, trained)
+        if label:
+            self.marks.append(Mark(epoch, label, self._reason(epoch)))
+        self._trained_before, self._trained = trained, None
+
+    def _change_by_logs(self) -> str:
+        """What changed since the epoch before, as far as a `BlockUnfreezer` logged it."""
+        rows = {key: values[-2:] for key, values in self.history.items()}
+        return next((mark.label for mark in phase_marks(rows, self.epochs[-2:])), "")
+
+    def _reason(self, epoch: int) -> str:
+        """Why blocks were unfrozen in an epoch, if they were by a `BlockUnfreezer`."""
+        beside = callback_list(self)
+        for callback in beside.callbacks if beside is not None else ():
+            # By what it has, as for backbones: whoever writes another one may say why, too.
+            for transition in getattr(callback, "transitions", ()):
+                if transition.epoch == epoch:
+                    return transition.reason
+        return ""
+
+    def _check_monitor(self) -> None:
+        if monitored_log(self.monitor, list(self.history)) is None:
+            warnings.warn(
+                f"HistoryPlotter cannot tell the best epoch yet: monitor={self.monitor!r} was not "
+                f"logged in epoch {self.epochs[-1] + 1}. It can with the first validation "
+                "(validation_freq of fit); without validation_data, monitor one of "
+                f"{sorted(self.history)}.",
+                stacklevel=2,
+            )
+
+    def _write_or_warn(self, drawing: bool) -> None:
+        try:
+            self._write(drawing)
+        except Exception as error:  # hours of training are worth more than a picture of them
+            warnings.warn(
+                f"HistoryPlotter could not write {str(self.path)!r} or the table beside it: "
+                f"{error!r}. The training goes on, and the next epoch tries again.",
+                stacklevel=2,
+            )
+
+    def _write(self, drawing: bool) -> None:
+        if self.path is not None:
+            # Makes the folder, also again: a removed one must not cost the epochs that follow.
+            table = figure_path(self.path).with_suffix(".csv")
+            write_csv(self.history, self.epochs, table, self.marks)
+        if drawing and not (self.path is None and self._view is None):
+            began = time.monotonic()
+            # Set before drawing, so that a failure is not repeated after each short epoch.
+            self._next_drawing = began + _PAUSE
+            figure = self.figure()
+            if self.path is not None:
+                save_figure(figure, self.path)
+            if self._view is not None:
+                self._view.show(figure)
+            self._drawn_epochs = len(self.epochs)
+            ended = time.monotonic()
+            self._next_drawing = ended + max(_PAUSE, _SHARE * (ended - began))
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """What an earlier fit has left; a table does not tell what trained last."""
+
+    history: Mapping[str, list[Any]]
+    epochs: list[int]
+    marks: Sequence[Mark]
+    trained: tuple[TrainedBlocks, ...] | None = None
+    notes: Sequence[str] = ()
+
+    def last(self, stop: int) -> int:
+        """The last epoch before one; -1 if there is none."""
+        return max((epoch for epoch in self.epochs if epoch < stop), default=-1)
+
+    def until(self, stop: int) -> tuple[dict[str, list[Any]], list[int], list[Mark]]:
+        """What belongs to the epochs before one."""
+        rows = [row for row, epoch in enumerate(self.epochs) if epoch < stop]
+        history = {key: [values[row] for row in rows] for key, values in self.history.items()}
+        return history, [self.epochs[r] for r in rows], [m for m in self.marks if m.epoch < stop]
+
+
+def _own_table(path: Path) -> _Earlier:
+    """What an earlier fit wrote at a path, if it did; a file that is no history is not ours.
+
+    Raises:
+        ValueError: If such a file is there.
+        OSError: If the path is a folder, or the file cannot be read.
+    """
+    check_no_folder(path)
+    if not path.exists():
+        return _Earlier({}, [], [])
+    try:
+        table = read_table(path)
+    except ValueError as error:
+        raise ValueError(
+            "HistoryPlotter writes its table beside the picture, and would replace another file: "
+            f"{error} Move that file, or give the picture another name."
+        ) from error
+    return _Earlier(table.history, table.epochs, table.marks, notes=table.notes)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy and of tensors as Python's, arrays as lists; anything else as it came."""
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    try:
+        return np.asarray(value).tolist()
+    except Exception:  # an object of some other callback, which is none of our business
+        return value

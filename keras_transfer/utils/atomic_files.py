@@ -1,0 +1,297 @@
+"""Files that are written whole or not at all: pictures, reports, and tables."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import ctypes
+import io
+import os
+import platform
+import re
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from keras_transfer.plotting.style import figure_style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
+
+_OLD = ".old"
+_HOST = platform.node()
+_DAY = 24 * 60 * 60  # seconds
+
+# Spreadsheets take this for the start of a formula (OWASP, "CSV injection").
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def figure_path(path: str | Path) -> Path:
+    """Checks that a figure can be saved under a path, and makes its folder.
+
+    Raises:
+        ValueError: If the suffix is not one of `FIGURE_SUFFIXES`.
+        OSError: If the path is a folder, or lies under a file.
+    """
+    path = check_suffix(path)
+    check_no_folder(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(
+            f"path={str(path)!r} cannot be written: {str(path.parent)!r} is, or lies under, a "
+            "file. Expected a folder; choose another path."
+        ) from error
+    return path
+
+
+def check_no_folder(path: Path) -> None:
+    """Checks that a file can have a path, as far as no folder is there.
+
+    Raises:
+        OSError: If the path is a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"path={str(path)!r} is a folder. Expected the name of a file; remove the folder or "
+            "choose another name."
+        )
+
+
+def check_suffix(path: str | Path) -> Path:
+    """Checks that the end of a path names a format of pictures.
+
+    Raises:
+        ValueError: If it is not one of `FIGURE_SUFFIXES`.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FIGURE_SUFFIXES:
+        raise ValueError(
+            f"path={str(path)!r} ends with {path.suffix!r}. Expected one of "
+            f"{', '.join(FIGURE_SUFFIXES)}, which says the picture's format."
+        )
+    return path
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside a file, and moves it into place when complete.
+
+    If the block fails, the old content stays, and nothing else is left. What a killed process left
+    is removed. A link stays one: what it points at is replaced.
+
+    Example:
+        >>> with written_whole(Path("history.csv")) as temporary:
+        ...     temporary.write_text("epoch,loss")
+    """
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    recover(target)
+    temporary = _unfinished(target)
+    try:
+        yield temporary
+        temporary.replace(target)
+    except OSError as error:
+        if error.filename == str(temporary):  # which nobody has heard of
+            error.filename = str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside a folder, and moves it into place when complete.
+
+    If the block fails, the old folder stays, and nothing else is left. If the process is killed,
+    either the old or the new one is there; where the system cannot exchange two names in one step,
+    that holds after `recover(path)`.
+
+    Example:
+        >>> with folder_written_whole(Path("serving/1")) as temporary:
+        ...     (temporary / "labels.txt").write_text("cat")
+    """
+    recover(path)
+    temporary = _unfinished(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if not path.exists():
+            temporary.rename(path)
+        elif not _exchange(temporary, path):
+            _replace_folder(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    old = new.with_name(new.name + _OLD)
+    path.rename(old)
+    try:
+        new.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges two names in one step, if the system can, as Linux does on most file systems."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # another system, or an old C library
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def recover(path: Path) -> None:
+    """Cleans up what a killed process left beside a file or folder that it was writing.
+
+    What was moved aside to be replaced is put back, if there is nothing in its place; the rest is
+    removed. What a living process of this machine writes is left alone, and what another machine
+    wrote, for a day.
+    """
+    own = re.compile(
+        rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}(?:\.(\d+)-(\d+)@{re.escape(_HOST)})?(?:\..*)?"
+    )
+    with contextlib.suppress(OSError):  # no such folder yet, or one that cannot be changed
+        for left in list(path.parent.iterdir()):
+            found = own.fullmatch(left.name)
+            if found is None or not _is_abandoned(left, found[1], found[2]):
+                continue
+            if left.name.endswith(_OLD) and not path.exists():
+                left.rename(path)
+            elif left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+
+
+def _is_abandoned(left: Path, process: str | None, started: str | None) -> bool:
+    if process is None or started is None:
+        return time.time() - left.lstat().st_mtime > _DAY
+    try:  # another process may have the number: in a container it is 1 after each start
+        return abs(psutil.Process(int(process)).create_time() - int(started)) > 2
+    except psutil.Error:
+        return True
+
+
+def _unfinished(path: Path) -> Path:
+    """Returns a temporary name beside a path, with the process that writes there."""
+    writer = psutil.Process()
+    whose = f"{writer.pid}-{writer.create_time():.0f}@{_HOST}"
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.{whose}")
+
+
+def write_rows(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Writes a CSV file whole or not at all, with no text that a spreadsheet would compute.
+
+    Text that would begin a formula, such as the file name `=1+1.png`, gets an apostrophe before
+    it; `text_of_cell` takes that away again. Numbers stay as they are.
+
+    Raises:
+        OSError: If it cannot be written; what was there before stays.
+    """
+    with (
+        written_whole(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        for row in rows:
+            line = io.StringIO()
+            csv.writer(line).writerow(map(_cell, row))  # by "\n" alone it would not quote a "\r"
+            file.write(line.getvalue().removesuffix("\r\n") + "\n")
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str | os.PathLike) or not _FORMULA.match(text := str(value)):
+        return value
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+def text_of_cell(cell: str) -> str:
+    """Returns a text as it was before `write_rows` wrote it."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+@contextlib.contextmanager
+def no_empty_folder(path: Path) -> Iterator[None]:
+    """Removes a folder again, if the block made it, failed and left it empty; parents likewise.
+
+    Example:
+        >>> with no_empty_folder(Path("runs/report")):
+        ...     check_folder("runs/report", ["report.html"])
+        ...     raise ValueError("nothing to report")
+    """
+    made = [one for one in (path, *path.parents) if not one.exists()]
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # none was made, or it holds what somebody else wrote
+            for one in made:
+                one.rmdir()
+        raise
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Saves a figure whole or not at all, and makes its folder if needed.
+
+    Args:
+        figure: The figure.
+        path: Where it goes, ending with `.png`, `.svg` or `.pdf`.
+
+    Raises:
+        ValueError: If the suffix is none of these.
+        OSError: If the file cannot be written there.
+    """
+    path = figure_path(path)
+    with figure_style(), written_whole(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lower().removeprefix("."))
+    return path
+
+
+def check_folder(folder: str | os.PathLike[str], names: Iterable[str]) -> Path:
+    """Makes a folder and sees to it that files can be written there, before time is spent on them.
+
+    Raises:
+        OSError: If it is, or lies under, a file, cannot be written to, or a name is a folder.
+    """
+    folder = Path(folder).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(
+            f"folder={str(folder)!r} is, or lies under, a file. Expected a folder, or a path "
+            "where none is yet; choose another."
+        ) from error
+    for name in names:
+        if (folder / name).is_dir():
+            raise IsADirectoryError(
+                f"{str(folder / name)!r} is a folder, and a file is to be written there. Remove it "
+                "or choose another folder."
+            )
+    with tempfile.TemporaryFile(dir=folder):
+        return folder
+
+
+def write_together(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
+    """Writes files into a folder; none is put in place before all are complete, the first last.
+
+    Raises:
+        OSError: If one cannot be written; all old files then stay.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, content in files.items():
+            stack.enter_context(written_whole(folder / name)).write_bytes(content)
+    return tuple(folder / name for name in files)
