@@ -3,8 +3,7 @@
     python killed_writers.py CASE FOLDER
 
 Forks a process for each step, which SIGKILL ends there, and prints what it left as a line of JSON;
-the last line is of the process that was not killed. The package is not imported as a whole, which
-would start TensorFlow.
+the last line is of the process that was not killed. Nothing here imports TensorFlow.
 """
 
 import json
@@ -12,11 +11,7 @@ import os
 import shutil
 import signal
 import sys
-import types
 from pathlib import Path
-
-package = sys.modules["keras_transfer"] = types.ModuleType("keras_transfer")
-package.__path__ = [str(Path(__file__).parents[1] / "keras_transfer")]
 
 from keras_transfer.serving.metadata import (
     ExportFacts,

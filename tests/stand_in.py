@@ -167,4 +167,4 @@ def run_and_die(output: Path, number: int) -> None:
 
     hypermodel.before_fit = kill
     with ended_by_signals():
-        sys.exit(exit_status("search.py", run))
+        sys.exit(exit_status("keras-transfer search", run))

@@ -369,3 +369,6 @@ def _strides(operation: Any) -> Any:
 
 def _as_tuple(value: Any) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, (list, tuple)) else (int(value),)
+
+
+Which = str | int | Sequence[str]

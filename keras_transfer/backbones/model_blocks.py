@@ -9,9 +9,8 @@ from typing import Any
 
 import keras
 
-from keras_transfer.backbones.blocks import is_numbered_by_keras
+from keras_transfer.backbones.blocks import Which, is_numbered_by_keras
 from keras_transfer.backbones.frozen_backbone import FrozenBackbone, warn_of_number
-from keras_transfer.training.schedule import Which
 
 
 class ModelBlocks:

@@ -8,12 +8,12 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from keras_transfer.search.state.disk_full import is_disk_full
+from keras_transfer.utils.console import escape_all
 from keras_transfer.utils.exit_codes import BAD_INPUT, DISK_FULL, INTERRUPTED
 
 
@@ -58,10 +58,6 @@ def _is_file_1(out: object) -> bool:
     with contextlib.suppress(OSError, AttributeError, ValueError):
         return out.fileno() == 1  # type: ignore[attr-defined]
     return False
-
-
-with without_keras():
-    from keras_transfer.utils.console import escape_all
 
 
 def number_from(lowest: int, highest: int = 10**6) -> Callable[[str], int]:
@@ -155,29 +151,6 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(one, signal.SIG_DFL)
 
 
-def with_options(arguments: Sequence[str], *options: str) -> list[str]:
-    """Adds options to arguments; they win over the same options given before.
-
-    Example:
-        >>> with_options(["--output", "a", "--", "photos"], "--output", "b")
-        ['--output', 'a', '--output', 'b', '--', 'photos']
-    """
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    return [*arguments[:end], *options, *arguments[end:]]
-
-
-def backbone_names(args: argparse.Namespace) -> list[str]:
-    """Returns the names of the backbones.
-
-    Raises:
-        ValueError: If one is empty, or there twice.
-    """
-    names = [name.strip() for name in args.backbone.split(",")]
-    if len(set(names)) < len(names) or not all(names):
-        raise ValueError(f"--backbone {args.backbone!r}. Expected names, each once, with commas.")
-    return names
-
-
 def image_directory(args: argparse.Namespace) -> Path:
     """Returns the folder of images that was named, or that of the demo data.
 
@@ -195,53 +168,3 @@ def image_directory(args: argparse.Namespace) -> Path:
             "each class."
         )
     return args.directory
-
-
-def output_folder(args: argparse.Namespace, prefix: str = "", goes_on: Sequence[str] = ()) -> Path:
-    """Returns the folder for results, new or empty, which is known to be writable.
-
-    Args:
-        args: With `output`, and `directory` for the name that it gets otherwise.
-        prefix: Of that name.
-        goes_on: Files, one of which is in a folder that a run may go on in.
-
-    Raises:
-        ValueError: If something is in it.
-        OSError: If it cannot be written.
-    """
-    name = prefix + (args.directory.resolve().name if args.directory else "elpv")
-    output = args.output or Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
-    try:
-        str(output).encode()
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"--output {str(output)!a} is not UTF-8, so no model could be written there. Name "
-            "another."
-        ) from None
-    taken = output.exists() and not (output.is_dir() and not any(output.iterdir()))
-    if taken and not any((output / name).exists() for name in goes_on):
-        raise ValueError(f"--output {output} is there already. Name a new or an empty folder.")
-    made: list[Path] = []
-    try:
-        _make_folders(output, made)
-        (output / ".writable").touch()
-        (output / ".writable").unlink(missing_ok=True)  # another process may have removed it
-    except OSError as error:
-        raise OSError(f"--output {output} cannot be written: {error}. Name another.") from error
-    finally:
-        for folder in reversed(made):  # until there is something to put into them
-            with contextlib.suppress(OSError):  # another process may have begun to use it
-                folder.rmdir()
-    return output
-
-
-def _make_folders(folder: Path, made: list[Path]) -> None:
-    """Makes a folder and those that it lies in, and notes which were not there, the outer first.
-
-    One by one, as the path says: behind a `..` only making a folder tells whether it was there.
-    """
-    for one in (*reversed(folder.parents), folder):
-        if not one.is_dir():
-            with contextlib.suppress(FileExistsError):  # a file: it fails as soon as it is used
-                one.mkdir()
-                made.append(one)

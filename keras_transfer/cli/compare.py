@@ -1,9 +1,8 @@
-#!/usr/bin/env python
-"""Compares feature extraction with fine-tuning on the same data, with test accuracies and curves.
+"""keras-transfer compare: compares feature extraction with fine-tuning on the same data.
 
-    python tuning/compare.py                       # the demo data
-    python tuning/compare.py photos/ --backbone vgg16
-    python tuning/compare.py --preset hub-resnet   # overfitting of a small head, and its cure
+    keras-transfer compare                       # the demo data
+    keras-transfer compare photos/ --backbone vgg16
+    keras-transfer compare --preset hub-resnet   # overfitting of a small head, and its cure
 
 The recipes are those of two workflows known from books and courses. `cats-dogs`: features extracted
 once and a head trained on them; the same head on the frozen backbone; then the top block unfrozen.
@@ -21,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_transfer.cli.common import exit_status, image_directory, number_from, output_folder
+from keras_transfer.cli.common import exit_status, image_directory, number_from
 from keras_transfer.comparison.picture import compared_picture
 from keras_transfer.comparison.results import (
     WRONG,
@@ -32,12 +31,14 @@ from keras_transfer.comparison.results import (
     print_weights,
     write_table,
 )
+from keras_transfer.utils.output_folder import output_folder
 
 if TYPE_CHECKING:
     from keras_transfer.backbones.frozen_backbone import FrozenBackbone
     from keras_transfer.comparison.recipes import Outcome, Settings
     from keras_transfer.data.image_folder import ImageFolder
 
+_PROGRAM = "keras-transfer compare"
 _DEFAULT = "efficientnet_lite0"
 
 
@@ -75,7 +76,7 @@ PRESETS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a comparison; returns 0, 2 for input that the user can put right, 130 if interrupted."""
     args = _parse(arguments)
-    return exit_status("compare.py", lambda: _compare(args, PRESETS[args.preset]))
+    return exit_status(_PROGRAM, lambda: _compare(args, PRESETS[args.preset]))
 
 
 def _compare(args: argparse.Namespace, preset: Preset) -> int:
@@ -142,7 +143,7 @@ def _rank(outcome: "Outcome") -> tuple[float, float]:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=_PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add(
@@ -271,7 +272,7 @@ def _told(outcome: "Outcome") -> str:
 
 def _report(output: Path, ran: _Ran, data: "ImageFolder", title: str) -> None:
     from keras_transfer.evaluation.report import report
-    from keras_transfer.utils.atomic_files import save_figure
+    from keras_transfer.plotting.figure_files import save_figure
 
     by_recipe = ran.by_recipe
     save_figure(compared_picture(by_recipe, title), output / "compare.png")
@@ -284,7 +285,3 @@ def _report(output: Path, ran: _Ran, data: "ImageFolder", title: str) -> None:
     name = f"{ran.best.recipe}, seed {ran.best.seed}"
     page = report(ran.best_model(), split, output / "report", title=f"Best on validation: {name}")
     print(f"Report of the best on validation ({name}): {page.path}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

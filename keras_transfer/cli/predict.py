@@ -1,6 +1,6 @@
 """The classes of images, by an export alone.
 
-    python -m keras_transfer.cli.predict serving/1 photos/ "more/*.jpg" --csv predictions.csv
+    keras-transfer predict serving/1 photos/ "more/*.jpg" --csv predictions.csv
 
 Images are read as in training. One that cannot be read is a row with its error. The exit status is
 0 when all images were classified, 1 when some could not be read, and 2 when nothing could be done.
@@ -74,7 +74,8 @@ def predict(served: Served, paths: Sequence[Path], batch_size: int = 32) -> Iter
     if channels not in (1, 3):
         raise ValueError(
             f"The export takes images of {channels} channels. Expected 3 (RGB) or 1 (grey), which "
-            "is what files hold. Call the export with arrays, by keras_transfer.serving.runtime.open_export."
+            "is what files hold. Call the export with arrays, by "
+            "keras_transfer.serving.runtime.open_export."
         )
     with ThreadPoolExecutor(processors()) as pool:
         for start in range(0, len(paths), batch_size):
@@ -212,7 +213,7 @@ def _printable(path: Path) -> str:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m keras_transfer.cli.predict",
+        prog="keras-transfer predict",
         description="Classify images by an export of a TransferModel.",
         epilog="Exit status: 0 all images classified, 1 some could not be read, 2 nothing done.",
     )
@@ -235,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(args)
     except (OSError, ValueError, ImportError) as error:
-        print(f"keras_transfer.cli.predict: error: {error}", file=sys.stderr)
+        print(f"keras-transfer predict: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Interrupted; nothing was written.", file=sys.stderr)
@@ -281,7 +282,3 @@ def _check_csv(path: Path) -> None:
             f"--csv {str(path)!r} cannot be written: {str(path.parent)!r} is, or lies under, a "
             "file. Choose another path."
         ) from None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,7 @@
-#!/usr/bin/env python
-"""Searches heads, learning rates and fine-tuning of a transfer-learned image classifier.
+"""keras-transfer search: searches heads, learning rates and fine-tuning of an image classifier.
 
-    python tuning/search.py                       # the demo data, the embedded backbone
-    python tuning/search.py photos/ --backbone vgg16 --trials 20 --output runs/photos
+    keras-transfer search                         # the demo data, the embedded backbone
+    keras-transfer search photos/ --backbone vgg16 --trials 20 --output runs/photos
 
 Every trial trains on activations that the frozen part of the backbone gave once. Trial 0 is a
 logistic regression on the frozen features, which the search has to do better than. The test split
@@ -21,41 +20,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_transfer.cli.common import (
-    backbone_names,
     ended_by_signals,
     exit_status,
     image_directory,
     minutes_from,
     number_from,
-    output_folder,
 )
 from keras_transfer.search.distributed.renewal import (
     MOST_GROWTH,
     GrownError,
     began,
     begin_again,
-    process_began,
 )
-from keras_transfer.search.oracles.hyperband import hyperband_needs
+from keras_transfer.search.state.settings import check
+from keras_transfer.utils.output_folder import output_folder
 
 if TYPE_CHECKING:
     from keras_transfer.search.space.space import Space
 
+_PROGRAM = "keras-transfer search"
 _METRICS = ("loss", "accuracy", "auc", "f1")
 
 
-def main(
-    arguments: Sequence[str] | None = None,
-    *,
-    most_growth: int | None = None,
-    start: float | None = None,
-) -> int:
+def main(arguments: Sequence[str] | None = None, *, start: float | None = None) -> int:
     """Runs a search.
 
     Args:
-        arguments: Of the command line; those of this process unless given.
-        most_growth: Bytes that the process may grow by from trial to trial. Beyond that a new
-            process of the same command line takes its place. Any number unless given.
+        arguments: Of the command line; those of this process unless given. Only then a new process
+            may take the place of this one, when its memory has grown.
         start: When the command began, as `time.monotonic()`; now unless given.
 
     Returns:
@@ -65,12 +57,13 @@ def main(
     """
     start = began(time.monotonic() if start is None else start)
     args = _parse(arguments)
-    args.most_growth = most_growth
+    # Windows has no way to put one process in the place of another.
+    args.most_growth = MOST_GROWTH if arguments is None and os.name == "posix" else None
     try:
         with ended_by_signals():
-            return exit_status("search.py", lambda: _main(args, start), lambda: _make_room(args))
+            return exit_status(_PROGRAM, lambda: _main(args, start), lambda: _make_room(args))
     except GrownError as reason:
-        print(f"search.py: {reason}", file=sys.stderr)
+        print(f"{_PROGRAM}: {reason}", file=sys.stderr)
         begin_again(start, args.output)
 
 
@@ -89,7 +82,7 @@ def _main(args: argparse.Namespace, began: float) -> int:
     if args.show_space:
         print(args.space)
         return 0
-    _check(args)
+    check(args)
     if not args.json:
         return _search(args, began)
     from keras_transfer.cli.common import only_json
@@ -103,9 +96,8 @@ def _main(args: argparse.Namespace, began: float) -> int:
 
 
 def _search(args: argparse.Namespace, began: float) -> int:
-    with without_keras():
-        from keras_transfer.search.state.lock import LOCK
-        from keras_transfer.search.state.settings import FILE
+    from keras_transfer.search.state.lock import LOCK
+    from keras_transfer.search.state.settings import FILE
 
     args.output = output_folder(args, goes_on=(FILE, LOCK))
     directory = image_directory(args)
@@ -123,7 +115,7 @@ def _search(args: argparse.Namespace, began: float) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="search.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=_PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "directory", nargs="?", type=Path, help="class folders of images; the demo data if left out"
@@ -215,27 +207,9 @@ def _add_results(add: Callable[..., object]) -> None:
 def _space(args: argparse.Namespace) -> "Space":
     from dataclasses import replace
 
-    with without_keras():
-        from keras_transfer.search.space.space import Space
+    from keras_transfer.search.space.space import Space
 
     space = Space() if args.space is None else Space.read(args.space)
     if args.unfreeze is not None:
         space = replace(space, unfreeze=list(range(args.unfreeze + 1)) if args.unfreeze else 0)
     return space
-
-
-def _check(args: argparse.Namespace) -> None:
-    """Refuses arguments that do not fit each other, before Keras is imported."""
-    args.space.backbones(backbone_names(args))
-    args.space.check_epochs(args.epochs)
-    if args.tuner == "hyperband" and args.trials < (needed := hyperband_needs(args.epochs)):
-        raise ValueError(
-            f"--tuner hyperband at {args.epochs} epochs needs {needed} trials until one has "
-            f"trained to the end. Received: --trials {args.trials}. Give more, or fewer epochs."
-        )
-
-
-if __name__ == "__main__":
-    # Windows has no way to put one process in the place of another.
-    growth = MOST_GROWTH if os.name == "posix" else None
-    sys.exit(main(most_growth=growth, start=process_began()))

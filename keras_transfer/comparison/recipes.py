@@ -1,4 +1,4 @@
-"""The recipes that tuning/compare.py compares, each on one split of one data set."""
+"""The recipes that `keras-transfer compare` compares, each on one split of one data set."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -81,6 +81,21 @@ class ImageFolder:
     _source: ImageDatasets
     _rows: dict[str, np.ndarray]
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images, in pixels."""
+        return self._source.images.image_size
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a batch."""
+        return self._source.batch_size
+
+    @property
+    def seed(self) -> int:
+        """The seed of splits and order."""
+        return self._source.seed
+
     @functools.cached_property
     def train_and_valid(self) -> tf.data.Dataset:
         """The images of `train` and `valid` together, shuffled anew in each epoch.

@@ -14,7 +14,7 @@ from keras_transfer.backbones.frozen_backbone import FrozenBackbone
 from keras_transfer.data.augmentation import Views
 from keras_transfer.data.cacheable import NotKeepable
 from keras_transfer.features import pipelines, runners
-from keras_transfer.features import runners as extraction
+from keras_transfer.features.runners import Runner
 from keras_transfer.utils.console import say
 from keras_transfer.utils.progress import progress
 
@@ -220,13 +220,13 @@ class Pass:
     inputs: Iterable[Any]
     start: int
     total: int
-    runners: MutableMapping[Any, extraction.Runner | None]
+    runners: MutableMapping[Any, Runner | None]
     key: Any
     show: bool
     others: Callable[[], int] = lambda: 0
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        slow = extraction.by_keras(self.backbone, self.after)
+        slow = runners.by_keras(self.backbone, self.after)
         done, shape, began = self.start, None, 0.0
         with progress(f"activations after {self.after}", self.total, show=self.show) as shown:
             shown.start_at(done)
@@ -237,11 +237,11 @@ class Pass:
                 if number == 2 and key not in self.runners:
                     rows = self.total - done - self.others()
                     left = (time.monotonic() - began) / (done - first) * rows
-                    if left > extraction.WORTH_SECONDS:
-                        self.runners[key] = extraction.by_openvino(self.backbone, self.after, x)
+                    if left > runners.WORTH_SECONDS:
+                        self.runners[key] = runners.by_openvino(self.backbone, self.after, x)
                 fast = self.runners.get(key)
                 activations = (slow if number == 0 or fast is None else fast)(x)
-                if number == 0 and fast is not None and not extraction.alike(fast(x), activations):
+                if number == 0 and fast is not None and not runners.alike(fast(x), activations):
                     del self.runners[key]  # the layers have changed since it was made
                 if activations.shape[1:] != (shape or activations.shape[1:]):
                     raise NotKeepable(

@@ -29,7 +29,7 @@ def elpv_folder(cache: Path | None = None) -> Path:
         raise ImportError(
             "The demo data is not installed (package 'elpv-dataset', CC BY-NC-SA 4.0). Install the "
             'extra that holds it, pip install -e ".[demo]", or name a folder of your own images: '
-            "python tuning/search.py photos/"
+            "keras-transfer search photos/"
         )
     folder = (cache or _cache()) / "elpv"
     if not folder.exists():

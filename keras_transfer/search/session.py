@@ -15,9 +15,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_transfer.cli.common import with_options
+from keras_transfer.data.image_folder import ImageFolder
 from keras_transfer.evaluation.examine import Examined, examine
 from keras_transfer.models.transfer_model import TransferModel
+from keras_transfer.plotting.figure_files import save_figure
 from keras_transfer.plotting.history import history_figure
 from keras_transfer.plotting.search import search_figure
 from keras_transfer.search.averaging.winner import OnTest, Winner, keep, on_test, winner_of
@@ -37,20 +38,20 @@ from keras_transfer.search.state import settings as asked
 from keras_transfer.search.state.files import read_json, read_or_put_aside
 from keras_transfer.search.state.lock import alone
 from keras_transfer.search.state.outcome import Outcome
+from keras_transfer.search.state.settings import with_options
 from keras_transfer.search.study import ACTIVATIONS, Study, settings
 from keras_transfer.search.trials import FOLDER, Trials
-from keras_transfer.utils.atomic_files import save_figure
 from keras_transfer.utils.exit_codes import ALL_FAILED, DONE, INTERRUPTED
 
 EXPORT = "the export"  # in messages, and in summary.json if there was no time for it
 
 
-def run(args: argparse.Namespace, directory: Path, began: float) -> int:
+def run(args: argparse.Namespace, directory: Path | ImageFolder, began: float) -> int:
     """Runs a search in this process; returns its exit code.
 
     Args:
         args: Of the command line.
-        directory: The folder of images.
+        directory: The folder of images, or the images themselves.
         began: When the search began, as `time.monotonic()`.
 
     Raises:
@@ -202,9 +203,8 @@ def _devices() -> list[str]:
 
 def _command(args: argparse.Namespace) -> list[str]:
     """What a worker of this search is started with."""
-    script = str(Path(__file__).with_name("search.py"))
     own = ("--output", str(args.output), "--workers", "1")
-    return [sys.executable, script, *with_options(args.given, *own)]
+    return [sys.executable, "-m", "keras_transfer", "search", *with_options(args.given, *own)]
 
 
 def _tell_failures(trials: Trials) -> None:
@@ -217,12 +217,13 @@ def _nothing(trials: Trials) -> int:
     if not trials.failures:
         return _no_time()
     last = trials.failures[-1].failure
-    print(f"search.py: error: all trials failed: {last}", file=sys.stderr)
+    print(f"keras-transfer search: error: all trials failed: {last}", file=sys.stderr)
     return ALL_FAILED
 
 
 def _no_time() -> int:
-    print("search.py: error: there was no time for a trial. Give more --minutes.", file=sys.stderr)
+    told = "there was no time for a trial. Give more --minutes."
+    print(f"keras-transfer search: error: {told}", file=sys.stderr)
     return ALL_FAILED
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer.backbones.frozen_backbone import FrozenBackbone
-from keras_transfer.cli.common import backbone_names
 from keras_transfer.data.cacheable import NotKeepable
 from keras_transfer.data.image_folder import ImageFolder, image_folder
 from keras_transfer.features.feature_cache import FeatureCache
@@ -29,6 +28,7 @@ from keras_transfer.search.progress import Sharing
 from keras_transfer.search.report.summary import versions, without_paths
 from keras_transfer.search.state.files import put_aside, read_json, read_or_put_aside, write_json
 from keras_transfer.search.state.outcome import FILE, PREFIX, Begun, Outcome
+from keras_transfer.search.state.settings import backbone_names
 from keras_transfer.search.trials import FOLDER, Trials
 
 PROBE = "probe"
@@ -62,7 +62,7 @@ class Study:
     def of(
         cls,
         args: argparse.Namespace,
-        directory: Path,
+        directory: Path | ImageFolder,
         output: Path,
         began: float,
         plan: TimePlan,
@@ -72,7 +72,7 @@ class Study:
 
         Args:
             args: Of the command line, with a `Space` as `space`.
-            directory: The folder of images.
+            directory: The folder of images, or the images themselves.
             output: The folder of the search.
             began: When the search began.
             plan: What is left of `--minutes`.
@@ -316,11 +316,12 @@ def _digest(backbone: FrozenBackbone) -> Mapping[str, str]:
     return backbone.fingerprints()[backbone.link_names[-1]]
 
 
-def _images(args: argparse.Namespace, directory: Path) -> ImageFolder:
-    print(f"Reading {directory}", flush=True)
-    data = image_folder(
-        directory, image_size=args.image_size, batch_size=args.batch_size, seed=args.seed
-    )
+def _images(args: argparse.Namespace, data: Path | ImageFolder) -> ImageFolder:
+    if not isinstance(data, ImageFolder):
+        print(f"Reading {data}", flush=True)
+        data = image_folder(
+            data, image_size=args.image_size, batch_size=args.batch_size, seed=args.seed
+        )
     print(data, flush=True)
     if data.valid is None and args.folds is None:
         raise ValueError("There is no validation split. Give images enough for one, or --folds 5.")

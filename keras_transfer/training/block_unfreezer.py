@@ -11,11 +11,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer.backbones.blocks import Which
 from keras_transfer.backbones.model_blocks import ModelBlocks, is_wholly_built
 from keras_transfer.plotting.curves import lower_is_better
 from keras_transfer.training.blockwise_optimizer import REST
 from keras_transfer.training.callback_order import lead
-from keras_transfer.training.schedule import Phase, Which, check_rate, gradual, phases, stages
+from keras_transfer.training.schedule import Phase, check_rate, gradual, phases, stages
 from keras_transfer.training.schedule_file import read_schedule
 from keras_transfer.training.train_step import adopt_optimizer, make_variables, retrace
 from keras_transfer.utils.console import say

@@ -14,10 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer.backbones.model_blocks import is_wholly_built
+from keras_transfer.plotting.figure_files import save_figure
 from keras_transfer.plotting.learning_rate import rate_figure
 from keras_transfer.training.blockwise_optimizer import BlockwiseOptimizer
 from keras_transfer.training.restore_training_state import restore_training_state
-from keras_transfer.utils.atomic_files import save_figure
 from keras_transfer.utils.supported_keras import check_keras_3
 
 if TYPE_CHECKING:

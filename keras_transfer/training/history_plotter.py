@@ -16,16 +16,12 @@ from keras_transfer.backbones.model_blocks import TrainedBlocks, describe_change
 from keras_transfer.plotting.annotations import Mark, phase_marks
 from keras_transfer.plotting.curves import Mode, lower_is_better, monitored_log
 from keras_transfer.plotting.diagnosis import Diagnosis, diagnose
+from keras_transfer.plotting.figure_files import check_suffix, figure_path, save_figure
 from keras_transfer.plotting.history import history_figure
 from keras_transfer.plotting.history_table import read_table, write_csv
 from keras_transfer.plotting.live_view import Live, live_view
 from keras_transfer.training.callback_order import callback_list
-from keras_transfer.utils.atomic_files import (
-    check_no_folder,
-    check_suffix,
-    figure_path,
-    save_figure,
-)
+from keras_transfer.utils.atomic_files import check_no_folder
 from keras_transfer.utils.supported_keras import check_keras_3
 
 if TYPE_CHECKING:

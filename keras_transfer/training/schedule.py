@@ -9,12 +9,11 @@ from typing import Any
 
 import keras
 
+from keras_transfer.backbones.blocks import Which
 from keras_transfer.backbones.model_blocks import ModelBlocks
 from keras_transfer.training.blockwise_optimizer import TRAINED, BlockwiseOptimizer
 from keras_transfer.training.optimizer_state import serialized
 from keras_transfer.utils.supported_keras import check_keras_3
-
-Which = str | int | Sequence[str]
 
 # Epochs without improvement after which `"gradual"` unfreezes the next block.
 GRADUAL_PATIENCE = 3

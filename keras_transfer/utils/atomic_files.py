@@ -19,12 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from keras_transfer.plotting.style import figure_style
-
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
-FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
 
 _OLD = ".old"
 _HOST = platform.node()
@@ -32,25 +29,6 @@ _DAY = 24 * 60 * 60  # seconds
 
 # Spreadsheets take this for the start of a formula (OWASP, "CSV injection").
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
-
-
-def figure_path(path: str | Path) -> Path:
-    """Checks that a figure can be saved under a path, and makes its folder.
-
-    Raises:
-        ValueError: If the suffix is not one of `FIGURE_SUFFIXES`.
-        OSError: If the path is a folder, or lies under a file.
-    """
-    path = check_suffix(path)
-    check_no_folder(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise NotADirectoryError(
-            f"path={str(path)!r} cannot be written: {str(path.parent)!r} is, or lies under, a "
-            "file. Expected a folder; choose another path."
-        ) from error
-    return path
 
 
 def check_no_folder(path: Path) -> None:
@@ -64,21 +42,6 @@ def check_no_folder(path: Path) -> None:
             f"path={str(path)!r} is a folder. Expected the name of a file; remove the folder or "
             "choose another name."
         )
-
-
-def check_suffix(path: str | Path) -> Path:
-    """Checks that the end of a path names a format of pictures.
-
-    Raises:
-        ValueError: If it is not one of `FIGURE_SUFFIXES`.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in FIGURE_SUFFIXES:
-        raise ValueError(
-            f"path={str(path)!r} ends with {path.suffix!r}. Expected one of "
-            f"{', '.join(FIGURE_SUFFIXES)}, which says the picture's format."
-        )
-    return path
 
 
 @contextlib.contextmanager
@@ -242,23 +205,6 @@ def no_empty_folder(path: Path) -> Iterator[None]:
             for one in made:
                 one.rmdir()
         raise
-
-
-def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Saves a figure whole or not at all, and makes its folder if needed.
-
-    Args:
-        figure: The figure.
-        path: Where it goes, ending with `.png`, `.svg` or `.pdf`.
-
-    Raises:
-        ValueError: If the suffix is none of these.
-        OSError: If the file cannot be written there.
-    """
-    path = figure_path(path)
-    with figure_style(), written_whole(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lower().removeprefix("."))
-    return path
 
 
 def check_folder(folder: str | os.PathLike[str], names: Iterable[str]) -> Path:

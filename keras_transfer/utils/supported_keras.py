@@ -1,24 +1,10 @@
-"""Checks the backend of Keras, the image layout, and that objects are of Keras 3."""
+"""Checks the image layout, and that objects are of Keras 3."""
 
 import inspect
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-try:
-    import keras
-
-    _BACKEND = keras.config.backend()
-except ImportError:  # of a backend that is not installed
-    _BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if _BACKEND == "tensorflow":
-        raise
-if _BACKEND != "tensorflow":  # when the package is imported, before anything fails without it
-    raise ImportError(
-        f"keras_transfer works with the TensorFlow backend of Keras. Received: {_BACKEND!r}, from "
-        "the environment variable KERAS_BACKEND or from ~/.keras/keras.json. Set "
-        "KERAS_BACKEND=tensorflow before Keras is imported."
-    )
+import keras
 
 
 def check_channels_last(image_shape: Any = None) -> None:

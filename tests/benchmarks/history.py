@@ -3,12 +3,9 @@
 python tests/benchmarks/history.py
 """
 
-import sys
 from pathlib import Path
 
 import keras
-
-sys.path.append(str(Path(__file__).parents[2] / "tuning"))
 
 from keras_transfer import BlockUnfreezer, HistoryPlotter, TransferModel, image_folder
 from keras_transfer.search.demo_data import elpv_folder

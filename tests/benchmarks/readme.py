@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 MODULE = "https://tfhub.dev/google/imagenet/resnet_v1_152/feature_vector/5"
 
-sys.path[:0] = [str(ROOT), str(ROOT / "tuning"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 
 def snippets() -> list[tuple[str, str]]:
@@ -78,7 +78,7 @@ def _search(*, small: bool) -> None:
     """Makes `runs/photos` with the command of the README."""
     program = "tests/small_lite.py" if small else "tuning/search.py"
     options = ["--trials", "2", "--epochs", "2", "--image-size", "64", "--output", "runs/photos"]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path[:3])}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path[:2])}
     subprocess.run([sys.executable, ROOT / program, "photos/", *options], check=True, env=env)
 
 

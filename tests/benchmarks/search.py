@@ -104,7 +104,6 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batches", type=int, default=8, help="of 32, in the sample")
     args = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "tuning"))
     seconds = plain(args.trials, args.epochs, args.batches)
     kept = ours(args.trials, args.epochs)
     print(f"{args.trials} trials of {args.epochs} epochs, frozen backbone, demo data:")

@@ -14,7 +14,6 @@ first 20 steps in learning rates, and whether statistics of BatchNormalization m
 
 import argparse
 import statistics
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,8 +24,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer import BlockUnfreezer, FrozenBackbone, image_folder
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tuning"))
 from keras_transfer.search.demo_data import elpv_folder
 
 RATE, FINE_RATE = 1e-3, 1e-4

@@ -42,7 +42,7 @@ class LocalWorkers:
         ValueError: If there is to be none.
 
     Example:
-        >>> workers = LocalWorkers([sys.executable, "tuning/search.py", "photos"], 4, output)
+        >>> workers = LocalWorkers(["keras-transfer", "search", "photos"], 4, output)
         >>> serve(trials, address="127.0.0.1:0", workers=workers)
     """
 

@@ -1,12 +1,17 @@
 """search.json: what a search was asked for, so that only the same search goes on in its folder."""
 
+import argparse
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from keras_transfer.search.oracles.hyperband import hyperband_needs
 from keras_transfer.search.state.files import read_json, read_or_put_aside, write_json
+
+if TYPE_CHECKING:
+    pass
 
 FILE = "search.json"
 IMAGES = "images.json"  # of which images, to tell what has changed since
@@ -106,3 +111,37 @@ def _changes(before: Mapping[str, Any], images: Stamps) -> str:
 def _short(value: Any) -> str:
     text = "not there" if value is None else str(value)
     return text if len(text) <= 80 else f"{text[:76]} ..."
+
+
+def with_options(arguments: Sequence[str], *options: str) -> list[str]:
+    """Adds options to arguments; they win over the same options given before.
+
+    Example:
+        >>> with_options(["--output", "a", "--", "photos"], "--output", "b")
+        ['--output', 'a', '--output', 'b', '--', 'photos']
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [*arguments[:end], *options, *arguments[end:]]
+
+
+def backbone_names(args: argparse.Namespace) -> list[str]:
+    """Returns the names of the backbones.
+
+    Raises:
+        ValueError: If one is empty, or there twice.
+    """
+    names = [name.strip() for name in args.backbone.split(",")]
+    if len(set(names)) < len(names) or not all(names):
+        raise ValueError(f"--backbone {args.backbone!r}. Expected names, each once, with commas.")
+    return names
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuses arguments that do not fit each other, before Keras is imported."""
+    args.space.backbones(backbone_names(args))
+    args.space.check_epochs(args.epochs)
+    if args.tuner == "hyperband" and args.trials < (needed := hyperband_needs(args.epochs)):
+        raise ValueError(
+            f"--tuner hyperband at {args.epochs} epochs needs {needed} trials until one has "
+            f"trained to the end. Received: --trials {args.trials}. Give more, or fewer epochs."
+        )

@@ -1,0 +1,1 @@
+"""SavedModels and TF-Hub modules as native Keras layers."""

@@ -1,0 +1,1 @@
+"""The command `keras-transfer`: one file a verb."""

@@ -1,0 +1,1 @@
+"""Comparison of feature extraction with fine-tuning on the same data."""

@@ -1,0 +1,1 @@
+"""Images: files found by class, checked and decoded. Imports neither Keras nor TensorFlow."""

@@ -1,0 +1,1 @@
+"""The model of a search: the average of its best trials."""

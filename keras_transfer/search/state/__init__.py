@@ -1,0 +1,1 @@
+"""The files of a search: settings, outcomes of trials, its lock."""

@@ -1,0 +1,1 @@
+"""Serving: exports run by their own runtimes. Imports no Keras."""
