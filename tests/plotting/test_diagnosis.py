@@ -198,7 +198,7 @@ def test_overfitting_is_told_in_spite_of_noise(lowest):
 
 
 def test_the_run_of_the_first_picture_of_the_readme_overfits():
-    history, epochs, _ = read_csv(Path(__file__).parent / "benchmarks" / "history.csv")
+    history, epochs, _ = read_csv(Path(__file__).parents[1] / "benchmarks" / "history.csv")
     assert str(diagnose(history, epochs)) == "overfitting since epoch 12"
 
 

@@ -18,7 +18,9 @@ from keras_transfer.search.report.page import write_search_page
 from keras_transfer.search.study import Study
 
 _SHARE = 1 / 3  # of the time left that it may take
+_WORTH = 480.0  # seconds left; with fewer, a rehearsal would take the time of the first trial
 _SELDOM = 20  # times what it takes until the machine is measured again
+_USUAL = (6.0, 12.0, 6.0)  # seconds of two processors to keep, export and report
 _COSTS = ("keep", "export", "test", "report")  # of a `TimePlan`, in seconds
 
 
@@ -37,23 +39,39 @@ class Rehearsal:
         self._model: Any = None  # until all is measured
         if study.plan.end == math.inf:
             return
-        began, most = time.monotonic(), _SHARE * study.plan.left()
-        try:
-            with time_limit(lambda: most - (time.monotonic() - began)):
-                self._measure(began)
-        except OutOfTime:  # it takes longer than that; nothing tells how long the test takes
-            self._model = None
-            for name in _COSTS:
-                setattr(study.plan, name, most / 3)
         plan = study.plan
+        began, most = time.monotonic(), _SHARE * plan.left()
+        if plan.left() < _WORTH:
+            plan.keep, plan.export, plan.report = _USUAL
+            plan.test = self._expected_test()
+        else:
+            try:
+                with time_limit(lambda: most - (time.monotonic() - began)):
+                    self._measure(began)
+            except OutOfTime:  # it takes longer than that; nothing tells how long the test takes
+                self._model = None
+                for name in _COSTS:
+                    setattr(plan, name, most / 3)
         seconds = seconds_text(plan.keep + plan.export + plan.test + plan.report)
         print(f"What comes after the trials will take about {seconds}.", flush=True)
 
+    @property
+    def _views(self) -> int:
+        args = self._study.args
+        return Flips(args.flips).views if args.average_views and args.flips != "none" else 1
+
+    def _expected_test(self) -> float:
+        """Seconds that the test images take, by those that the frozen part takes for an image."""
+        data, probe = self._study.data, self._study.probe()
+        seconds = self._study.sharing(0.0).seconds_per_image
+        if data.test is None:
+            return seconds * self._views * len(data.labels["valid"])
+        of_probe = probe.seconds / max(1, len(probe.folds))
+        return seconds * (self._views + 1) * len(data.labels["test"]) + of_probe
+
     def _measure(self, began: float) -> None:
         study, plan = self._study, self._study.plan
-        args, data, probe = study.args, study.data, study.probe()
-        averaged = args.average_views and args.flips != "none"
-        views = Flips(args.flips).views if averaged else 1
+        args, data, probe, views = study.args, study.data, study.probe(), self._views
         self._images = next(iter(data.train.ordered))[0]
         folds = 1 if args.final_fit else args.folds or 1
         members = folds * min(args.average, args.trials)
