@@ -59,19 +59,20 @@ def _report(args: argparse.Namespace) -> int:
     split = getattr(data, args.split)
     if split is None:
         raise ValueError(f"{str(args.directory)!r} has no images for {args.split!r}.")
-    written = report(model, split, args.output)
-    accuracy = written.numbers.accuracy
-    print(f"accuracy {accuracy} on {args.split}; see {args.output / 'report.html'}")
+    accuracy = report(model, split, args.output).numbers.accuracy.value
+    images = f"{len(split.labels)} {args.split} images"
+    print(f"Accuracy {accuracy:.1%} on {images}; see {args.output / 'report.html'}")
     return 0
 
 
 def _image_size(args: argparse.Namespace, model: object) -> tuple[int, int]:
     if args.image_size is not None:
         return args.image_size, args.image_size
-    shape = getattr(model, "input_shape", None)
-    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:3]:
+    # A TransferModel knows the images that it was built for, other models their input.
+    shape = getattr(model, "image_shape", None) or getattr(model, "input_shape", (None,))[1:]
+    if not isinstance(shape, tuple) or len(shape) != 3 or None in shape[:2]:
         raise ValueError(
-            f"The input shape of the model is {shape}, which says no size of images. Give one by "
+            f"The model takes images of shape {shape}, which says no height and width. Give one by "
             "--image-size."
         )
-    return shape[1], shape[2]
+    return shape[0], shape[1]
