@@ -44,7 +44,11 @@ def time_limit(seconds_left: Callable[[], float]) -> Iterator[None]:
     if seconds_left() <= 0:
         raise OutOfTime
 
+    over = False
+
     def check(number: int, frame: FrameType | None) -> None:
+        if over:  # a signal that was on its way when the block ended
+            return
         left = seconds_left()
         signal.setitimer(signal.ITIMER_REAL, left if _SOON < left < _PAUSE else _PAUSE)
         if left <= 0 and not _postponed:
@@ -57,8 +61,9 @@ def time_limit(seconds_left: Callable[[], float]) -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, _SOON)
             yield
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            over = True
     finally:  # once more, for the time may be up just before that line
+        over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         if outer:  # the limit of a block around this one
