@@ -65,7 +65,7 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_MODULES]
+    return ["__version__", *_MODULES]
 
 
 @when_imported("keras")
