@@ -245,7 +245,7 @@ def test_a_page_of_nothing_but_failures_says_so_and_removes_old_pictures(tmp_pat
 @pytest.fixture
 def _undrawn(monkeypatch):
     """Spares the time of drawing, where a test does not look at it."""
-    monkeypatch.setattr("search_page.search_charts", lambda *_: {})
+    monkeypatch.setattr("keras_transfer.search.report.page.search_charts", lambda *_: {})
 
 
 @pytest.mark.usefixtures("_undrawn")
