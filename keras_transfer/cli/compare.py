@@ -136,7 +136,7 @@ class _Ran:
 
 
 def _rank(outcome: "Outcome") -> tuple[float, float]:
-    """What is better on the validation images; of equals, what had the lower loss."""
+    """Sorts by accuracy on the validation images, then by the lower loss."""
     loss = outcome.val_loss
     return outcome.valid.accuracy, -loss if math.isfinite(loss) else -math.inf
 
@@ -170,7 +170,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _backbones(
     args: argparse.Namespace, preset: Preset
 ) -> tuple["functools.partial[FrozenBackbone]", "functools.partial[FrozenBackbone]"]:
-    """What makes the backbone, as it should be and with the pixel range of the originals."""
+    """Returns makers of the backbone with the right pixel range and with that of the originals."""
     from keras_transfer.backbones.frozen_backbone import FrozenBackbone
     from keras_transfer.comparison.recipes import Settings
 
@@ -201,7 +201,7 @@ def _backbones(
 
 
 def _range_of(backbone: "FrozenBackbone") -> tuple[float, float]:
-    """What the network gets for black and for white."""
+    """Returns the values that the network gets for black and for white."""
     import keras
 
     black, white = (

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None, *, start: float | None = None) 
 
 
 def _make_room(args: argparse.Namespace) -> str:
-    """What to do when a disk is full."""
+    """Returns what the user can do when a disk is full."""
     if args.output is None or not args.output.exists():
         return "Make room, and give the same command again."
     return (

@@ -417,7 +417,7 @@ def _one_of(value: tf.Tensor, values: tuple[int, ...]) -> tf.Tensor:
 
 
 def _orientation(contents: tf.Tensor, kind: tf.Tensor) -> tf.Tensor:
-    """What the EXIF data says, 1 where there is none or it is damaged."""
+    """Returns the EXIF orientation, 1 where there is none or it is damaged."""
     data = tf.io.decode_raw(contents, tf.uint8)
     nothing = lambda: tf.size(data)  # noqa: E731
     in_png = lambda: _in_png(contents)  # noqa: E731
