@@ -39,10 +39,17 @@ gc.set_threshold(50_000, 10, 10)
 
 
 @pytest.fixture(autouse=True)
-def _fresh_keras():
-    """Lets no test see the seeds or the policy that another one left."""
+def _fresh_keras(request):
+    """Lets no test see the seeds or the policy that another one left.
+
+    Models train eagerly, as tracing them takes most of a small fit's time; a test of what depends
+    on tracing is marked `traced`.
+    """
     keras.utils.set_random_seed(0)
+    traced = any(request.node.iter_markers(name="traced"))
+    tf.config.run_functions_eagerly(not traced)
     yield
+    tf.config.run_functions_eagerly(False)
     keras.config.set_dtype_policy("float32")
 
 

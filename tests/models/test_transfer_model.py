@@ -151,6 +151,7 @@ def test_several_phases_are_one_training_to_callbacks_and_history():
     assert all(len(values) == 4 for values in history.history.values())
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize("data", [(dataset(16),), (images(16), labels(16))], ids=["set", "arrays"])
 def test_the_train_step_is_traced_once_a_phase(data, monkeypatch):
     step, traced = TransferModel.train_step, []
@@ -316,6 +317,7 @@ class OwnStep(TransferModel):
         return super().train_step((pixels[:, ::-1], y))
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize("own", [OwnCall, OwnStep])
 def test_a_method_that_cannot_take_kept_activations_gets_a_hint(own):
     hint = rf"{own.__name__}\.\w+: kept activations[\s\S]*'after:pooling'.*feature_cache=None"
