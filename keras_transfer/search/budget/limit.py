@@ -4,11 +4,9 @@ import contextlib
 import math
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-_SOON = 1e-3
 _PAUSE = 1.0  # seconds until the time of a block is looked at again, at most
 
 _postponed: list[None] = []  # an entry for each `uninterrupted` block that runs
@@ -23,12 +21,12 @@ def time_limit(seconds_left: Callable[[], float]) -> Iterator[None]:
     """Interrupts a block as soon as it has no time left, between two instructions of Python.
 
     A block that goes on all the same, because something has caught the exception, is interrupted
-    again a second later. This needs signals, so it does nothing on Windows and outside the main
-    thread.
+    again a second later. A thread watches the time and sends SIGALRM to the main thread alone. This
+    does nothing on Windows, which has no such signal, and outside the main thread.
 
     Args:
-        seconds_left: Gives the seconds that the block has left, infinite for no limit. It is called
-            once a second, so a limit can be moved both ways meanwhile.
+        seconds_left: Returns the seconds that the block has left, infinite for no limit. It is
+            called once a second, so a limit can be moved both ways meanwhile.
 
     Raises:
         OutOfTime: If there is no time left.
@@ -37,43 +35,45 @@ def time_limit(seconds_left: Callable[[], float]) -> Iterator[None]:
         >>> with time_limit(lambda: deadline - time.monotonic()):
         ...     model.export("serving/1")
     """
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not hasattr(signal, "setitimer") or not in_main_thread or seconds_left() == math.inf:
+    main = threading.main_thread()
+    can_interrupt = hasattr(signal, "pthread_kill") and threading.current_thread() is main
+    if not can_interrupt or seconds_left() == math.inf:
         yield
         return
     if seconds_left() <= 0:
         raise OutOfTime
 
-    over = False
+    over, ended = False, threading.Event()
 
-    def check(number: int, frame: FrameType | None) -> None:
-        if over:  # a signal that was on its way when the block ended
-            return
-        left = seconds_left()
-        signal.setitimer(signal.ITIMER_REAL, left if _SOON < left < _PAUSE else _PAUSE)
-        if left <= 0 and not _postponed:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not over and not _postponed and seconds_left() <= 0:
             raise OutOfTime
 
-    began, (outer, _) = time.monotonic(), signal.getitimer(signal.ITIMER_REAL)
-    before = signal.signal(signal.SIGALRM, check)
+    def watch() -> None:
+        left = seconds_left()
+        while not ended.wait(left if 0 < left < _PAUSE else _PAUSE):
+            left = seconds_left()
+            if left <= 0:
+                signal.pthread_kill(main.ident or 0, signal.SIGALRM)
+
+    watcher = threading.Thread(target=watch, name="time limit", daemon=True)
+    before = signal.signal(signal.SIGALRM, interrupt)
     try:
         try:
-            signal.setitimer(signal.ITIMER_REAL, _SOON)
+            watcher.start()
             yield
         finally:
             over = True
     finally:  # once more, for the time may be up just before that line
         over = True
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        ended.set()
+        watcher.join()  # no signal comes any more, so that the handler can go
         signal.signal(signal.SIGALRM, before)
-        if outer:  # the limit of a block around this one
-            rest = outer - (time.monotonic() - began)
-            signal.setitimer(signal.ITIMER_REAL, max(rest, _SOON))
 
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Has `time_limit` wait for the end of a block that must not be left half done.
+    """Makes `time_limit` wait for the end of a block that must not be left half done.
 
     Example:
         >>> with uninterrupted():
