@@ -14,6 +14,7 @@ from keras_transfer.search.budget.plan import TimePlan
 from keras_transfer.search.distributed.chief import Patience, serve
 from keras_transfer.search.distributed.worker import work
 from keras_transfer.search.metrics import Objective
+from keras_transfer.search.settings import Settings
 from keras_transfer.search.state.outcome import Outcome
 from keras_transfer.search.trials import Trials
 
@@ -94,24 +95,15 @@ def trials(output: Path, hypermodel: StandIn | None = None, **changes) -> Trials
 def study(output: Path, hypermodel: StandIn | None = None, count: int = 3) -> SimpleNamespace:
     """A `Study` without images, whose trials are stand-ins."""
     return SimpleNamespace(
-        args=SimpleNamespace(
-            output=output,
-            trials=count,
-            workers=1,
-            tuner="random",
-            minutes=None,
-            average=1,
-            final_fit=False,
-        ),
+        settings=Settings(output, trials=count, tuner="random", average=1),
         output=output,
         data=SimpleNamespace(stamps={}, train=None, valid=None),
         plan=TimePlan(),
-        asked=lambda: {"seed": 0},
+        identity=lambda: {"seed": 0},
         trials=lambda on_begin=None, on_end=None, on_epoch=None: trials(
             output, hypermodel, count=count, on_begin=on_begin, on_end=on_end
         ),
         probe=lambda: Outcome(0, "probe", "completed", 1.0, 0.0, {}),
-        sharing=lambda seconds: None,
         objective=OBJECTIVE,
         fit_arguments={},
     )

@@ -6,4 +6,4 @@ import sys
 from keras_transfer.cli.search import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(is_process=True))

@@ -151,20 +151,20 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(one, signal.SIG_DFL)
 
 
-def image_directory(args: argparse.Namespace) -> Path:
+def image_directory(given: Path | None) -> Path:
     """Returns the folder of images that was named, or that of the demo data.
 
     Raises:
         ValueError: If it is no folder.
         ImportError: If the demo data is not installed.
     """
-    if args.directory is None:
+    if given is None:
         from keras_transfer.search.demo_data import elpv_folder
 
         return elpv_folder()
-    if not args.directory.is_dir():
+    if not given.is_dir():
         raise ValueError(
-            f"{str(args.directory)!r} is no folder. Expected one that holds a folder of images for "
-            "each class."
+            f"{str(given)!r} is no folder. Expected one that holds a folder of images for each "
+            "class."
         )
-    return args.directory
+    return given

@@ -80,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compare(args: argparse.Namespace, preset: Preset) -> int:
-    output = output_folder(args, prefix="compare-")
-    directory = image_directory(args)
+    directory = image_directory(args.directory)
+    output = output_folder(args.output, f"compare-{directory.resolve().name}")
     print(f"Comparing on {directory}, results go to {output}. Loading Keras.", flush=True)
     make, wrong = _backbones(args, preset)
     data = _images(args, preset, directory)

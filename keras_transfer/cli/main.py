@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         return _without_verb(verb)
     module = importlib.import_module(f"keras_transfer.cli.{verb.replace('-', '_')}")
+    if verb == "search" and arguments is None:
+        return int(module.main(rest, is_process=True))
     return int(module.main(rest))
 
 

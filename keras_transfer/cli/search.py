@@ -16,8 +16,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from keras_transfer.cli.common import (
     ended_by_signals,
@@ -25,43 +25,48 @@ from keras_transfer.cli.common import (
     image_directory,
     minutes_from,
     number_from,
+    only_json,
 )
 from keras_transfer.search.distributed.renewal import (
     MOST_GROWTH,
     GrownError,
     began,
     begin_again,
+    process_began,
 )
-from keras_transfer.search.state.settings import check
+from keras_transfer.search.distributed.role import role
+from keras_transfer.search.settings import Settings
+from keras_transfer.search.space.space import Space
+from keras_transfer.search.state.lock import LOCK
+from keras_transfer.search.state.search_file import FILE
 from keras_transfer.utils.output_folder import output_folder
-
-if TYPE_CHECKING:
-    from keras_transfer.search.space.space import Space
 
 _PROGRAM = "keras-transfer search"
 _METRICS = ("loss", "accuracy", "auc", "f1")
 
 
-def main(arguments: Sequence[str] | None = None, *, start: float | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, is_process: bool = False) -> int:
     """Runs a search.
 
     Args:
-        arguments: Of the command line; those of this process unless given. Only then a new process
-            may take the place of this one, when its memory has grown.
-        start: When the command began, as `time.monotonic()`; now unless given.
+        arguments: Of the command line; those of this process unless given.
+        is_process: Whether this process is there for the command alone. Then a new process may take
+            its place when its memory has grown, and `--minutes` count from its start.
 
     Returns:
         The exit code: 0; 1 if no trial succeeded; 2 for input that the user can put right; 3 and 4
         if workers or their chief are lost; 5 if the disk is full; 130 if interrupted before the
         first trial ended.
     """
-    start = began(time.monotonic() if start is None else start)
+    start = began(process_began() if is_process else time.monotonic())
     args = _parse(arguments)
     # Windows has no way to put one process in the place of another.
-    args.most_growth = MOST_GROWTH if arguments is None and os.name == "posix" else None
+    most_growth = MOST_GROWTH if is_process and os.name == "posix" else None
     try:
         with ended_by_signals():
-            return exit_status(_PROGRAM, lambda: _main(args, start), lambda: _make_room(args))
+            return exit_status(
+                _PROGRAM, lambda: _main(args, most_growth, start), lambda: _make_room(args)
+            )
     except GrownError as reason:
         print(f"{_PROGRAM}: {reason}", file=sys.stderr)
         begin_again(start, args.output)
@@ -77,40 +82,48 @@ def _make_room(args: argparse.Namespace) -> str:
     )
 
 
-def _main(args: argparse.Namespace, began: float) -> int:
-    args.space = _space(args)
+def _main(args: argparse.Namespace, most_growth: int | None, began: float) -> int:
+    space = _space(args)
     if args.show_space:
-        print(args.space)
+        print(space)
         return 0
-    check(args)
+    settings = _settings(args, space, most_growth)
     if not args.json:
-        return _search(args, began)
-    from keras_transfer.cli.common import only_json
-    from keras_transfer.search.distributed.role import role
-
+        return _search(args, settings, began)
     with only_json() as say:
-        code = _search(args, began)
+        code = _search(args, settings, began)
         if code == 0 and role() != "worker":  # whose chief writes it
             say((args.output / "summary.json").read_text(encoding="utf-8"))
     return code
 
 
-def _search(args: argparse.Namespace, began: float) -> int:
-    from keras_transfer.search.state.lock import LOCK
-    from keras_transfer.search.state.settings import FILE
+def _settings(args: argparse.Namespace, space: Space, most_growth: int | None) -> Settings:
+    """Returns the settings, checked before anything is written or Keras is loaded."""
+    given = vars(args)
+    names = {one.name for one in fields(Settings)} & given.keys() - {"space", "output"}
+    return Settings(
+        args.output or Path(),
+        space=space,
+        backbones=tuple(name.strip() for name in args.backbone.split(",")),
+        early_stopping=not args.no_early_stopping,
+        most_growth=most_growth,
+        **{name: given[name] for name in names},
+    )
 
-    args.output = output_folder(args, goes_on=(FILE, LOCK))
-    directory = image_directory(args)
-    if args.directory is not None:
-        args.directory = args.directory.resolve()
-    if args.workers > 1:  # or this process would take all memory of the GPUs that it uses
+
+def _search(args: argparse.Namespace, settings: Settings, began: float) -> int:
+    directory = image_directory(args.directory)
+    args.output = output_folder(args.output, directory.resolve().name, (FILE, LOCK))
+    resolved = args.directory and args.directory.resolve()
+    settings = replace(settings, output=args.output, directory=resolved)
+    if settings.workers > 1:  # or this process would take all memory of the GPUs that it uses
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     print(f"Searching on {directory}, results go to {args.output}. Loading Keras.", flush=True)
     try:
-        from keras_transfer.search.session import run
+        from keras_transfer.search.search import Search
     except ModuleNotFoundError as error:
         raise ImportError(f'{error}. Install what is missing: pip install -e ".[demo]"') from error
-    return run(args, directory, began)
+    return Search.of(settings, directory).exit_code(began)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -124,7 +137,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_search(parser.add_argument_group("how it is searched").add_argument)
     _add_results(parser.add_argument_group("what comes of it").add_argument)
     args = parser.parse_args(arguments)
-    args.given = [*sys.argv[1:]] if arguments is None else [*arguments]  # workers get the same
+    # Workers get the same.
+    args.command = tuple(sys.argv[1:] if arguments is None else arguments)
     if args.trials is None:
         args.trials = 12 if args.minutes is None else 500
     if args.flips is None:  # a solar cell is as good left to right; a letter is not
@@ -204,11 +218,7 @@ def _add_results(add: Callable[..., object]) -> None:
     add("--output", type=Path, metavar="FOLDER", help="default: a new one, runs/<data>-<time>")
 
 
-def _space(args: argparse.Namespace) -> "Space":
-    from dataclasses import replace
-
-    from keras_transfer.search.space.space import Space
-
+def _space(args: argparse.Namespace) -> Space:
     space = Space() if args.space is None else Space.read(args.space)
     if args.unfreeze is not None:
         space = replace(space, unfreeze=list(range(args.unfreeze + 1)) if args.unfreeze else 0)

@@ -1,9 +1,8 @@
-"""What it saves that all epochs of all trials share what the frozen part computes."""
+"""Board: the progress of a search on the terminal."""
 
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,36 +14,6 @@ from rich.text import Text
 from keras_transfer.search.metrics import Objective
 from keras_transfer.search.report.leaderboard import best_of, cell, score_text, trials_of
 from keras_transfer.search.state.outcome import Outcome
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """What computing the activations of the frozen part cost.
-
-    Attributes:
-        seconds_per_image: As measured while they were computed, or when they were kept.
-        images: How many an epoch goes through, those of validation included.
-        seconds: What computing them took in this run; 0 where all were kept already.
-    """
-
-    seconds_per_image: float
-    images: int
-    seconds: float
-
-    def saved(self, epochs: int) -> float:
-        """Returns the seconds saved: `seconds_per_image * images * epochs - seconds`.
-
-        That is what the frozen part would have cost in each epoch, less what it did cost. It is
-        less than 0 until as many epochs have run as pay for it.
-
-        Args:
-            epochs: Of all trials and folds together.
-
-        Example:
-            >>> Sharing(0.02, 2000, 50.0).saved(300)
-            11950.0
-        """
-        return self.seconds_per_image * self.images * epochs - self.seconds
 
 
 def seconds_left(
@@ -91,7 +60,7 @@ def seconds_text(seconds: float) -> str:
 
 
 class Board:
-    """Shows trial i of N, the best so far, the time left, and the seconds that sharing saved.
+    """Shows trial i of N, the best so far, and the time left.
 
     On a terminal that is a live line under a line for each trial that has ended; elsewhere these
     lines alone. The traceback of the first trial that fails is shown at once.
@@ -102,8 +71,6 @@ class Board:
         outcomes: Of trials that ended before, as in a search that goes on. Default: none.
         workers: How many trials run at a time. Default 1.
         deadline: When no trial goes on, in seconds of `clock`; None, the default, for never.
-        sharing: Gives what computing the activations cost, as soon as that is known.
-        epochs_of: Gives how many epochs a trial ran, over all its folds.
         clock: Default `time.monotonic`.
 
     Example:
@@ -121,20 +88,15 @@ class Board:
         outcomes: Iterable[Outcome] = (),
         workers: int = 1,
         deadline: float | None = None,
-        sharing: Callable[[], Sharing | None] = lambda: None,
-        epochs_of: Callable[[Outcome], int] = lambda outcome: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.objective = objective
         self.count = count
         self.workers = workers
         self.deadline = deadline
-        self.sharing = sharing
-        self.epochs_of = epochs_of
         self.clock = clock
         self.running: dict[int, Mapping[str, Any]] = {}
         self._ended = {outcome.id: outcome for outcome in outcomes}
-        self._epochs = sum(map(epochs_of, trials_of(self._ended.values())))
         self._live: Progress | None = None
 
     def __enter__(self) -> Self:
@@ -176,7 +138,6 @@ class Board:
         first = outcome.failed and not any(one.failed for one in self._ended.values())
         self._ended[outcome.id] = outcome
         self.running.pop(outcome.trial, None)
-        self._epochs += self.epochs_of(outcome) if outcome.trial else 0
         if first:
             self._say(outcome.traceback.strip() or outcome.failure)
         self._say(self._line(outcome))
@@ -203,14 +164,8 @@ class Board:
             until_deadline=None if self.deadline is None else self.deadline - self.clock(),
         )
 
-    @property
-    def seconds_saved(self) -> float:
-        """What sharing saved so far; less than 0 until it has paid."""
-        sharing = self.sharing()
-        return 0.0 if sharing is None else sharing.saved(self._epochs)
-
     def told(self) -> list[str]:
-        """The best so far, the time left, and what was saved."""
+        """The best so far, and the time left."""
         best = best_of(self._ended.values(), self.objective)
         left = self.seconds_left
         told = ["no best yet"]
@@ -220,8 +175,6 @@ class Board:
             told.append("done")
         elif left is not None:
             told.append(f"{seconds_text(left)} left")
-        if self.seconds_saved > 0:
-            told.append(f"{seconds_text(self.seconds_saved)} saved by sharing")
         return told
 
     def _line(self, outcome: Outcome) -> str:

@@ -1,12 +1,11 @@
 """Search: a search for the best classifier of a folder of images, as `keras-transfer search`."""
 
-import argparse
 import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import keras
 
@@ -16,11 +15,12 @@ from keras_transfer.search.metrics import objective
 from keras_transfer.search.report.leaderboard import ranked
 from keras_transfer.search.report.page import PAGE
 from keras_transfer.search.session import run
+from keras_transfer.search.settings import Settings
 from keras_transfer.search.space.space import Space
 from keras_transfer.search.state.files import read_json
 from keras_transfer.search.state.lock import LOCK
 from keras_transfer.search.state.outcome import Outcome, read_all
-from keras_transfer.search.state.settings import FILE, check
+from keras_transfer.search.state.search_file import FILE
 from keras_transfer.search.trials import FOLDER
 from keras_transfer.utils.exit_codes import DONE, INTERRUPTED
 from keras_transfer.utils.output_folder import output_folder
@@ -114,13 +114,15 @@ class Search:
         output: str | os.PathLike[str] | None = None,
         cache: str | os.PathLike[str] | None = None,
     ) -> None:
-        given = {"image_size": image_size, "batch_size": batch_size, "seed": seed}
         self.data = data if isinstance(data, ImageFolder) else Path(data)
-        self.args = argparse.Namespace(
-            **_of_data(self.data, given),
-            directory=_directory(self.data),
+        directory = _directory(self.data)
+        given = {"image_size": image_size, "batch_size": batch_size, "seed": seed}
+        known = _of_data(self.data, given)
+        self.settings = Settings(
+            output_folder(Path(output) if output else None, directory.name, (FILE, LOCK)),
+            directory=directory,
             space=Space() if space is None else space,
-            backbone=backbone if isinstance(backbone, str) else ",".join(backbone),
+            backbones=(backbone,) if isinstance(backbone, str) else tuple(backbone),
             weights="none" if weights is None else weights,
             tuner=tuner,
             trials=trials or (12 if minutes is None else 500),
@@ -130,18 +132,27 @@ class Search:
             flips=flips,
             balance=balance,
             folds=folds,
-            no_early_stopping=not early_stopping,
+            early_stopping=early_stopping,
             average=average,
             average_views=average_views,
             final_fit=final_fit,
-            output=None if output is None else Path(output),
             cache=None if cache is None else Path(cache),
-            tensorboard=None,
-            workers=1,
-            most_growth=None,
+            image_size=known["image_size"],
+            batch_size=known["batch_size"],
+            seed=known["seed"],
         )
-        check(self.args)
-        self.args.output = output_folder(self.args, goes_on=(FILE, LOCK))
+
+    @classmethod
+    def of(cls, settings: Settings, data: Path | ImageFolder) -> Self:
+        """Returns the search of some settings, as the command has them.
+
+        Args:
+            settings: What is asked for.
+            data: The folder of images, or the images themselves.
+        """
+        search = cls.__new__(cls)
+        search.settings, search.data = settings, data
+        return search
 
     def run(self) -> SearchResult:
         """Runs the search, or what is left of it, and returns its result.
@@ -151,21 +162,29 @@ class Search:
             KeyboardInterrupt: If it is interrupted before the first trial has ended. Afterwards the
                 result is that of the trials so far.
         """
-        code = run(self.args, self.data, time.monotonic())
+        code = self.exit_code(time.monotonic())
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         if code != DONE:
             raise RuntimeError(
-                f"No trial of the search in {self.args.output} succeeded. What it printed last "
+                f"No trial of the search in {self.settings.output} succeeded. What it printed last "
                 "says why."
             )
         return self._result()
 
+    def exit_code(self, began: float) -> int:
+        """Runs the search as the command does; returns its exit code.
+
+        Args:
+            began: When the search began, as `time.monotonic()`, which `minutes` count from.
+        """
+        return run(self.settings, self.data, began)
+
     def _result(self) -> SearchResult:
-        output = self.args.output
+        output = self.settings.output
         summary = read_json(output / "summary.json")
         outcomes = [one for one in read_all(output / FOLDER)[0] if one.trial > 0]
-        trials = tuple(ranked(outcomes, objective(self.args.metric)))
+        trials = tuple(ranked(outcomes, objective(self.settings.metric)))
         best = next(one for one in trials if one.trial == summary["best"]["trial"])
         # The search has just written it; the safe mode would refuse the graph of a TF-Hub module.
         model = keras.saving.load_model(output / MODEL, safe_mode=False)

@@ -1,11 +1,9 @@
-"""Study: all that a search consists of, made from its command line in whichever process runs it."""
+"""Study: the images, backbones and settings of a search, made alike in each of its processes."""
 
-import argparse
 import functools
-import time
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +15,20 @@ from keras_transfer.backbones.frozen_backbone import FrozenBackbone
 from keras_transfer.data.cacheable import NotKeepable
 from keras_transfer.data.image_folder import ImageFolder, image_folder
 from keras_transfer.features.feature_cache import FeatureCache
-from keras_transfer.features.runners import by_keras
 from keras_transfer.search.budget.plan import TimePlan
 from keras_transfer.search.callbacks import MedianStopping
 from keras_transfer.search.distributed.renewal import Growth
 from keras_transfer.search.hypermodel import TransferHyperModel
 from keras_transfer.search.metrics import Objective, balanced_class_weight, objective
 from keras_transfer.search.probe import run_probe
-from keras_transfer.search.progress import Sharing
-from keras_transfer.search.report.summary import versions, without_paths
-from keras_transfer.search.state.files import put_aside, read_json, read_or_put_aside, write_json
+from keras_transfer.search.report.summary import versions
+from keras_transfer.search.settings import Settings
+from keras_transfer.search.state.files import put_aside, read_or_put_aside
 from keras_transfer.search.state.outcome import FILE, PREFIX, Begun, Outcome
-from keras_transfer.search.state.settings import backbone_names
 from keras_transfer.search.trials import FOLDER, Trials
 
 PROBE = "probe"
 ACTIVATIONS = "activations"
-SHARING = "sharing.json"
 _PROBE_AGAIN = "the probe is fitted again"
 FEATURES = "pooling"  # the link that the probe is fitted on
 
@@ -43,16 +38,14 @@ class Study:
     """All that a search consists of.
 
     Attributes:
-        args: Of the command line.
-        output: The folder of the search.
+        settings: What was asked for.
         data: The images.
         hypermodel: What builds and fits the models of trials.
         began: When the search began, as `time.monotonic()`.
         plan: What is left of `--minutes`.
     """
 
-    args: argparse.Namespace
-    output: Path
+    settings: Settings
     data: ImageFolder
     hypermodel: TransferHyperModel
     began: float
@@ -61,9 +54,8 @@ class Study:
     @classmethod
     def of(
         cls,
-        args: argparse.Namespace,
-        directory: Path | ImageFolder,
-        output: Path,
+        settings: Settings,
+        data: Path | ImageFolder,
         began: float,
         plan: TimePlan,
         before_writing: Callable[[], object] = lambda: None,
@@ -71,59 +63,63 @@ class Study:
         """Makes a study.
 
         Args:
-            args: Of the command line, with a `Space` as `space`.
-            directory: The folder of images, or the images themselves.
-            output: The folder of the search.
+            settings: What is asked for.
+            data: The folder of images, or the images themselves.
             began: When the search began.
             plan: What is left of `--minutes`.
             before_writing: Called before anything is written into the folder of the search.
 
         Raises:
-            ValueError: If arguments do not fit each other, the backbone or the images.
+            ValueError: If settings do not fit the backbone or the images.
             ImportError: If a package is missing.
             OSError: If images or weights cannot be read.
         """
-        _quiet()
-        backbones = {name: _backbone(args, name) for name in backbone_names(args)}
-        data = _images(args, directory)
+        tf.get_logger().setLevel("ERROR")  # it warns of tracing for each new model
+        backbones = {name: _backbone(settings, name) for name in settings.backbones}
+        images = _images(settings, data)
         before_writing()
-        cache = FeatureCache(args.cache or output / ACTIVATIONS, seed=args.seed)
+        cache = FeatureCache(settings.cache or settings.output / ACTIVATIONS, seed=settings.seed)
         hypermodel = TransferHyperModel(
             backbones,
-            data.class_names,
-            space=args.space,
-            epochs=args.epochs,
-            flips=None if args.flips == "none" else args.flips,
+            images.class_names,
+            space=settings.space,
+            epochs=settings.epochs,
+            flips=None if settings.flips == "none" else settings.flips,
             cache=cache,
-            metric=args.metric,
-            patience=None if args.no_early_stopping else max(3, args.epochs // 6),
+            metric=settings.metric,
+            patience=max(3, settings.epochs // 6) if settings.early_stopping else None,
         )
-        return cls(args, output, data, hypermodel, began, plan)
+        return cls(settings, images, hypermodel, began, plan)
+
+    @property
+    def output(self) -> Path:
+        """The folder of the search."""
+        return self.settings.output
 
     @property
     def objective(self) -> Objective:
         """What makes one trial better than another."""
-        return objective(self.args.metric)
+        return objective(self.settings.metric)
 
     @functools.cached_property
     def folds(self) -> list[tuple[tf.data.Dataset, tf.data.Dataset]] | None:
         """Pairs of training and validation data; `None` without folds."""
-        args = self.args
-        return None if args.folds is None else self.data.folds(args.folds, seed=args.seed)
+        count = self.settings.folds
+        return None if count is None else self.data.folds(count, seed=self.settings.seed)
 
-    def asked(self) -> dict[str, Any]:
-        """Returns all that decides on the trials, as JSON has it."""
-        args, data = self.args, self.data
+    def identity(self) -> dict[str, Any]:
+        """Returns what decides on the trials: a search is resumed only where it is the same."""
+        data = self.data
         splits = (data.train, data.valid, data.test)
         return {
             "images": data.counts,
-            "data": [part.identity for part in splits if part is not None],
+            "data": [split.identity for split in splits if split is not None],
             "classes": list(data.class_names),
             "backbones": {
-                name: _digest(backbone) for name, backbone in self.hypermodel.backbones.items()
+                name: backbone.fingerprints()[backbone.link_names[-1]]
+                for name, backbone in self.hypermodel.backbones.items()
             },
-            "space": args.space.to_dict(),
-            **{name: getattr(args, name) for name in _DECISIVE},
+            **self.settings.decisive(),
             "versions": versions(),
         }
 
@@ -140,14 +136,14 @@ class Study:
             on_end: As for `Trials`.
             on_epoch: Called in the process that runs a trial, after each of its epochs.
         """
-        args = self.args
+        settings = self.settings
         trials = Trials(
             self.hypermodel,
-            args.tuner,
+            settings.tuner,
             objective=self.objective,
-            count=args.trials,
-            epochs=args.epochs,
-            seed=args.seed,
+            count=settings.trials,
+            epochs=settings.epochs,
+            seed=settings.seed,
             output=self.output,
             deadline=self.plan.deadline,
             folds=self.folds,
@@ -157,21 +153,21 @@ class Study:
                 keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch()),
                 *self._callbacks(trials, fold),
             ],
-            between=Growth(args.most_growth, lambda: self.hypermodel.cache.nbytes).check,
+            between=Growth(settings.most_growth, lambda: self.hypermodel.cache.nbytes).check,
         )
         return trials
 
     def _callbacks(self, trials: Trials, fold: int) -> list[keras.callbacks.Callback]:
-        if self.args.tuner == "hyperband" or self.args.no_early_stopping:
+        if self.settings.tuner == "hyperband" or not self.settings.early_stopping:
             return []
-        warmup = max(1, self.args.epochs // 4)
+        warmup = max(1, self.settings.epochs // 4)
         others = functools.partial(trials.curves, fold)
         return [MedianStopping(self.objective, others, warmup_epochs=warmup)]
 
     @property
     def fit_arguments(self) -> dict[str, Any]:
         """What trials are fitted with besides data."""
-        if not self.args.balance:
+        if not self.settings.balance:
             return {}
         return {"class_weight": balanced_class_weight(self.data.labels["train"])}
 
@@ -224,8 +220,8 @@ class Study:
             self.hypermodel.cache,
             backbone,
             self.folds or self.data,
-            self.args.seed,
-            balance=self.args.balance,
+            self.settings.seed,
+            balance=self.settings.balance,
         )
         for note in found.notes:
             warnings.warn(f"The probe: {note}", stacklevel=2)
@@ -239,99 +235,35 @@ class Study:
             {"backbone": name, "C": float(np.median(found.C))},
             deviation=float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
             metrics=found.metrics,
-            seed=self.args.seed,
+            seed=self.settings.seed,
             folds=found.folds,
         )
 
-    def sharing(self, seconds: float) -> Sharing:
-        """Returns what computing activations cost, and would cost in each epoch.
 
-        It is measured once and kept with the probe, for a search that goes on.
-
-        Args:
-            seconds: What it took, if that was now.
-        """
-        parts = (self.data.train, self.data.valid)
-        images = sum(len(part.labels) for part in parts if part is not None)
-        path = self.probe_folder / SHARING
-
-        def read(path: Path) -> Sharing:
-            known = read_json(path)
-            return Sharing(float(known["seconds_per_image"]), images, float(known["seconds"]))
-
-        sharing = read_or_put_aside(path, read, "it is measured again")
-        if sharing is None:
-            sharing = Sharing(self._seconds_per_image(), images, seconds)
-            write_json(path, asdict(sharing))
-        return sharing
-
-    def _seconds_per_image(self) -> float:
-        """What the frozen part takes for an image in Keras, when it has been traced."""
-        name, backbone = next(iter(self.hypermodel.backbones.items()))
-        run = by_keras(backbone, self.hypermodel.border(name) or FEATURES)
-        images = next(iter(self.data.train.ordered))[0]
-        run(images)
-        began = time.monotonic()
-        run(images)
-        return (time.monotonic() - began) / len(images)
-
-
-# What must be the same for a search to go on; the rest decides only on how much of it is run.
-_DECISIVE = (
-    "tuner",
-    "epochs",
-    "image_size",
-    "batch_size",
-    "flips",
-    "metric",
-    "balance",
-    "folds",
-    "seed",
-    "no_early_stopping",
-)
-
-
-def _quiet() -> None:
-    tf.get_logger().setLevel("ERROR")  # it warns of tracing for each new model
-
-
-def _backbone(args: argparse.Namespace, name: str) -> FrozenBackbone:
-    keras.utils.set_random_seed(args.seed)  # of random weights, and of tf.data's shuffles
-    weights = None if args.weights == "none" else args.weights
+def _backbone(settings: Settings, name: str) -> FrozenBackbone:
+    keras.utils.set_random_seed(settings.seed)  # of random weights, and of tf.data's shuffles
+    weights = None if settings.weights == "none" else settings.weights
     backbone = FrozenBackbone(name, weights=weights)
     if "://" in name or Path(name).exists():
         print(f"{name} is given pixels of 0..1, as modules of TF-Hub take them.", flush=True)
-    if args.space.unfreeze.most:
-        backbone.select(args.space.unfreeze.most)
+    if settings.space.unfreeze.most:
+        backbone.select(settings.space.unfreeze.most)
     try:
-        backbone.compute_output_shape((None, args.image_size, args.image_size, 3))
+        backbone.compute_output_shape((None, settings.image_size, settings.image_size, 3))
     except Exception as error:
         raise ValueError(
-            f"--image-size {args.image_size} does not fit backbone {name}: {error}"
+            f"--image-size {settings.image_size} does not fit backbone {name}: {error}"
         ) from error
     return backbone
 
 
-def _digest(backbone: FrozenBackbone) -> Mapping[str, str]:
-    return backbone.fingerprints()[backbone.link_names[-1]]
-
-
-def _images(args: argparse.Namespace, data: Path | ImageFolder) -> ImageFolder:
+def _images(settings: Settings, data: Path | ImageFolder) -> ImageFolder:
     if not isinstance(data, ImageFolder):
         print(f"Reading {data}", flush=True)
         data = image_folder(
-            data, image_size=args.image_size, batch_size=args.batch_size, seed=args.seed
+            data, image_size=settings.image_size, batch_size=settings.batch_size, seed=settings.seed
         )
     print(data, flush=True)
-    if data.valid is None and args.folds is None:
+    if data.valid is None and settings.folds is None:
         raise ValueError("There is no validation split. Give images enough for one, or --folds 5.")
     return data
-
-
-def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Returns what was asked for, as JSON has it, with paths relative to the output folder."""
-    left_out = ("space", "show_space", "given", "most_growth")
-    asked = {name: value for name, value in vars(args).items() if name not in left_out}
-    backbones = ",".join(without_paths(backbone_names(args), args.output))
-    asked |= {"backbone": backbones, "space": args.space.to_dict()}
-    return without_paths(asked, args.output)

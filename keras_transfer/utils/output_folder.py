@@ -1,26 +1,24 @@
 """The folder that a command writes its results into."""
 
-import argparse
 import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 
-def output_folder(args: argparse.Namespace, prefix: str = "", goes_on: Sequence[str] = ()) -> Path:
+def output_folder(output: Path | None, name: str, resumed_by: Sequence[str] = ()) -> Path:
     """Returns the folder for results, new or empty, which is known to be writable.
 
     Args:
-        args: With `output`, and `directory` for the name that it gets otherwise.
-        prefix: Of that name.
-        goes_on: Files, one of which is in a folder that a run may go on in.
+        output: The folder; `None` for a new one, `runs/<name>-<time>`.
+        name: What results are of.
+        resumed_by: Files, one of which is in a folder that a run may go on in.
 
     Raises:
         ValueError: If something is in it.
         OSError: If it cannot be written.
     """
-    name = prefix + (args.directory.resolve().name if args.directory else "elpv")
-    output = args.output or Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    output = output or Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
     try:
         str(output).encode()
     except UnicodeEncodeError:
@@ -29,7 +27,7 @@ def output_folder(args: argparse.Namespace, prefix: str = "", goes_on: Sequence[
             "another."
         ) from None
     taken = output.exists() and not (output.is_dir() and not any(output.iterdir()))
-    if taken and not any((output / name).exists() for name in goes_on):
+    if taken and not any((output / name).exists() for name in resumed_by):
         raise ValueError(f"--output {output} is there already. Name a new or an empty folder.")
     made: list[Path] = []
     try:

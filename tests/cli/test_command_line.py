@@ -3,14 +3,13 @@
 import errno
 import resource
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
 
 from keras_transfer.cli.common import exit_status
+from keras_transfer.search.distributed.local_workers import with_options
 from keras_transfer.search.report.summary import without_paths
-from keras_transfer.search.state.settings import with_options
 from keras_transfer.utils.output_folder import output_folder
 
 
@@ -20,18 +19,18 @@ def test_a_look_at_where_results_go_leaves_nothing(tmp_path, output):
     (tmp_path / "one" / "empty").mkdir()
     (tmp_path / "one" / "cat" / "0.png").touch()
     before = sorted(tmp_path.rglob("*"))
-    args = SimpleNamespace(directory=None, output=tmp_path / output)
+    given = tmp_path / output
     if output.endswith(".png"):
         with pytest.raises(OSError, match=r"cannot be written: .* Name another"):
-            output_folder(args)
+            output_folder(given, "photos")
     else:
-        assert output_folder(args) == args.output
+        assert output_folder(given, "photos") == given
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_look_at_where_results_go_leaves_an_empty_folder_there(tmp_path):
     (tmp_path / "mine").mkdir()
-    output_folder(SimpleNamespace(directory=None, output=tmp_path / "new" / ".." / "mine"))
+    output_folder(tmp_path / "new" / ".." / "mine", "photos")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from keras_transfer.search.state import settings
+from keras_transfer.search.state import search_file
 
 FIRST = {
     "images": {"train": {"a": 2}},
@@ -18,23 +18,23 @@ IMAGES = {"a/1.png": (10, 1), "a/2.png": (20, 2), "a/3.png": (30, 3)}
 
 def refused(folder, found=IMAGES, **changes) -> str:
     with pytest.raises(ValueError, match="holds another search: ") as error:
-        settings.begin(folder, {**FIRST, **changes}, found)
+        search_file.begin(folder, {**FIRST, **changes}, found)
     return str(error.value).partition("another search: ")[2].partition(". Ask for")[0]
 
 
 def test_the_same_search_goes_on_and_another_is_refused_with_what_differs(tmp_path):
-    assert not settings.begin(tmp_path, FIRST, IMAGES)
-    assert settings.begin(tmp_path, json.loads(json.dumps(FIRST)), IMAGES)
+    assert not search_file.begin(tmp_path, FIRST, IMAGES)
+    assert search_file.begin(tmp_path, json.loads(json.dumps(FIRST)), IMAGES)
     assert refused(tmp_path, seed=1, folds=5) == "seed was 0 and is 1; folds was not there and is 5"
     space = {"hidden": [32, 64], "depth": [1, 2]}
     assert refused(tmp_path, space=space) == "space depth was 1 and is [1, 2]"
     backbones = {"one": {"weights": "e" * 32}}
     assert refused(tmp_path, backbones=backbones) == "backbones one weights differs"
-    assert settings.begin(tmp_path, FIRST, IMAGES)  # nothing was changed by that
+    assert search_file.begin(tmp_path, FIRST, IMAGES)  # nothing was changed by that
 
 
 def test_other_images_are_told_by_how_many_changed_came_and_went(tmp_path):
-    settings.begin(tmp_path, FIRST, IMAGES)
+    search_file.begin(tmp_path, FIRST, IMAGES)
     others = {"a/2.png": (20, 9), "a/3.png": (30, 3), "b/1.png": (1, 1), "b/0.png": (1, 1)}
     assert refused(tmp_path, others, data=["e" * 64], images={}) == (
         "of 3 images 1 changed (first a/2.png), 2 came (first b/0.png), 1 went (first a/1.png)"
@@ -43,7 +43,7 @@ def test_other_images_are_told_by_how_many_changed_came_and_went(tmp_path):
 
 @pytest.mark.parametrize("changed", [{"seed": 3}, {"image_size": 64}])
 def test_what_is_done_with_the_same_images_is_no_difference_of_the_images(tmp_path, changed):
-    settings.begin(tmp_path, FIRST, IMAGES)
+    search_file.begin(tmp_path, FIRST, IMAGES)
     (name, value), of_data = next(iter(changed.items())), {"data": ["e" * 64], "images": {}}
     assert refused(tmp_path, **changed, **of_data) == f"{name} was {FIRST[name]} and is {value}"
     others = {**IMAGES, "a/4.png": (4, 4)}
@@ -51,22 +51,22 @@ def test_what_is_done_with_the_same_images_is_no_difference_of_the_images(tmp_pa
 
 
 def test_a_search_of_an_earlier_version_has_no_list_of_its_images(tmp_path):
-    settings.begin(tmp_path, FIRST, IMAGES)
-    (tmp_path / settings.IMAGES).unlink()
+    search_file.begin(tmp_path, FIRST, IMAGES)
+    (tmp_path / search_file.IMAGES).unlink()
     assert refused(tmp_path, {}, data=["e" * 64]) == "the images differ"
-    assert settings.begin(tmp_path, FIRST, IMAGES)
+    assert search_file.begin(tmp_path, FIRST, IMAGES)
     assert "3 went" in refused(tmp_path, {}, data=["e" * 64])
 
 
 @pytest.mark.parametrize("content", ['{"seed": ', "", "[]", "{}", '{"loss": 1}', None])
 def test_a_search_goes_on_with_a_warning_where_nothing_says_what_was_asked_for(tmp_path, content):
-    settings.begin(tmp_path, FIRST, IMAGES)
+    search_file.begin(tmp_path, FIRST, IMAGES)
     (tmp_path / "trials" / "trial_0000").mkdir(parents=True)
     if content is None:
-        (tmp_path / settings.FILE).unlink()
+        (tmp_path / search_file.FILE).unlink()
     else:
-        (tmp_path / settings.FILE).write_text(content)
+        (tmp_path / search_file.FILE).write_text(content)
     with pytest.warns(UserWarning, match=r"search\.json'.*not asked for the same as now, name ano"):
-        assert settings.begin(tmp_path, FIRST, IMAGES)
-    assert settings.begin(tmp_path, FIRST, IMAGES)
+        assert search_file.begin(tmp_path, FIRST, IMAGES)
+    assert search_file.begin(tmp_path, FIRST, IMAGES)
     assert refused(tmp_path, seed=1) == "seed was 0 and is 1"

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -17,12 +16,11 @@ import tensorflow as tf
 from hub_modules import save_reusable
 from PIL import Image
 from small_lite import small_lite
-from stand_in import StandIn, study, trials
+from stand_in import study, trials
 
 from keras_transfer.backbones import efficientnet_lite
 from keras_transfer.cli import search
 from keras_transfer.search import demo_data
-from keras_transfer.search.budget.limit import OutOfTime
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--trials", "2", "--epochs", "3", "--image-size", "32", "--batch-size", "8")
@@ -50,10 +48,10 @@ def five_classes(tmp_path_factory):
 def nothing_exported(monkeypatch):
     """Spares the time of an export and of a page, where a test does not look at them."""
     from keras_transfer import TransferModel
-    from keras_transfer.search import session as study_run
+    from keras_transfer.search import results
 
     monkeypatch.setattr(TransferModel, "export", lambda *args, **kwargs: None)
-    monkeypatch.setattr(study_run, "write_search_page", lambda *args, **kwargs: None)
+    monkeypatch.setattr(results, "write_search_page", lambda *args, **kwargs: None)
 
 
 @pytest.fixture
@@ -235,53 +233,21 @@ def test_the_same_command_goes_on_and_another_search_is_refused(five_classes, tm
 
 
 def test_a_search_goes_on_only_where_trials_have_ended(tmp_path, monkeypatch, capsys):
-    from keras_transfer.search import session as study_run
+    from keras_transfer.search import session
     from keras_transfer.utils.exit_codes import NO_WORKERS
 
     one = study(tmp_path)
-    monkeypatch.setattr(study_run.Study, "of", lambda *args, before_writing: one)
-    monkeypatch.setattr(study_run, "_trials", lambda study: (study.trials(), NO_WORKERS))
+    monkeypatch.setattr(session.Session, "_run_trials", lambda self: NO_WORKERS)
 
-    def told() -> str:
-        assert study_run.run(one.args, tmp_path, 0.0) == NO_WORKERS
+    def printed() -> str:
+        assert session.Session(one).run() == NO_WORKERS
         return capsys.readouterr().out
 
-    assert "Going on" not in told()
-    assert "Going on" not in told()  # as where another machine has begun a moment ago
+    assert "Going on" not in printed()
+    assert "Going on" not in printed()  # as where another machine has begun a moment ago
     trials(tmp_path, count=1).run()
     capsys.readouterr()
-    assert "Going on with the search" in told()
-
-
-def test_a_search_whose_time_is_up_within_a_trial_ends_with_the_others(
-    tmp_path, monkeypatch, capsys
-):
-    from keras_transfer.search import session as study_run
-
-    ended: list[list[int]] = []
-
-    def end(number: int) -> None:
-        if number == 2:
-            raise OutOfTime  # as `time_limit` does between two instructions
-
-    def of(*args, before_writing):
-        before_writing()
-        return one
-
-    hypermodel = StandIn()
-    hypermodel.before_fit = end
-    one = study(tmp_path / "run", hypermodel)
-    one.plan.end = time.monotonic() + 600
-    monkeypatch.setattr(study_run.Study, "of", of)
-    monkeypatch.setattr(study_run, "Rehearsal", lambda study: SimpleNamespace(renew=lambda: None))
-    monkeypatch.setattr(
-        study_run,
-        "finish",
-        lambda study, trials, interrupted: ended.append([one.trial for one in trials.outcomes]),
-    )
-    assert study_run.run(one.args, tmp_path, time.monotonic()) == 0
-    assert ended == [[1]]
-    assert "The time is up. What was running is left out." in capsys.readouterr().out
+    assert "Going on with the search" in printed()
 
 
 def leaderboard(output):
@@ -551,16 +517,16 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_trials_to_go_on_with(
 def test_what_there_is_no_time_for_is_left_out_and_the_rest_is_written(
     five_classes, tmp_path, monkeypatch, capsys
 ):
-    from keras_transfer.search import session as study_run
+    from keras_transfer.search import results
 
-    winner_of = study_run._winner
+    winner_of = results._winner
 
     def late(study, trials):
         found = winner_of(study, trials)
         study.plan.end = 0.0
         return found
 
-    monkeypatch.setattr(study_run, "_winner", late)
+    monkeypatch.setattr(results, "_winner", late)
     output = tmp_path / "run"
     (output / "trials").mkdir(parents=True)
     (output / "trials" / ".lock").touch()  # of an earlier run, which has used the test images

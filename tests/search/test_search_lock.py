@@ -1,6 +1,7 @@
 """One process at a time: real processes of a whole search, whose trials are stand-ins."""
 
 import contextlib
+import functools
 import sys
 from pathlib import Path
 
@@ -27,7 +28,9 @@ def _search(output: Path, seconds: float) -> None:
     session.Study.of = of
     session.finish = lambda *args, **kwargs: (output / "finished").touch()
     with (output.parent / f"{seconds}.txt").open("w") as log, contextlib.redirect_stderr(log):
-        code = exit_status("keras-transfer search", lambda: session.run(stand_in.args, output, 0.0))
+        code = exit_status(
+            "keras-transfer search", lambda: session.run(stand_in.settings, output, 0.0)
+        )
     sys.exit(code)
 
 

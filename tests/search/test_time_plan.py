@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from keras_transfer.search.budget import rehearsal
 from keras_transfer.search.budget.limit import OutOfTime, time_limit, uninterrupted
 from keras_transfer.search.budget.plan import TimePlan
 from keras_transfer.search.budget.rehearsal import Rehearsal
@@ -135,29 +134,12 @@ def test_the_only_trial_is_interrupted_when_the_model_and_the_report_need_the_ti
     assert one.left() - 30 < one.left_for_trials() < one.left() - 20
 
 
-def test_what_takes_too_long_to_be_rehearsed_is_expected_to_take_long(capsys, monkeypatch):
-    monkeypatch.setattr(rehearsal, "_WORTH", 0.0)
+def test_what_takes_too_long_to_be_rehearsed_is_expected_to_take_long(capsys):
     one = TimePlan(time.monotonic() + 0.6)
-    study = SimpleNamespace(plan=one, args=None, data=None, probe=lambda: time.sleep(60))
+    study = SimpleNamespace(plan=one, settings=None, data=None, probe=lambda: time.sleep(60))
     Rehearsal(study).renew()
     assert 0 < one.keep == one.export == one.test == one.report < 0.2
     assert "What comes after the trials will take about" in capsys.readouterr().out
-
-
-def test_in_a_short_search_the_first_trial_gets_the_time_of_a_rehearsal():
-    one = TimePlan(time.monotonic() + 120)
-    study = SimpleNamespace(
-        plan=one,
-        args=SimpleNamespace(average_views=True, flips="mirror"),
-        data=SimpleNamespace(test=object(), labels={"test": range(600)}),
-        probe=lambda: SimpleNamespace(seconds=5.0, folds=()),
-        sharing=lambda seconds: SimpleNamespace(seconds_per_image=0.01),
-    )
-    began = time.monotonic()
-    Rehearsal(study).renew()
-    assert one.test == 23.0  # 600 images in two views and by the probe, which is fitted again
-    assert 40 < one.reserve < 70
-    assert time.monotonic() - began < 1
 
 
 def test_what_there_is_no_time_for_is_left_out_and_said(capsys):

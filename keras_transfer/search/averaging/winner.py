@@ -82,20 +82,20 @@ def winner_of(study: Study, trials: Trials) -> Winner:
     best trials are trained again, on training and validation images together, for as many epochs
     as were best for each.
     """
-    args, data = study.args, study.data.train_and_valid
-    nothing = chance(args.metric, data.labels)
+    settings, data = study.settings, study.data.train_and_valid
+    nothing = chance(settings.metric, data.labels)
     lost: list[int] = []
     whole = _whole(trials, lost)
-    found = to_average(whole, study.objective, chance=nothing, most=args.average)
+    found = to_average(whole, study.objective, chance=nothing, most=settings.average)
     if not found.trials:
         raise ValueError("What the trials have trained is lost. Start a search in another folder.")
     model, numbers = _averaged(study, found.trials)
-    if args.average_views and args.flips != "none":
-        model = AveragedViews.of(model, Flips(args.flips))
+    if settings.average_views and settings.flips != "none":
+        model = AveragedViews.of(model, Flips(settings.flips))
     best = [outcome for outcome, _ in found.trials]
     made_of = Composition(
         numbers,
-        trained_again=len(data.labels) if args.final_fit else None,
+        trained_again=len(data.labels) if settings.final_fit else None,
         too_bad=tuple(one.trial for one in found.too_bad),
         unlike=tuple(one.trial for one in (*best, *found.unlike) if one.trial not in numbers),
         lost=tuple(lost),
@@ -109,7 +109,7 @@ def _averaged(
     members: list[Member] = []
     numbers: list[int] = []
     for outcome, kept in trials:
-        found = _again(study, outcome) if study.args.final_fit else kept
+        found = _again(study, outcome) if study.settings.final_fit else kept
         members += found
         numbers += [outcome.trial] * len(found)
     if len(members) == 1:
@@ -149,8 +149,8 @@ def _whole(trials: Trials, lost: list[int]) -> Iterator[tuple[Outcome, list[Memb
 def _again(study: Study, outcome: Outcome) -> list[Member]:
     hp = keras_tuner.HyperParameters()
     hp.values = dict(outcome.hyperparameters)
-    keras.utils.set_random_seed(seed_of(study.args.seed, outcome.trial, 0))
-    data, epochs = study.data.train_and_valid, outcome.epoch or study.args.epochs
+    keras.utils.set_random_seed(seed_of(study.settings.seed, outcome.trial, 0))
+    data, epochs = study.data.train_and_valid, outcome.epoch or study.settings.epochs
     return [study.hypermodel.refit(hp, data, epochs, **study.fit_arguments)]
 
 
@@ -175,15 +175,15 @@ def on_test(study: Study, labels: np.ndarray, probabilities: np.ndarray) -> OnTe
         labels: Of the images.
         probabilities: That the winner gives.
     """
-    args = study.args
+    settings = study.settings
     backbone = next(iter(study.hypermodel.backbones.values()))
     of_probe = probe_on_test(
         study.hypermodel.cache,
         backbone,
         study.data,
-        args.seed,
-        balance=args.balance,
-        final_fit=args.final_fit,
+        settings.seed,
+        balance=settings.balance,
+        final_fit=settings.final_fit,
     )
     return OnTest(
         measures(labels, probabilities),

@@ -18,9 +18,12 @@ from keras_transfer.search.report.page import write_search_page
 from keras_transfer.search.study import Study
 
 _SHARE = 1 / 3  # of the time left that it may take
-_WORTH = 480.0  # seconds left; with fewer, a rehearsal would take the time of the first trial
+_WORTH = 480.0  # seconds left; with fewer, only the least is measured
 _SELDOM = 20  # times what it takes until the machine is measured again
-_USUAL = (6.0, 12.0, 6.0)  # seconds of two processors to keep, export and report
+_EXPORT, _REPORT = (
+    2.0,
+    1.0,
+)  # times what building, saving and loading a model take, where unmeasured
 _COSTS = ("keep", "export", "test", "report")  # of a `TimePlan`, in seconds
 
 
@@ -28,7 +31,8 @@ class Rehearsal:
     """Builds, saves, loads, exports and reports on an untrained model.
 
     It writes into the plan of a search how long each of these takes, which depends on the machine
-    and on what else runs there. It does nothing for a search without `--minutes`.
+    and on what else runs there. In a short search exporting and reporting are estimated. It does
+    nothing for a search without `--minutes`.
 
     Args:
         study: The search.
@@ -37,63 +41,52 @@ class Rehearsal:
     def __init__(self, study: Study) -> None:
         self._study = study
         self._model: Any = None  # until all is measured
-        if study.plan.end == math.inf:
-            return
         plan = study.plan
+        if plan.end == math.inf:
+            return
         began, most = time.monotonic(), _SHARE * plan.left()
-        if plan.left() < _WORTH:
-            plan.keep, plan.export, plan.report = _USUAL
-            plan.test = self._expected_test()
-        else:
-            try:
-                with time_limit(lambda: most - (time.monotonic() - began)):
-                    self._measure(began)
-            except OutOfTime:  # it takes longer than that; nothing tells how long the test takes
-                self._model = None
-                for name in _COSTS:
-                    setattr(plan, name, most / 3)
+        try:
+            with time_limit(lambda: most - (time.monotonic() - began)):
+                self._measure(began, in_full=plan.left() >= _WORTH)
+        except OutOfTime:  # it takes longer than that; nothing tells how long the test takes
+            self._model = None
+            for name in _COSTS:
+                setattr(plan, name, most / 3)
         seconds = seconds_text(plan.keep + plan.export + plan.test + plan.report)
         print(f"What comes after the trials will take about {seconds}.", flush=True)
 
     @property
     def _views(self) -> int:
-        args = self._study.args
-        return Flips(args.flips).views if args.average_views and args.flips != "none" else 1
+        settings = self._study.settings
+        use = settings.average_views and settings.flips != "none"
+        return Flips(settings.flips).views if use else 1
 
-    def _expected_test(self) -> float:
-        """Seconds that the test images take, by those that the frozen part takes for an image."""
-        data, probe = self._study.data, self._study.probe()
-        seconds = self._study.sharing(0.0).seconds_per_image
-        if data.test is None:
-            return seconds * self._views * len(data.labels["valid"])
-        of_probe = probe.seconds / max(1, len(probe.folds))
-        return seconds * (self._views + 1) * len(data.labels["test"]) + of_probe
-
-    def _measure(self, began: float) -> None:
+    def _measure(self, began: float, in_full: bool) -> None:
         study, plan = self._study, self._study.plan
-        args, data, probe, views = study.args, study.data, study.probe(), self._views
+        settings, data, probe = study.settings, study.data, study.probe()
         self._images = next(iter(data.train.ordered))[0]
-        folds = 1 if args.final_fit else args.folds or 1
-        members = folds * min(args.average, args.trials)
+        folds = 1 if settings.final_fit else settings.folds or 1
+        members = folds * min(settings.average, settings.trials)
         with _scratch(study.output / ".rehearsal") as folder:
             model = study.hypermodel.untrained(members, self._images.shape[1:])
-            if views > 1:
-                model = AveragedViews.of(model, Flips(args.flips))
-            model = keep(model, folder)
+            if self._views > 1:
+                model = AveragedViews.of(model, Flips(settings.flips))
+            self._model = model = keep(model, folder)
             kept = time.monotonic()
-            model.export(folder / "export", verbose=False)
-            exported = time.monotonic()
-            seen = examine(model, data.train.ordered.take(1), verbose=0)
-            write_search_page(folder, [probe], study.objective, winner=seen)
-        plan.keep, plan.export = kept - began, exported - kept
-        plan.report = time.monotonic() - exported
-        self._model = model
+            plan.keep = kept - began
+            plan.export, plan.report = _EXPORT * plan.keep, _REPORT * plan.keep
+            if in_full:
+                model.export(folder / "export", verbose=False)
+                exported = time.monotonic()
+                seen = examine(model, data.train.ordered.take(1), verbose=0)
+                write_search_page(folder, [probe], study.objective, winner=seen)
+                plan.export, plan.report = exported - kept, time.monotonic() - exported
         self._of_batch()  # which traces it
         self._seconds = self._of_batch()
         split = "valid" if data.test is None else "test"
         plan.test = self._seconds * len(data.labels[split]) / len(self._images)
         if data.test is not None:  # the probe runs on them, too, without views, and is fitted anew
-            plan.test += plan.test / views + probe.seconds / max(1, len(probe.folds))
+            plan.test += plan.test / self._views + probe.seconds / max(1, len(probe.folds))
 
     def _of_batch(self) -> float:
         began = time.monotonic()

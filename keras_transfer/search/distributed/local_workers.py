@@ -155,6 +155,17 @@ class LocalWorkers:
         self._running.clear()
 
 
+def with_options(arguments: Sequence[str], *options: str) -> list[str]:
+    """Adds options to arguments; they win over the same options given before.
+
+    Example:
+        >>> with_options(["--output", "a", "--", "photos"], "--output", "b")
+        ['--output', 'a', '--output', 'b', '--', 'photos']
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [*arguments[:end], *options, *arguments[end:]]
+
+
 def end_with_parent() -> None:
     """Ends this process when the one that has started it as a worker ends, however that ends.
 

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import psutil
 
-from keras_transfer.search.state.settings import with_options
+from keras_transfer.search.distributed.local_workers import with_options
 
 MOST_GROWTH = 2**30  # bytes: dozens of fine-tuned trials, against some seconds for a new process
 _BEGAN = "KERAS_TRANSFER_BEGAN"

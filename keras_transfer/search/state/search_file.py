@@ -1,17 +1,12 @@
 """search.json: what a search was asked for, so that only the same search goes on in its folder."""
 
-import argparse
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from keras_transfer.search.oracles.hyperband import hyperband_needs
 from keras_transfer.search.state.files import read_json, read_or_put_aside, write_json
-
-if TYPE_CHECKING:
-    pass
 
 FILE = "search.json"
 IMAGES = "images.json"  # of which images, to tell what has changed since
@@ -22,12 +17,12 @@ _DIGEST = re.compile(r"[0-9a-f]{32,}")
 Stamps = Mapping[str, tuple[int, int]]
 
 
-def begin(output: Path, asked: Mapping[str, Any], images: Stamps) -> bool:
+def begin(output: Path, settings: Mapping[str, Any], images: Stamps) -> bool:
     """Writes what a search is asked for, unless its folder holds the same search already.
 
     Args:
         output: The folder.
-        asked: All that decides on its trials, as JSON has it.
+        settings: All that decides on its trials, as JSON has it.
         images: Path below the folder of images to size and time of change, as in
             `ImageFolder.stamps`.
 
@@ -41,7 +36,7 @@ def begin(output: Path, asked: Mapping[str, Any], images: Stamps) -> bool:
 
     def read(path: Path) -> dict[str, Any]:
         content = read_json(path)
-        if not content.keys() & asked.keys():
+        if not content.keys() & settings.keys():
             raise ValueError(f"{str(path)!r} does not say what a search was asked for.")
         return content
 
@@ -54,10 +49,10 @@ def begin(output: Path, asked: Mapping[str, Any], images: Stamps) -> bool:
         warnings.warn(f"{str(file)!r} is missing; {lost}.", stacklevel=2)
     before = read_or_put_aside(file, read, lost)
     if before is None:
-        write_json(file, asked)
+        write_json(file, settings)
         write_json(output / IMAGES, images)
         return trials
-    differing = [*_differing(before, asked), *_differing_data(output, before, asked, images)]
+    differing = [*_differing(before, settings), *_differing_data(output, before, settings, images)]
     if differing:
         raise ValueError(
             f"--output {output} holds another search: {'; '.join(differing)}. Ask for the same to "
@@ -68,9 +63,11 @@ def begin(output: Path, asked: Mapping[str, Any], images: Stamps) -> bool:
     return True
 
 
-def _differing(before: Mapping[str, Any], asked: Mapping[str, Any], of: str = "") -> Iterator[str]:
-    for name in dict.fromkeys((*before, *asked)):
-        was, is_now = before.get(name), asked.get(name)
+def _differing(
+    before: Mapping[str, Any], settings: Mapping[str, Any], of: str = ""
+) -> Iterator[str]:
+    for name in dict.fromkeys((*before, *settings)):
+        was, is_now = before.get(name), settings.get(name)
         if was == is_now or (not of and name in _OF_DATA):
             continue
         if isinstance(was, Mapping) and isinstance(is_now, Mapping):
@@ -82,12 +79,12 @@ def _differing(before: Mapping[str, Any], asked: Mapping[str, Any], of: str = ""
 
 
 def _differing_data(
-    output: Path, before: Mapping[str, Any], asked: Mapping[str, Any], images: Stamps
+    output: Path, before: Mapping[str, Any], settings: Mapping[str, Any], images: Stamps
 ) -> Iterator[str]:
     """Says what has become of the images, where they and not what is done with them differ."""
-    if all(before.get(name) == asked.get(name) for name in _OF_DATA):
+    if all(before.get(name) == settings.get(name) for name in _OF_DATA):
         return
-    explained = any(before.get(name) != asked.get(name) for name in _DECIDE_ON_DATA)
+    explained = any(before.get(name) != settings.get(name) for name in _DECIDE_ON_DATA)
     try:
         told = _changes(read_json(output / IMAGES), images)
     except (FileNotFoundError, ValueError):  # of an earlier version
@@ -122,26 +119,3 @@ def with_options(arguments: Sequence[str], *options: str) -> list[str]:
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
     return [*arguments[:end], *options, *arguments[end:]]
-
-
-def backbone_names(args: argparse.Namespace) -> list[str]:
-    """Returns the names of the backbones.
-
-    Raises:
-        ValueError: If one is empty, or there twice.
-    """
-    names = [name.strip() for name in args.backbone.split(",")]
-    if len(set(names)) < len(names) or not all(names):
-        raise ValueError(f"--backbone {args.backbone!r}. Expected names, each once, with commas.")
-    return names
-
-
-def check(args: argparse.Namespace) -> None:
-    """Refuses arguments that do not fit each other, before Keras is imported."""
-    args.space.backbones(backbone_names(args))
-    args.space.check_epochs(args.epochs)
-    if args.tuner == "hyperband" and args.trials < (needed := hyperband_needs(args.epochs)):
-        raise ValueError(
-            f"--tuner hyperband at {args.epochs} epochs needs {needed} trials until one has "
-            f"trained to the end. Received: --trials {args.trials}. Give more, or fewer epochs."
-        )

@@ -1,0 +1,118 @@
+"""Settings: what a search is asked for, by its command line or from Python."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from keras_transfer.search.oracles.hyperband import hyperband_needs
+from keras_transfer.search.space.space import Space
+
+# These must be the same for a search to be resumed; the others decide only how much of it is run.
+_DECISIVE = (
+    "tuner",
+    "epochs",
+    "image_size",
+    "batch_size",
+    "flips",
+    "metric",
+    "balance",
+    "folds",
+    "seed",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a search is asked for.
+
+    Attributes:
+        output: The folder of the search.
+        directory: The folder of images; `None` for the demo data.
+        space: The hyperparameters.
+        backbones: Names, folders or addresses of backbones.
+        weights: `"imagenet"`, `"none"` for random ones, or the path of a file.
+        tuner: KerasTuner's oracle.
+        trials: How many trials at most.
+        minutes: Minutes until the command has to end; `None` for no limit.
+        epochs: Epochs of a trial at most.
+        metric: The metric of the validation images that ranks trials.
+        image_size: Height and width of the images in pixels.
+        batch_size: Images in a batch.
+        flips: The kind of `Flips`, or `"none"`.
+        balance: Whether all classes count the same in the loss.
+        folds: Number of folds; `None` for one validation split.
+        early_stopping: Whether trials end that do not get better.
+        average: How many of the best trials are averaged at most.
+        average_views: Whether the model predicts the mean over the views of `flips`.
+        final_fit: Whether the best trials are trained again on training and validation images.
+        seed: 0 or larger.
+        cache: A folder for activations that other searches share.
+        tensorboard: A folder for a log of the trials for TensorBoard.
+        workers: Processes on this machine.
+        command: The arguments of the command, for its workers; empty in a search from Python.
+        most_growth: Bytes that the process may grow by until a new one takes its place; `None` for
+            any number.
+
+    Raises:
+        ValueError: If settings do not fit each other.
+    """
+
+    output: Path
+    directory: Path | None = None
+    space: Space = field(default_factory=Space)
+    backbones: tuple[str, ...] = ("efficientnet_lite0",)
+    weights: str = "imagenet"
+    tuner: Literal["bayesian", "hyperband", "random", "grid"] = "bayesian"
+    trials: int = 12
+    minutes: float | None = None
+    epochs: int = 30
+    metric: Literal["loss", "accuracy", "auc", "f1"] = "loss"
+    image_size: int = 224
+    batch_size: int = 32
+    flips: Literal["none", "mirror", "flips", "dihedral"] = "none"
+    balance: bool = False
+    folds: int | None = None
+    early_stopping: bool = True
+    average: int = 5
+    average_views: bool = True
+    final_fit: bool = False
+    seed: int = 0
+    cache: Path | None = None
+    tensorboard: Path | None = None
+    workers: int = 1
+    command: tuple[str, ...] = ()
+    most_growth: int | None = None
+
+    def __post_init__(self) -> None:
+        names = self.backbones
+        if len(set(names)) < len(names) or not all(names):
+            raise ValueError(
+                f"--backbone {','.join(names)!r}. Expected names, each once, with commas."
+            )
+        self.space.backbones(names)
+        self.space.check_epochs(self.epochs)
+        if self.tuner == "hyperband" and self.trials < (needed := hyperband_needs(self.epochs)):
+            raise ValueError(
+                f"--tuner hyperband at {self.epochs} epochs needs {needed} trials until one has "
+                f"trained to the end. Received: --trials {self.trials}. Give more, or fewer epochs."
+            )
+
+    def decisive(self) -> Mapping[str, Any]:
+        """Returns the settings that must be the same for a search to be resumed."""
+        return {
+            "space": self.space.to_dict(),
+            **{name: getattr(self, name) for name in _DECISIVE},
+            "no_early_stopping": not self.early_stopping,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what was asked for, with paths as they were given."""
+        left_out = ("backbones", "command", "most_growth", "early_stopping")
+        names = [one.name for one in fields(self) if one.name not in left_out]
+        return {
+            **{name: getattr(self, name) for name in names},
+            "space": self.space.to_dict(),
+            "backbone": list(self.backbones),
+            "no_early_stopping": not self.early_stopping,
+        }
