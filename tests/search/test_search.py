@@ -197,7 +197,7 @@ def test_the_demo_split_is_the_stated_one_and_written_once(tmp_path):
 def test_a_worker_of_a_search_for_scripts_leaves_the_summary_to_its_chief(
     tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(search, "_search", lambda args, began: 0)
+    monkeypatch.setattr(search, "_search", lambda args, settings, began: 0)
     for name, value in (("TUNER_ID", "w1"), ("ORACLE_IP", "127.0.0.1"), ("ORACLE_PORT", "1")):
         monkeypatch.setenv(f"KERASTUNER_{name}", value)
     assert search.main(["--json", "--output", str(tmp_path / "run")]) == 0

@@ -1,7 +1,6 @@
 """One process at a time: real processes of a whole search, whose trials are stand-ins."""
 
 import contextlib
-import functools
 import sys
 from pathlib import Path
 
