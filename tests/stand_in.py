@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -11,11 +12,10 @@ import keras_tuner
 
 from keras_transfer.cli.common import ended_by_signals, exit_status
 from keras_transfer.search.budget.plan import TimePlan
-from keras_transfer.search.distributed.chief import Patience, serve
-from keras_transfer.search.distributed.worker import work
 from keras_transfer.search.metrics import Objective
 from keras_transfer.search.settings import Settings
 from keras_transfer.search.state.outcome import Outcome
+from keras_transfer.search.trial_runner import TrialRunner
 from keras_transfer.search.trials import Trials
 
 OBJECTIVE = Objective("val_loss", "min")
@@ -118,30 +118,9 @@ def ends_soon(hypermodel: StandIn, search: Trials) -> None:
     """Lets the time of a search end in its first trial, however long it took to come there."""
 
     def soon(number: int) -> None:
-        search.oracle.deadline = time.monotonic() + 0.5
+        search.deadline = time.monotonic() + 0.5
 
     hypermodel.before_fit = soon
-
-
-def run_chief(output: Path, port: int, count: int) -> None:
-    """What a process does that is a chief."""
-    patience = Patience(silence=2.0, first=60.0, next=10.0)
-    sys.exit(serve(trials(output, count=count), address=f"127.0.0.1:{port}", patience=patience))
-
-
-def run_worker(output: Path, port: int, name: str, seconds: float = 0.05) -> None:
-    """What a process does that is a worker; it notes in a file which trials it fits."""
-    os.environ["KERASTUNER_TUNER_ID"] = name
-    os.environ["KERASTUNER_ORACLE_IP"] = "127.0.0.1"
-    os.environ["KERASTUNER_ORACLE_PORT"] = str(port)
-    hypermodel = StandIn(seconds)
-
-    def note(number: int) -> None:
-        with (output / "fits.txt").open("a") as file:
-            file.write(f"{hypermodel.built[-1]['rate']}\n")
-
-    hypermodel.before_fit = note
-    sys.exit(work(trials(output, hypermodel), wait=20.0))
 
 
 def run_and_die(output: Path, number: int) -> None:
@@ -160,3 +139,24 @@ def run_and_die(output: Path, number: int) -> None:
     hypermodel.before_fit = kill
     with ended_by_signals():
         sys.exit(exit_status("keras-transfer search", run))
+
+
+def runner(folder: Path, seconds: float, deadly: dict[float, int]) -> TrialRunner:
+    """Makes what runs stand-in trials in a process of an engine.
+
+    Args:
+        folder: Notes which process began which trial, in a file for each.
+        seconds: Of an epoch.
+        deadly: Rate of a trial to how often it kills its process.
+    """
+    hypermodel = StandIn(seconds)
+
+    def note(count: int) -> None:
+        rate = hypermodel.built[-1]["rate"]
+        begun = len(list(folder.glob(f"{rate}-*")))
+        (folder / f"{rate}-{time.time_ns()}-{os.getpid()}").touch()
+        if begun < deadly.get(rate, 0):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    hypermodel.before_fit = note
+    return TrialRunner(hypermodel, OBJECTIVE, 0, [(None, None)])

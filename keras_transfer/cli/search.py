@@ -27,18 +27,18 @@ from keras_transfer.cli.common import (
     number_from,
     only_json,
 )
-from keras_transfer.search.distributed.renewal import (
+from keras_transfer.search.renewal import (
     MOST_GROWTH,
     GrownError,
     began,
     begin_again,
     process_began,
 )
-from keras_transfer.search.distributed.role import role
 from keras_transfer.search.settings import Settings
 from keras_transfer.search.space.space import Space
 from keras_transfer.search.state.lock import LOCK
 from keras_transfer.search.state.search_file import FILE
+from keras_transfer.utils.optional_imports import require
 from keras_transfer.utils.output_folder import output_folder
 
 _PROGRAM = "keras-transfer search"
@@ -54,9 +54,8 @@ def main(arguments: Sequence[str] | None = None, *, is_process: bool = False) ->
             its place when its memory has grown, and `--minutes` count from its start.
 
     Returns:
-        The exit code: 0; 1 if no trial succeeded; 2 for input that the user can put right; 3 and 4
-        if workers or their chief are lost; 5 if the disk is full; 130 if interrupted before the
-        first trial ended.
+        The exit code: 0; 1 if no trial succeeded; 2 for input that the user can put right; 5 if
+        the disk is full; 130 if interrupted before the first trial ended.
     """
     start = began(process_began() if is_process else time.monotonic())
     args = _parse(arguments)
@@ -92,7 +91,7 @@ def _main(args: argparse.Namespace, most_growth: int | None, began: float) -> in
         return _search(args, settings, began)
     with only_json() as say:
         code = _search(args, settings, began)
-        if code == 0 and role() != "worker":  # whose chief writes it
+        if code == 0:
             say((args.output / "summary.json").read_text(encoding="utf-8"))
     return code
 
@@ -116,7 +115,9 @@ def _search(args: argparse.Namespace, settings: Settings, began: float) -> int:
     args.output = output_folder(args.output, directory.resolve().name, (FILE, LOCK))
     resolved = args.directory and args.directory.resolve()
     settings = replace(settings, output=args.output, directory=resolved)
-    if settings.workers > 1:  # or this process would take all memory of the GPUs that it uses
+    if settings.workers > 1:
+        require("ray", extra="cluster", purpose="--workers")
+        # Or this process would take all memory of the GPUs.
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     print(f"Searching on {directory}, results go to {args.output}. Loading Keras.", flush=True)
     try:
@@ -137,8 +138,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_search(parser.add_argument_group("how it is searched").add_argument)
     _add_results(parser.add_argument_group("what comes of it").add_argument)
     args = parser.parse_args(arguments)
-    # Workers get the same.
-    args.command = tuple(sys.argv[1:] if arguments is None else arguments)
     if args.trials is None:
         args.trials = 12 if args.minutes is None else 500
     if args.flips is None:  # a solar cell is as good left to right; a letter is not
@@ -195,7 +194,16 @@ def _add_search(add: Callable[..., object]) -> None:
         type=number_from(1, 256),
         default=1,
         metavar="N",
-        help="processes on this machine (default: 1)",
+        help="trials at a time, in processes of Ray (default: 1)",
+    )
+    cluster = "run trials on this Ray cluster; `auto` for the one that this machine belongs to"
+    add("--cluster", metavar="ADDRESS", help=cluster)
+    add(
+        "--gpus-per-trial",
+        type=number_from(0, 64),
+        default=0.0,
+        metavar="N",
+        help="GPUs that a trial has for itself, with --workers or --cluster (default: 0)",
     )
     add(
         "--cache",

@@ -18,10 +18,11 @@ from keras_transfer.search.session import run
 from keras_transfer.search.settings import Settings
 from keras_transfer.search.space.space import Space
 from keras_transfer.search.state.files import read_json
+from keras_transfer.search.state.journal import Journal
 from keras_transfer.search.state.lock import LOCK
-from keras_transfer.search.state.outcome import Outcome, read_all
+from keras_transfer.search.state.outcome import Outcome
 from keras_transfer.search.state.search_file import FILE
-from keras_transfer.search.trials import FOLDER
+from keras_transfer.search.trials import FOLDER, JOURNAL
 from keras_transfer.utils.exit_codes import DONE, INTERRUPTED
 from keras_transfer.utils.output_folder import output_folder
 
@@ -73,6 +74,9 @@ class Search:
         average: How many of the best trials are averaged at most. Default 5.
         average_views: Whether the model predicts the mean over the views of `flips`.
         final_fit: Whether the best trials are trained again on training and validation images.
+        workers: Trials at a time; above 1 in processes of Ray (extra `cluster`). Default 1.
+        cluster: The address of a Ray cluster that runs, or `"auto"`. Default: this machine.
+        gpus_per_trial: GPUs for each trial, where Ray runs them. Default 0.
         seed: 0 or larger; that of an `ImageFolder`, else 0.
         output: The folder of the search. Default: a new one, `runs/<data>-<time>`.
         cache: A folder for activations that other searches share. Default: within `output`, until
@@ -110,6 +114,9 @@ class Search:
         average: int = 5,
         average_views: bool = True,
         final_fit: bool = False,
+        workers: int = 1,
+        cluster: str | None = None,
+        gpus_per_trial: float = 0,
         seed: int | None = None,
         output: str | os.PathLike[str] | None = None,
         cache: str | os.PathLike[str] | None = None,
@@ -118,6 +125,11 @@ class Search:
         directory = _directory(self.data)
         given = {"image_size": image_size, "batch_size": batch_size, "seed": seed}
         known = _of_data(self.data, given)
+        if isinstance(data, ImageFolder) and (workers > 1 or cluster):
+            raise ValueError(
+                "An ImageFolder cannot travel to other processes. With `workers` or `cluster`, give "
+                f"the folder: {str(directory)!r}."
+            )
         self.settings = Settings(
             output_folder(Path(output) if output else None, directory.name, (FILE, LOCK)),
             directory=directory,
@@ -136,6 +148,9 @@ class Search:
             average=average,
             average_views=average_views,
             final_fit=final_fit,
+            workers=workers,
+            cluster=cluster,
+            gpus_per_trial=gpus_per_trial,
             cache=None if cache is None else Path(cache),
             image_size=known["image_size"],
             batch_size=known["batch_size"],
@@ -183,7 +198,8 @@ class Search:
     def _result(self) -> SearchResult:
         output = self.settings.output
         summary = read_json(output / "summary.json")
-        outcomes = [one for one in read_all(output / FOLDER)[0] if one.trial > 0]
+        events = Journal(output / FOLDER / JOURNAL).read()
+        outcomes = [Outcome.from_json(e["outcome"]) for e in events if e["event"] == "ended"]
         trials = tuple(ranked(outcomes, objective(self.settings.metric)))
         best = next(one for one in trials if one.trial == summary["best"]["trial"])
         # The search has just written it; the safe mode would refuse the graph of a TF-Hub module.

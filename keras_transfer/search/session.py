@@ -3,25 +3,14 @@
 import contextlib
 import gc
 import math
-import os
 import sys
 import warnings
 from pathlib import Path
-
-import tensorflow as tf
 
 from keras_transfer.data.image_folder import ImageFolder
 from keras_transfer.search.budget.limit import OutOfTime, time_limit
 from keras_transfer.search.budget.plan import TimePlan
 from keras_transfer.search.budget.rehearsal import Rehearsal
-from keras_transfer.search.distributed.chief import check_address, serve
-from keras_transfer.search.distributed.local_workers import (
-    LocalWorkers,
-    end_with_parent,
-    with_options,
-)
-from keras_transfer.search.distributed.role import role
-from keras_transfer.search.distributed.worker import work
 from keras_transfer.search.progress import Board
 from keras_transfer.search.results import finish
 from keras_transfer.search.settings import Settings
@@ -45,31 +34,20 @@ def run(settings: Settings, data: Path | ImageFolder, began: float) -> int:
         ImportError: If a package is missing.
         OSError: If something cannot be read or written.
     """
-    end_with_parent()
-    if role() == "chief":
-        check_address()
-    is_worker = role() == "worker"
     plan = TimePlan() if settings.minutes is None else TimePlan(began + 60 * settings.minutes)
     with contextlib.ExitStack() as stack:
-
-        def lock() -> None:
-            if not is_worker:  # whose chief holds the lock
-                stack.enter_context(alone(settings.output))
-
         try:
             with time_limit(plan.left):
-                study = Study.of(settings, data, began, plan, before_writing=lock)
+                study = Study.of(
+                    settings,
+                    data,
+                    began,
+                    plan,
+                    before_writing=lambda: stack.enter_context(alone(settings.output)),
+                )
         except OutOfTime:
             return _no_time()
-        return _work(study) if is_worker else Session(study).run()
-
-
-def _work(study: Study) -> int:
-    """Runs the trials that a chief hands out."""
-    study.output.mkdir(parents=True, exist_ok=True)
-    search_file.begin(study.output, study.identity(), study.data.stamps)
-    study.take_share()
-    return work(study.trials(), study.data.train, study.data.valid, **study.fit_arguments)
+        return Session(study).run()
 
 
 class Session:
@@ -89,7 +67,8 @@ class Session:
         )
         if resumed and self.trials.outcomes:  # another machine may just have made the folder
             print(f"Going on with the search in {study.output}.", flush=True)
-            self._tell_failures()
+            if failures := self.trials.failures:
+                print(f"{len(failures)} of its trials failed and are not repeated.", flush=True)
         self.board = Board(
             study.objective,
             count=study.settings.trials,
@@ -119,23 +98,11 @@ class Session:
         return code or self._without_result()
 
     def _run_trials(self) -> int:
-        """Runs the trials, here or by workers; what has ended lies in files whatever happens."""
-        study, settings, trials = self.study, self.study.settings, self.trials
-        trials.oracle  # noqa: B018 - repairs what an interrupted run has left
+        """Runs the probe and the trials."""
+        study, trials = self.study, self.trials
+        trials.oracle  # noqa: B018 - brings it to where the journal ends
         self._warn_of_grid()
         with self.board, time_limit(study.plan.left_for_trials):
-            if role() == "chief":
-                return serve(trials, first=self._probe)
-            if settings.workers > 1:
-                own = ("--output", str(study.output), "--workers", "1")
-                command = with_options(settings.command, *own)
-                workers = LocalWorkers(
-                    [sys.executable, "-m", "keras_transfer", "search", *command],
-                    settings.workers,
-                    study.output,
-                    devices=_devices(),
-                )
-                return serve(trials, address="127.0.0.1:0", workers=workers, first=self._probe)
             self._probe()
             trials.run(study.data.train, study.data.valid, **study.fit_arguments)
         return DONE
@@ -143,7 +110,7 @@ class Session:
     def _probe(self) -> None:
         self.board.on_begin(0, {})
         self.board.on_end(self.study.probe())
-        if not self.trials.oracle.exhausted():
+        if not self.trials.exhausted():
             self._rehearsal = Rehearsal(self.study)
         self._update_plan()
 
@@ -159,8 +126,7 @@ class Session:
     def _update_plan(self) -> None:
         """Updates the plan by the trials that have ended."""
         study, plan, settings = self.study, self.study.plan, self.study.settings
-        waits_for_nobody = settings.workers == 1 and role() == "alone"
-        if self._rehearsal is not None and waits_for_nobody:
+        if self._rehearsal is not None and settings.workers == 1:  # no worker waits meanwhile
             self._rehearsal.renew()
         best = [one for one in self.trials.ranked if not one.failed][: settings.average]
         plan.trained = bool(best)
@@ -172,7 +138,7 @@ class Session:
         self._set_deadline()
 
     def _set_deadline(self) -> None:
-        self.trials.oracle.deadline = self.board.deadline = self.study.plan.deadline
+        self.trials.deadline = self.board.deadline = self.study.plan.deadline
 
     def _warn_of_grid(self) -> None:
         """Warns of a grid that is too fine to be gone through, which KerasTuner does in order."""
@@ -184,13 +150,6 @@ class Session:
                 f"keep their first value in {settings.trials} trials of up to {points:,}. Give "
                 "fewer values in --space, more --trials, or --tuner random.",
                 stacklevel=2,
-            )
-
-    def _tell_failures(self) -> None:
-        if failures := self.trials.failures:
-            folders = ", ".join(self.trials.folder(one).name for one in failures)
-            print(
-                f"Trials that failed are not repeated; to have that, remove {folders}.", flush=True
             )
 
     def _without_result(self) -> int:
@@ -207,10 +166,3 @@ def _no_time() -> int:
         file=sys.stderr,
     )
     return ALL_FAILED
-
-
-def _devices() -> list[str]:
-    """The GPUs of this machine, as CUDA_VISIBLE_DEVICES names them."""
-    count = len(tf.config.list_physical_devices("GPU"))
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return named.split(",")[:count] if named else [str(number) for number in range(count)]

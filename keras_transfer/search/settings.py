@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from keras_transfer.search.oracles.hyperband import hyperband_needs
+from keras_transfer.search.hyperband import hyperband_needs
 from keras_transfer.search.space.space import Space
 
 # These must be the same for a search to be resumed; the others decide only how much of it is run.
@@ -49,8 +49,9 @@ class Settings:
         seed: 0 or larger.
         cache: A folder for activations that other searches share.
         tensorboard: A folder for a log of the trials for TensorBoard.
-        workers: Processes on this machine.
-        command: The arguments of the command, for its workers; empty in a search from Python.
+        workers: Trials at a time; above 1 in processes of Ray (extra `cluster`).
+        cluster: The address of a Ray cluster that runs, or `"auto"`; `None` for this machine.
+        gpus_per_trial: GPUs for each trial, where Ray runs them.
         most_growth: Bytes that the process may grow by until a new one takes its place; `None` for
             any number.
 
@@ -81,7 +82,8 @@ class Settings:
     cache: Path | None = None
     tensorboard: Path | None = None
     workers: int = 1
-    command: tuple[str, ...] = ()
+    cluster: str | None = None
+    gpus_per_trial: float = 0
     most_growth: int | None = None
 
     def __post_init__(self) -> None:
@@ -108,7 +110,7 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what was asked for, with paths as they were given."""
-        left_out = ("backbones", "command", "most_growth", "early_stopping")
+        left_out = ("backbones", "most_growth", "early_stopping")
         names = [one.name for one in fields(self) if one.name not in left_out]
         return {
             **{name: getattr(self, name) for name in names},

@@ -1,6 +1,8 @@
 """Study: the images, backbones and settings of a search, made alike in each of its processes."""
 
+import contextlib
 import functools
+import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,19 +14,21 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer.backbones.frozen_backbone import FrozenBackbone
-from keras_transfer.data.cacheable import NotKeepable
 from keras_transfer.data.image_folder import ImageFolder, image_folder
 from keras_transfer.features.feature_cache import FeatureCache
 from keras_transfer.search.budget.plan import TimePlan
 from keras_transfer.search.callbacks import MedianStopping
-from keras_transfer.search.distributed.renewal import Growth
+from keras_transfer.search.engine.on_ray import OnRay
+from keras_transfer.search.engine.request import Engine, TrialRequest
 from keras_transfer.search.hypermodel import TransferHyperModel
 from keras_transfer.search.metrics import Objective, balanced_class_weight, objective
 from keras_transfer.search.probe import run_probe
+from keras_transfer.search.renewal import Growth
 from keras_transfer.search.report.summary import versions
 from keras_transfer.search.settings import Settings
 from keras_transfer.search.state.files import put_aside, read_or_put_aside
 from keras_transfer.search.state.outcome import FILE, PREFIX, Begun, Outcome
+from keras_transfer.search.trial_runner import TrialRunner
 from keras_transfer.search.trials import FOLDER, Trials
 
 PROBE = "probe"
@@ -137,7 +141,12 @@ class Study:
             on_epoch: Called in the process that runs a trial, after each of its epochs.
         """
         settings = self.settings
-        trials = Trials(
+
+        def callbacks(request: TrialRequest, fold: int) -> list[keras.callbacks.Callback]:
+            told = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch())
+            return [told, *self._callbacks(request, fold)]
+
+        return Trials(
             self.hypermodel,
             settings.tuner,
             objective=self.objective,
@@ -149,20 +158,41 @@ class Study:
             folds=self.folds,
             on_begin=on_begin,
             on_end=on_end,
-            callbacks=lambda fold: [
-                keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch()),
-                *self._callbacks(trials, fold),
-            ],
+            callbacks=callbacks,
             between=Growth(settings.most_growth, lambda: self.hypermodel.cache.nbytes).check,
+            engine=self._engine(),
         )
-        return trials
 
-    def _callbacks(self, trials: Trials, fold: int) -> list[keras.callbacks.Callback]:
+    def _engine(self) -> Engine | None:
+        """Returns what runs several trials at a time; None for this process."""
+        settings = self.settings
+        if settings.workers == 1 and settings.cluster is None:
+            return None
+        return OnRay(
+            functools.partial(runner_of, settings, Path(self.data.directory)),
+            settings.workers,
+            settings.cluster or "local",
+            settings.gpus_per_trial,
+        )
+
+    def runner(self) -> TrialRunner:
+        """Returns what runs trials in another process than that of the search."""
+        pairs = self.folds or [(self.data.train, self.data.valid)]
+        return TrialRunner(
+            self.hypermodel,
+            self.objective,
+            self.settings.seed,
+            pairs,
+            self.fit_arguments,
+            self._callbacks,
+        )
+
+    def _callbacks(self, request: TrialRequest, fold: int) -> list[keras.callbacks.Callback]:
         if self.settings.tuner == "hyperband" or not self.settings.early_stopping:
             return []
         warmup = max(1, self.settings.epochs // 4)
-        others = functools.partial(trials.curves, fold)
-        return [MedianStopping(self.objective, others, warmup_epochs=warmup)]
+        others = request.others[fold]
+        return [MedianStopping(self.objective, lambda: others, warmup_epochs=warmup)]
 
     @property
     def fit_arguments(self) -> dict[str, Any]:
@@ -189,19 +219,6 @@ class Study:
         outcome = self._probed()
         outcome.write(folder)
         return outcome
-
-    def take_share(self) -> None:
-        """Computes a share of what the probe needs, in a process other than the one that fits it.
-
-        It returns when all of it is there, or at once if the probe has been fitted.
-        """
-        try:
-            Outcome.read(self.probe_folder)
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            try:
-                self._extract()
-            except NotKeepable as reason:  # which is the chief's to end with
-                print(f"No activations are computed here before the trials: {reason}.", flush=True)
 
     def _extract(self) -> tuple[str, FrozenBackbone]:
         """Has the activations computed that the probe needs; returns the backbone and its name."""
@@ -238,6 +255,12 @@ class Study:
             seed=self.settings.seed,
             folds=found.folds,
         )
+
+
+def runner_of(settings: Settings, directory: Path) -> TrialRunner:
+    """Returns what runs the trials of a search in a process of an engine."""
+    with contextlib.redirect_stdout(io.StringIO()):  # the search has told it
+        return Study.of(settings, directory, 0.0, TimePlan()).runner()
 
 
 def _backbone(settings: Settings, name: str) -> FrozenBackbone:

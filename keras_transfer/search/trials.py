@@ -1,58 +1,65 @@
-"""The trials of a search: run with an oracle, told as they end, read from their files."""
+"""Trials: runs the trials of a search on an engine, and reads what they left."""
 
 import contextlib
-import functools
 import gc
 import math
-import os
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 from keras_tuner import Objective as KerasTunerObjective
-from keras_tuner.engine.base_tuner import BaseTuner
-from keras_tuner.engine.trial import TrialStatus
+from keras_tuner import Oracle
+from keras_tuner.engine.trial import Trial, TrialStatus
 
 from keras_transfer.plotting.curves import is_finite
+from keras_transfer.plotting.history_table import write_csv
 from keras_transfer.search.averaging.ensemble import Member
 from keras_transfer.search.budget.limit import uninterrupted
+from keras_transfer.search.engine.in_process import InProcess
+from keras_transfer.search.engine.request import Engine, TrialRequest, TrialResult
 from keras_transfer.search.metrics import Objective
-from keras_transfer.search.oracles.durable_oracle import DurableOracle
-from keras_transfer.search.oracles.oracles import durable_oracle
+from keras_transfer.search.oracle import make_oracle
+from keras_transfer.search.report import curves as curve_files
 from keras_transfer.search.report.curves import Curves, numbered, read_curves
 from keras_transfer.search.report.leaderboard import ranked
 from keras_transfer.search.state.files import read_or_put_aside
+from keras_transfer.search.state.journal import Journal
 from keras_transfer.search.state.lock import alone, is_alone
-from keras_transfer.search.state.outcome import Begun, Outcome, TrialFolder, read_all
-from keras_transfer.search.trial_run import MEMBER, Source, TrialRun
+from keras_transfer.search.state.outcome import PREFIX, Begun, Outcome
+from keras_transfer.search.trial_runner import Callbacks, TrialRunner, failed, public_values
 
 FOLDER = "trials"
-_PAUSE = 0.2  # seconds until an oracle is asked again that has no trial for now
+JOURNAL = "journal.jsonl"
+MEMBER = "member.npz"
+MOST_DEATHS = 3  # of the processes that run a trial, before it has failed
 
 
 class Trials:
-    """Runs trials. What came of them lies in their folders, where another process finds it, too.
+    """Runs trials on an engine. Whatever kills the process, the next one goes on from there.
+
+    The journal holds what was created, started and ended, in order; KerasTuner's oracle is brought
+    to the same state by the same calls. The folder of a trial holds its curves and its weights.
 
     Args:
-        hypermodel: What builds and fits the model of a trial.
+        hypermodel: Builds and fits the model of a trial.
         oracle_name: `"bayesian"`, `"hyperband"`, `"random"` or `"grid"`.
-        objective: What makes one trial better than another.
-        count: How many trials to run at most, those counted that the folder holds already.
+        objective: The log that ranks trials.
+        count: How many trials to run at most, those that have ended included.
         epochs: Epochs of a trial.
-        seed: A number from 0 on; the same seed gives the same search.
-        output: The folder of the search. A search that was interrupted goes on from what is there.
+        seed: 0 or larger; the same seed gives the same search.
+        output: The folder of the search.
         deadline: When the last trial has to end, as `time.monotonic()`; `None` for no limit.
         folds: Pairs of training and validation data; each trial trains on all of them, and its
             score is the mean.
-        on_begin: Called as a trial begins, in the process that has the oracle.
-        on_end: Called with what came of it. Prints a line unless given.
-        callbacks: Called with the number of the fold, from 0, for further callbacks of that
-            training, such as `MedianStopping`.
-        between: Called after each trial, in the process that has run it. What it raises ends the
-            process's part in the search, such as `renewal.GrownError`.
+        on_begin: Called as a trial begins.
+        on_end: Called with the outcome of a trial. Prints a line unless given.
+        callbacks: Called with the request of a trial and the number of the fold, from 0, for
+            further callbacks of that training, such as `MedianStopping`.
+        between: Called after each trial. What it raises ends the run, such as `GrownError`.
+        engine: Runs the trials; this process unless given.
 
     Example:
         >>> trials = Trials(hypermodel, "bayesian", objective=objective("loss"), count=12,
@@ -75,8 +82,9 @@ class Trials:
         folds: Sequence[tuple[Any, Any]] | None = None,
         on_begin: Callable[[Begun], None] | None = None,
         on_end: Callable[[Outcome], None] | None = None,
-        callbacks: Callable[[int], list[keras.callbacks.Callback]] = lambda fold: [],
+        callbacks: Callbacks = lambda request, fold: [],
         between: Callable[[], None] = lambda: None,
+        engine: Engine | None = None,
     ) -> None:
         self.hypermodel = hypermodel
         self.oracle_name = oracle_name
@@ -91,41 +99,30 @@ class Trials:
         self.on_end = on_end or self._print
         self.callbacks = callbacks
         self.between = between
-        self._traceback_told = False
+        self.engine = engine
+        self.journal = Journal(output / FOLDER / JOURNAL)
+        self._oracle: Oracle | None = None
+        self._unfinished: list[Trial] = []
+        self._running: dict[str, Trial] = {}
 
-    @functools.cached_property
-    def oracle(self) -> DurableOracle:
-        """The oracle, which goes on from what lies in the folder. A worker has none of its own.
+    # ---- running them
+
+    @property
+    def oracle(self) -> Oracle:
+        """KerasTuner's oracle, in the state that the journal tells of.
 
         Raises:
-            RuntimeError: If this process does not hold the lock of the search, and so would mend
-                what another process is writing.
+            RuntimeError: If this process does not hold the lock of the search.
+            ValueError: If the journal is damaged.
         """
-        if not is_alone(self.output):
-            raise RuntimeError(f"Expected to be called within `alone({str(self.output)!r})`.")
-        oracle = durable_oracle(
-            self.oracle_name,
-            objective=KerasTunerObjective(self.objective.name, self.objective.mode),
-            count=self.count,
-            epochs=self.epochs,
-            seed=self.seed,
-            folder=self.output / FOLDER,
-            deadline=self.deadline,
-            **self._initial_points(),
-        )
-        # KerasTuner explores which hyperparameters there are when it makes a tuner.
-        BaseTuner(oracle, self.hypermodel, directory=str(self.output), project_name=FOLDER)
-        oracle.on_begin, oracle.on_end = self.on_begin, self.on_end
-        return oracle
-
-    def _initial_points(self) -> dict[str, int]:
-        """How many trials are drawn at random first: a few, not KerasTuner's 3 a dimension."""
-        if self.oracle_name != "bayesian":
-            return {}
-        return {"num_initial_points": max(3, min(10, self.count // 3))}
+        if self._oracle is None:
+            if not is_alone(self.output):
+                raise RuntimeError(f"Expected to be called within `alone({str(self.output)!r})`.")
+            self._oracle = self._replayed()
+        return self._oracle
 
     def run(self, train: Any = None, valid: Any = None, **arguments: Any) -> None:
-        """Runs all trials in this process.
+        """Runs all trials.
 
         Args:
             train: Training data, unless there are folds.
@@ -133,50 +130,179 @@ class Trials:
             **arguments: Further ones for `fit`, such as `class_weight`.
 
         Raises:
-            OSError: If another process runs this search, or a trial cannot be written, not even
-                that it begins.
+            OSError: If another process runs this search, or the disk is full.
+            ValueError: If the journal is damaged.
         """
-        tuner_id = os.environ.get("KERASTUNER_TUNER_ID", "tuner0")
-        with alone(self.output):
-            self.oracle.release_left()
-            self.work(self.oracle, tuner_id, train, valid, **arguments)
-
-    def work(
-        self, source: Source, tuner_id: str, train: Any = None, valid: Any = None, **arguments: Any
-    ) -> None:
-        """Runs trials until there are no more.
-
-        Args:
-            source: Where they come from: an oracle, or a chief.
-            tuner_id: Who runs them.
-            train: As for `run`.
-            valid: As for `run`.
-            **arguments: As for `run`.
-        """
-        pairs = self.folds or [(train, valid)]
-        runs = TrialRun(
+        runner = TrialRunner(
             self.hypermodel,
             self.objective,
-            self.epochs,
             self.seed,
-            self.output / FOLDER,
+            self.folds or [(train, valid)],
             arguments,
             self.callbacks,
+            self.seconds_left,
         )
-        with _only_new_garbage(), _given_back(source, tuner_id):
-            while (trial := source.create_trial(tuner_id)).status != TrialStatus.STOPPED:
-                if trial.status == TrialStatus.RUNNING:
-                    runs.run(trial, source, tuner_id, pairs)
+        with alone(self.output), self.engine or InProcess(runner) as engine:
+            self.oracle  # noqa: B018 - replays the journal
+            with self._interrupted_ones_noted(), _only_new_garbage():
+                self._fail_deadly_ones()
+                while True:
+                    while len(self._running) < engine.slots and (trial := self._next()):
+                        self._submit(engine, trial)
+                    if not self._running:
+                        return
+                    self._end(*engine.wait())
                     self.between()
-                else:
-                    time.sleep(_PAUSE)
 
-    # ---- what came of them
+    def exhausted(self) -> bool:
+        """Whether no trial is left to run, or no time for another."""
+        ended = len(self.oracle.trials) - len(self._unfinished) >= self.count
+        return ended or not self._in_time()
+
+    def seconds_left(self) -> float:
+        """Returns the seconds until the deadline, infinite without one."""
+        return math.inf if self.deadline is None else self.deadline - time.monotonic()
+
+    def _in_time(self) -> bool:
+        seconds = [one.seconds for one in self.outcomes if not one.failed]
+        return self.seconds_left() > (statistics.median(seconds) if seconds else 0.0)
+
+    def _next(self) -> Trial | None:
+        """Returns the trial to run next; None if there is none, or none as long as others run."""
+        if not self._in_time():
+            return None
+        if self._unfinished:
+            return self._unfinished.pop(0)
+        if len(self.oracle.trials) >= self.count:
+            return None
+        trial = self._created()
+        if trial.status != TrialStatus.RUNNING:
+            return None
+        self.journal.append("created", id=trial.trial_id, values=trial.hyperparameters.values)
+        return trial
+
+    def _created(self) -> Trial:
+        return self.oracle.create_trial(f"slot-{len(self.oracle.trials)}")
+
+    def _submit(self, engine: Engine, trial: Trial) -> None:
+        request = self._request(trial)
+        self.journal.append("started", id=trial.trial_id)
+        self._running[trial.trial_id] = trial
+        self.on_begin(Begun(request.number, request.id, public_values(request.values)))
+        engine.submit(request)
+
+    def _request(self, trial: Trial) -> TrialRequest:
+        values = trial.hyperparameters.values
+        first = values.get("tuner/initial_epoch", 0)
+        members = self._members(values["tuner/trial_id"]) if first else ()
+        return TrialRequest(
+            trial.trial_id,
+            dict(values),
+            int(values.get("tuner/epochs", self.epochs)),
+            self.seconds_left(),
+            tuple(self.curves(fold) for fold in self._fold_numbers),
+            first if members else 0,
+            members,
+        )
+
+    def _members(self, past: str) -> tuple[Member, ...]:
+        """Returns what an earlier round of Hyperband has trained; nothing if it is lost."""
+        outcome = next(one for one in self.outcomes if one.id == past)
+        members = [self.member(outcome, fold) for fold in self._fold_numbers]
+        if any(one is None for one in members):
+            warnings.warn(
+                f"What trial {outcome.trial} has trained is lost: the trial that goes on from "
+                "there begins with its first epoch.",
+                stacklevel=2,
+            )
+            return ()
+        return tuple(one for one in members if one is not None)
+
+    def _end(self, request: TrialRequest, result: TrialResult) -> None:
+        """Writes the result of a trial, its line in the journal last."""
+        folder = self.folder(result.outcome)
+        folder.mkdir(parents=True, exist_ok=True)
+        for fold, (history, epochs) in enumerate(result.curves):
+            write_csv(history, epochs, folder / numbered(curve_files.FILE, fold))
+        for fold, member in enumerate(result.members):
+            member.write(folder / numbered(MEMBER, fold))
+        self.journal.append("ended", id=request.id, outcome=result.outcome.to_json())
+        _end_in(self.oracle, self._running.pop(request.id), result.outcome)
+        self.on_end(result.outcome)
+
+    @property
+    def _fold_numbers(self) -> range:
+        return range(len(self.folds) if self.folds else 1)
+
+    # ---- the journal
+
+    def _replayed(self) -> Oracle:
+        events = list(self.journal.read())
+        created = {one["id"]: one["values"] for one in events if one["event"] == "created"}
+        oracle = make_oracle(
+            self.oracle_name,
+            self.hypermodel,
+            objective=KerasTunerObjective(self.objective.name, self.objective.mode),
+            count=self.count,
+            epochs=self.epochs,
+            seed=self.seed,
+            known=created,
+        )
+        running: dict[str, Trial] = {}
+        for event in events:
+            if event["event"] == "created":
+                running[event["id"]] = oracle.create_trial(f"slot-{len(oracle.trials)}")
+            elif event["event"] == "ended":
+                outcome = Outcome.from_json(event["outcome"])
+                _end_in(oracle, running.pop(event["id"]), outcome)
+        self._unfinished = list(running.values())
+        return oracle
+
+    def _fail_deadly_ones(self) -> None:
+        """Ends the trials during which the process has died too often."""
+        deaths = dict.fromkeys((trial.trial_id for trial in self._unfinished), 0)
+        for event in self.journal.read():
+            if event["id"] in deaths:
+                change = {"started": 1, "interrupted": -1}.get(event["event"], 0)
+                deaths[event["id"]] += change
+        for trial in list(self._unfinished):
+            count, number = deaths[trial.trial_id], int(trial.trial_id) + 1
+            if count >= MOST_DEATHS:
+                self._unfinished.remove(trial)
+                self._running[trial.trial_id] = trial
+                text = f"{count} processes died while they ran this trial. "
+                request = self._request(trial)
+                outcome = failed(request, 0.0, text + "Did they run out of memory?")
+                self._end(request, TrialResult(outcome))
+            elif count:
+                warnings.warn(
+                    f"The process died while it ran trial {number}, which is run again. If that "
+                    f"happens {MOST_DEATHS} times, it counts as failed.",
+                    stacklevel=2,
+                )
+
+    @contextlib.contextmanager
+    def _interrupted_ones_noted(self) -> Iterator[None]:
+        """Notes the trials that an exception interrupts, such as Ctrl-C: no death of theirs."""
+        try:
+            yield
+        finally:
+            with uninterrupted():
+                for id in self._running:
+                    # On a full disk the trial counts as one that died, once.
+                    with contextlib.suppress(OSError):
+                        self.journal.append("interrupted", id=id)
+                self._unfinished = [*self._running.values(), *self._unfinished]
+                self._running = {}
+
+    # ---- what they left
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """What came of the trials that have ended, in order of their numbers; not the probe."""
-        return [one for one in read_all(self.output / FOLDER)[0] if one.trial > 0]
+        """The outcomes of the trials that have ended, in order of their numbers."""
+        ended = (one for one in self.journal.read() if one["event"] == "ended")
+        outcomes = (Outcome.from_json(event["outcome"]) for event in ended)
+        return sorted(outcomes, key=lambda outcome: outcome.trial)
 
     @property
     def ranked(self) -> list[Outcome]:
@@ -196,7 +322,7 @@ class Trials:
 
     def folder(self, outcome: Outcome) -> Path:
         """Returns the folder of a trial."""
-        return TrialFolder(self.output / FOLDER, outcome.id).path
+        return self.output / FOLDER / f"{PREFIX}{outcome.id}"
 
     def member(self, outcome: Outcome, fold: int = 0) -> Member | None:
         """Returns what a trial has trained; `None` if it is lost. A damaged file is put aside."""
@@ -219,33 +345,30 @@ class Trials:
         columns = [logs.get(self.objective.name, []) for logs, _ in filter(None, found)]
         return [[one if is_finite(one) else math.nan for one in column] for column in columns]
 
-    # ---- as they end
-
     def _print(self, outcome: Outcome) -> None:
-        if outcome.failed and not self._traceback_told:
-            self._traceback_told = True
-            print(outcome.traceback, flush=True)
         outcomes, best = self.outcomes, self.best
+        if outcome.failed and len(self.failures) == 1:
+            print(outcome.traceback, flush=True)
         left = self.count - len(outcomes)
-        told = f"best: trial {best.trial}, {best}" if best else "no best yet"
-        usual = statistics.median(one.seconds for one in outcomes or [outcome])
-        seconds = max(0.0, min(left * usual, self.oracle.seconds_left()))
+        score = f"best: trial {best.trial}, {best}" if best else "no best yet"
+        usual = statistics.median(one.seconds for one in outcomes)
+        seconds = max(0.0, min(left * usual, self.seconds_left()))
         print(
-            f"trial {outcome.trial} of {self.count}: {outcome} | {told} | "
+            f"trial {outcome.trial} of {self.count}: {outcome} | {score} | "
             + (f"{seconds:.0f} s left" if left else "done"),
             flush=True,
         )
 
 
-@contextlib.contextmanager
-def _given_back(source: Source, tuner_id: str) -> Iterator[None]:
-    """Gives a trial back that an exception ends, such as Ctrl-C: that is no death of the trial."""
-    try:
-        yield
-    except BaseException:
-        with uninterrupted():
-            source.give_back(tuner_id)
-        raise
+def _end_in(oracle: Oracle, trial: Trial, outcome: Outcome) -> None:
+    """Tells an oracle the result of a trial."""
+    if outcome.score is None:
+        trial.status, trial.message = TrialStatus.FAILED, outcome.traceback
+    else:
+        step = (outcome.epoch or 1) - 1
+        oracle.update_trial(trial.trial_id, {oracle.objective.name: outcome.score}, step=step)
+        trial.status = TrialStatus.COMPLETED
+    oracle.end_trial(trial)
 
 
 @contextlib.contextmanager

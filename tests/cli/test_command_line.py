@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_transfer.cli.common import exit_status
-from keras_transfer.search.distributed.local_workers import with_options
+from keras_transfer.search.renewal import with_option
 from keras_transfer.search.report.summary import without_paths
 from keras_transfer.utils.output_folder import output_folder
 
@@ -93,7 +93,7 @@ def test_what_people_share_holds_no_path_of_a_machine(tmp_path):
 
 def test_options_are_added_before_what_stands_behind_two_dashes():
     own = ("--output", "b")
-    assert with_options(["photos", "--seed", "1"], *own) == ["photos", "--seed", "1", *own]
-    assert with_options(["--seed", "1", "--", "-photos"], *own) == [
+    assert with_option(["photos", "--seed", "1"], *own) == ["photos", "--seed", "1", *own]
+    assert with_option(["--seed", "1", "--", "-photos"], *own) == [
         *("--seed", "1", *own, "--", "-photos")
     ]

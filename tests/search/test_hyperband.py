@@ -1,5 +1,4 @@
 import keras_tuner
-
 from keras_transfer.search.oracles.hyperband import hyperband_needs
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from keras_transfer.search.state.outcome import Outcome, read_all
+from keras_transfer.search.state.outcome import Outcome
 
 WHOLE = Outcome(
     trial=3,
@@ -91,17 +91,3 @@ def test_an_outcome_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypa
         dataclasses.replace(WHOLE, score=0.1).write(tmp_path)
     assert Outcome.read(tmp_path) == WHOLE
     assert [path.name for path in tmp_path.iterdir()] == ["outcome.json"]
-
-
-def test_all_outcomes_come_in_order_of_their_numbers_and_torn_ones_are_named(tmp_path):
-    assert read_all(tmp_path / "nowhere") == ([], [])
-    for number in (12, 2, 0):
-        name = f"{number - 1:04d}" if number else "probe"
-        dataclasses.replace(WHOLE, trial=number, id=name).write(tmp_path / f"trial_{name}")
-    (tmp_path / "trial_0005").mkdir()  # it runs
-    (tmp_path / "trial_file").touch()
-    (tmp_path / "trial_0007").mkdir()
-    (tmp_path / "trial_0007" / "outcome.json").write_text("{")
-    outcomes, torn = read_all(tmp_path)
-    assert [outcome.trial for outcome in outcomes] == [0, 2, 12]
-    assert torn == [tmp_path / "trial_0007" / "outcome.json"]

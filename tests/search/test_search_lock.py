@@ -2,15 +2,14 @@
 
 import contextlib
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from processes import start
 from stand_in import StandIn, study, trials
-from test_workers import until
 
 from keras_transfer.search.state.lock import alone
-from keras_transfer.search.state.outcome import TrialFolder
 
 
 def _search(output: Path, seconds: float) -> None:
@@ -37,16 +36,15 @@ def _search(output: Path, seconds: float) -> None:
 def test_a_second_process_is_refused_before_it_touches_anything(tmp_path):
     output = tmp_path / "run"
     first = start(_search, output, 0.5)
-    until(lambda: len(list(output.glob("trials/*/trial.json"))) == 1)
-    folder = TrialFolder(output / "trials", "0000")
-    half, stage = folder.path / ".trial.json.0123", folder.stage("tuner0")
-    half.write_text("{")  # as the living process may be writing at this moment
+    journal = output / "trials" / "journal.jsonl"
+    until = time.monotonic() + 120
+    while not (journal.exists() and "started" in journal.read_text()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
     second = start(_search, output, 0.0)
     second.join()
     assert second.exitcode == 2
     assert "another process runs this search" in (tmp_path / "0.0.txt").read_text()
-    assert half.exists()
-    assert stage.exists()
     first.join()
     assert first.exitcode == 0
     assert [one.status for one in trials(output).outcomes] == ["completed"] * 3

@@ -143,6 +143,16 @@ class Member:
             head = type(head).from_config({**head.get_config(), "name": name})
         return head
 
+    def put_into(self, model: TransferModel) -> None:
+        """Gives its weights to a model of the same hyperparameters."""
+        if not model.built:
+            model.build((None, *self.image_shape))
+        parts = [(model.head.weights, self.head_weights)]
+        parts += [(model.backbone.block_weights(name), w) for name, w in self.blocks.items()]
+        for weights, values in parts:
+            for weight, value in zip(weights, values, strict=True):
+                weight.assign(value)
+
     def model(self, backbone: FrozenBackbone) -> TransferModel:
         """Returns the model that the trial ended with, on a backbone that stays as it is.
 

@@ -21,7 +21,7 @@ from keras_transfer.search.probe import probe_on_test
 from keras_transfer.search.scoring import Measures, measures, paired
 from keras_transfer.search.state.outcome import Outcome
 from keras_transfer.search.study import Study
-from keras_transfer.search.trial_run import seed_of
+from keras_transfer.search.trial_runner import seed_of
 from keras_transfer.search.trials import Trials
 from keras_transfer.utils.atomic_files import written_whole
 
@@ -141,7 +141,7 @@ def _whole(trials: Trials, lost: list[int]) -> Iterator[tuple[Outcome, list[Memb
         lost.append(outcome.trial)
         warnings.warn(
             f"What trial {outcome.trial} has trained is damaged or missing, so it is not in "
-            f"{MODEL}. Remove {trials.folder(outcome)}, and the same command runs it again.",
+            f"{MODEL}.",
             stacklevel=2,
         )
 

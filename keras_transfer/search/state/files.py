@@ -25,11 +25,16 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Example:
         >>> write_json(Path("search.json"), {"seed": 0})
     """
-    text = json.dumps(_plain(content), indent=1, allow_nan=False)
+    text = as_json(content, indent=1)
     with written_whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
+
+
+def as_json(content: Mapping[str, Any], indent: int | None = None) -> str:
+    """Returns a JSON text; numbers that JSON does not know become `null`."""
+    return json.dumps(_plain(content), indent=indent, allow_nan=False)
 
 
 def read_json(path: Path) -> dict[str, Any]:

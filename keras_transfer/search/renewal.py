@@ -7,13 +7,11 @@ either. What a search has done lies in files, so nothing is lost.
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import psutil
-
-from keras_transfer.search.distributed.local_workers import with_options
 
 MOST_GROWTH = 2**30  # bytes: dozens of fine-tuned trials, against some seconds for a new process
 _BEGAN = "KERAS_TRANSFER_BEGAN"
@@ -75,10 +73,21 @@ def begin_again(began: float, output: Path) -> NoReturn:
 
     Args:
         began: When the command was begun at first.
-        output: Where its search lies.
+        output: The folder of its search.
     """
     os.environ[_BEGAN] = repr(began)
     sys.stdout.flush()
     sys.stderr.flush()
-    arguments = with_options(sys.orig_argv[1:], "--output", str(output))
+    arguments = with_option(sys.orig_argv[1:], "--output", str(output))
     os.execv(sys.executable, [sys.executable, *arguments])
+
+
+def with_option(arguments: Sequence[str], *option: str) -> list[str]:
+    """Adds an option to arguments; it wins over the same option given before.
+
+    Example:
+        >>> with_option(["--output", "a", "--", "photos"], "--output", "b")
+        ['--output', 'a', '--output', 'b', '--', 'photos']
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [*arguments[:end], *option, *arguments[end:]]

@@ -1,1 +1,0 @@
-"""Several processes, on one machine or several, that run the trials of one search."""

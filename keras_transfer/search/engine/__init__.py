@@ -1,0 +1,1 @@
+"""Engines: where the trials of a search run."""

@@ -1,0 +1,119 @@
+"""OnRay: runs trials as tasks of Ray, on this machine or on a cluster."""
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable
+from typing import Any, Self
+
+from keras_transfer.search.engine.request import TrialRequest, TrialResult
+from keras_transfer.search.trial_runner import failed
+from keras_transfer.utils.optional_imports import require
+from keras_transfer.utils.processors import processors
+
+Runner = Callable[[TrialRequest], TrialResult]
+
+_ATTEMPTS = 3  # processes that may die in a trial until it has failed
+_TRIALS_PER_PROCESS = 25  # TensorFlow keeps memory of each traced step (tensorflow#62854)
+_LOOK = 1.0  # seconds between two looks for a signal
+
+
+class OnRay:
+    """Runs trials as tasks of Ray: a task whose process or node dies is run again elsewhere.
+
+    Args:
+        make_runner: Makes what runs trials, in each process that does. It travels there, so that
+            it and what it holds can be pickled.
+        workers: Trials at a time.
+        address: `"local"` for processes of this machine, which end with this one; `"auto"` or an
+            address for a cluster that runs already.
+        gpus_per_trial: GPUs that Ray keeps for each trial. Default 0.
+
+    Raises:
+        ImportError: If Ray is not installed.
+
+    Example:
+        >>> engine = OnRay(functools.partial(runner_of, settings, "photos/"), workers=4)
+        >>> Search("photos/", engine=engine).run()
+    """
+
+    def __init__(
+        self,
+        make_runner: Callable[[], Runner],
+        workers: int,
+        address: str = "local",
+        gpus_per_trial: float = 0,
+    ) -> None:
+        self.slots = workers
+        self.address = address
+        self._make_runner = make_runner
+        self._gpus = gpus_per_trial
+        self._id = uuid.uuid4().hex
+        self._running: dict[Any, TrialRequest] = {}
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is reported to anyone
+        self._ray = require("ray", extra="cluster", purpose="Running several trials at a time")
+
+    def __enter__(self) -> Self:
+        ray, local = self._ray, self.address == "local"
+        threads = max(1, processors() // self.slots)
+        variables = {
+            "TF_NUM_INTRAOP_THREADS": str(threads),
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+        own = {"num_cpus": self.slots, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        ray.init(
+            address=self.address,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": variables},
+            **(own if local else {}),
+        )
+        self._task = ray.remote(
+            num_cpus=1,
+            num_gpus=self._gpus,
+            max_retries=_ATTEMPTS - 1,
+            max_calls=_TRIALS_PER_PROCESS,
+        )(_run)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for task in self._running:
+            with contextlib.suppress(Exception):  # the cluster may be gone
+                self._ray.cancel(task, force=True)
+        self._running.clear()
+        self._ray.shutdown()
+
+    def submit(self, request: TrialRequest) -> None:
+        """Takes a trial to run."""
+        self._running[self._task.remote(self._id, self._make_runner, request)] = request
+
+    def wait(self) -> tuple[TrialRequest, TrialResult]:
+        """Returns a trial that has ended, as soon as one has.
+
+        Raises:
+            OSError: If the disk is full where it ran.
+        """
+        ended: list[Any] = []
+        while not ended:
+            ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_LOOK)
+        request = self._running.pop(ended[0])
+        try:
+            return request, self._ray.get(ended[0])
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except self._ray.exceptions.RayError as error:
+            text = (
+                f"{_ATTEMPTS} processes died while they ran this trial. Did they run out of memory?"
+            )
+            return request, TrialResult(failed(request, 0.0, f"{error}\n{text}"))
+
+
+_runners: dict[str, Runner] = {}  # of this process, by engine
+
+
+def _run(engine: str, make_runner: Callable[[], Runner], request: TrialRequest) -> TrialResult:
+    """Runs a trial in a process of Ray, which makes its runner once."""
+    if engine not in _runners:
+        _runners[engine] = make_runner()
+    return _runners[engine](request)
