@@ -127,8 +127,8 @@ class Search:
         known = _of_data(self.data, given)
         if isinstance(data, ImageFolder) and (workers > 1 or cluster):
             raise ValueError(
-                "An ImageFolder cannot travel to other processes. With `workers` or `cluster`, give "
-                f"the folder: {str(directory)!r}."
+                "An ImageFolder cannot travel to other processes. With `workers` or `cluster`, "
+                f"give the folder: {str(directory)!r}."
             )
         self.settings = Settings(
             output_folder(Path(output) if output else None, directory.name, (FILE, LOCK)),

@@ -209,7 +209,7 @@ def refused(capsys, *arguments: str) -> str:
 def test_the_same_command_goes_on_and_another_search_is_refused(five_classes, tmp_path, capsys):
     arguments = [str(five_classes), "--output", str(tmp_path / "run"), *QUICK, "--unfreeze", "0"]
     assert search.main([*arguments, "--trials", "1"]) == 0
-    outcome = tmp_path / "run" / "trials" / "trial_0000" / "outcome.json"
+    outcome = tmp_path / "run" / "trials" / "trial_0000" / "member.npz"
     written = outcome.stat().st_mtime_ns
     assert search.main(arguments) == 0
     assert "Going on" in capsys.readouterr().out
@@ -434,7 +434,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_trials_to_go_on_with(
     (told,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert "No space left on device" in told
     assert f"kept in {tmp_path / 'run'}. Make room, and the same command with --output" in told
-    assert (tmp_path / "run" / "trials" / "trial_0000" / "outcome.json").exists()
+    assert (tmp_path / "run" / "trials" / "trial_0000" / "member.npz").exists()
     assert (tmp_path / "run" / "leaderboard.csv").exists()
 
 
