@@ -70,7 +70,7 @@ def run_probe(
     """
     began = time.monotonic()
     pairs = [(data.train, data.valid)] if isinstance(data, ImageFolder) else list(data)
-    found, strengths, notes = [], [], []
+    scores, strengths, notes = [], [], []
     for train, valid in pairs:
         if valid is None:
             raise ValueError(
@@ -79,11 +79,11 @@ def run_probe(
             )
         fitted = _fitted(features_of(cache, backbone, train), train, seed, balance)
         probabilities = fitted.probabilities(features_of(cache, backbone, valid))
-        found.append(measures(valid.labels, probabilities).logs)
+        scores.append(measures(valid.labels, probabilities).logs)
         strengths.append(fitted.strength)
         notes += [note for note in fitted.notes if note not in notes]
-    means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
-    folds = () if isinstance(data, ImageFolder) else tuple(found)
+    means = {name: float(np.mean([one[name] for one in scores])) for name in scores[0]}
+    folds = () if isinstance(data, ImageFolder) else tuple(scores)
     return ProbeResult(means, folds, time.monotonic() - began, tuple(strengths), tuple(notes))
 
 
@@ -140,10 +140,10 @@ class _Fitted:
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """A column for each class, also for one that is not among the training images."""
-        found = np.zeros((len(features), self.classes))
+        probabilities = np.zeros((len(features), self.classes))
         scaled = self.scaler.transform(features)
-        found[:, self.classifier.classes_] = self.classifier.predict_proba(scaled)
-        return found
+        probabilities[:, self.classifier.classes_] = self.classifier.predict_proba(scaled)
+        return probabilities
 
 
 def _fitted(features: np.ndarray, train: tf.data.Dataset, seed: int, balance: bool) -> _Fitted:

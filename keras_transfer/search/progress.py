@@ -164,24 +164,24 @@ class Board:
             until_deadline=None if self.deadline is None else self.deadline - self.clock(),
         )
 
-    def told(self) -> list[str]:
-        """The best so far, and the time left."""
+    def status(self) -> list[str]:
+        """Returns the best so far, and the time left."""
         best = best_of(self._ended.values(), self.objective)
         left = self.seconds_left
-        told = ["no best yet"]
+        parts = ["no best yet"]
         if best is not None:
-            told = [f"best: trial {best.trial}, {self.objective.name} {score_text(best)}"]
+            parts = [f"best: trial {best.trial}, {self.objective.name} {score_text(best)}"]
         if self.ended >= self.count:
-            told.append("done")
+            parts.append("done")
         elif left is not None:
-            told.append(f"{seconds_text(left)} left")
-        return told
+            parts.append(f"{seconds_text(left)} left")
+        return parts
 
     def _line(self, outcome: Outcome) -> str:
         name = f"trial {outcome.trial} of {self.count}" if outcome.trial else "trial 0 (probe)"
         stopped = " (stopped)" if outcome.status == "stopped" else ""
-        told = () if self._live is not None else self.told()  # the live line tells it
-        return " | ".join((f"{name}: {outcome}{stopped}", *told))
+        status = () if self._live is not None else self.status()  # the live line shows it
+        return " | ".join((f"{name}: {outcome}{stopped}", *status))
 
     def _say(self, line: str) -> None:
         if self._live is not None:
@@ -197,7 +197,7 @@ class Board:
             self._live.refresh()
 
     def now(self) -> str:
-        """The live line: what runs, what `told` tells, and with which values it runs."""
+        """Returns the live line: what runs, the status, and the values of the trial."""
         number = next(iter(self.running), None) if len(self.running) == 1 else None
         running = f"trial {self.ended} of {self.count}"
         if number is not None:
@@ -206,7 +206,7 @@ class Board:
             running += f" done, {len(self.running)} running"
         values = self.running[number] if number is not None else {}
         shown = ", ".join(f"{name} {cell(value)}" for name, value in values.items())
-        return " | ".join((running, *self.told(), *([shown] if shown else [])))
+        return " | ".join((running, *self.status(), *([shown] if shown else [])))
 
 
 class _Line(ProgressColumn):

@@ -121,7 +121,7 @@ def _write(
     winner: Winner,
     seen: Examined | None,
     tested: OnTest | None,
-    told: dict[str, Any],
+    facts: dict[str, Any],
 ) -> None:
     output, data, made_of = study.output, study.data, winner.made_of
     asked = _asked(study)
@@ -134,12 +134,12 @@ def _write(
         winner=seen,
         split="test" if tested else "validation",
         made_of=winner.made_of,
-        looks=told["looks"],
+        looks=facts["looks"],
         images=images,
         settings=asked,
     )
     study.plan.in_time(PAGE, write_page)
-    facts = {
+    content = {
         **asked,
         "classes": list(data.class_names),
         "images": data.counts,
@@ -148,14 +148,14 @@ def _write(
         "left_out_of_average": sorted((*made_of.too_bad, *made_of.unlike)),
         "lost": list(made_of.lost),
         "trained_again": made_of.trained_again,
-        **told,
+        **facts,
         "no_time_for": study.plan.skipped,
         "seconds": round(time.monotonic() - study.began, 1),
     }
     best = next(one for one in outcomes if one.trial == winner.best.trial)
-    content = summary(outcomes, study.objective, facts, best=best, images=images)
+    content = summary(outcomes, study.objective, content, best=best, images=images)
     if tested:
-        content["test"] = {**tested.facts(), "looks": told["looks"]}
+        content["test"] = {**tested.facts(), "looks": facts["looks"]}
     write_summary(output / "summary.json", content)
 
 
@@ -182,14 +182,16 @@ def _tell(study: Study, winner: Winner, tested: OnTest | None, looks: int) -> No
     if study.data.test is None:
         print("There is no test split.")
     elif tested is not None:
-        used = "once" if looks == 1 else f"{looks} times, as this search went on after a look at it"
+        used = (
+            "once" if looks == 1 else f"{looks} times, as this search was resumed after a first use"
+        )
         print(f"Test, used {used} ({winner.made_of}): {tested.measures}.")
         print(f"The probe on it: accuracy {tested.probe.accuracy.value:.2%}. {tested.paired}")
     if study.settings.directory is None:
         from keras_transfer.search.demo_data import PUBLISHED
 
-        told = ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in PUBLISHED.items())
-        print(f"Published on this data, on another split: {told}.")
+        published = ", ".join(f"{name} {value:.2%}" for name, value in PUBLISHED.items())
+        print(f"Published on this data, on another split: {published}.")
     for skipped, file in ((EXPORT, study.output / "export" / "1"), (PAGE, study.output / PAGE)):
         if skipped in study.plan.skipped and file.exists():
             print(f"{file} is that of an earlier run, and of another model.")

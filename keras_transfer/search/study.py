@@ -143,8 +143,8 @@ class Study:
         settings = self.settings
 
         def callbacks(request: TrialRequest, fold: int) -> list[keras.callbacks.Callback]:
-            told = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch())
-            return [told, *self._callbacks(request, fold)]
+            report = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch())
+            return [report, *self._callbacks(request, fold)]
 
         return Trials(
             self.hypermodel,
@@ -213,9 +213,9 @@ class Study:
         folder = self.probe_folder
         if folder.exists() and not folder.is_dir():
             put_aside(folder, f"{str(folder)!r} is a file. Expected a folder.", _PROBE_AGAIN)
-        found = read_or_put_aside(folder / FILE, lambda _: Outcome.read(folder), _PROBE_AGAIN)
-        if found is not None:
-            return found
+        outcome = read_or_put_aside(folder / FILE, lambda _: Outcome.read(folder), _PROBE_AGAIN)
+        if outcome is not None:
+            return outcome
         outcome = self._probed()
         outcome.write(folder)
         return outcome
@@ -224,7 +224,7 @@ class Study:
         """Has the activations computed that the probe needs; returns the backbone and its name."""
         name, backbone = next(iter(self.hypermodel.backbones.items()))
         border = self.hypermodel.border(name)
-        # The images run to the border of what is trained once, and on from there.
+        # The images run once up to the cut point below all that trains, and on from there.
         for after in dict.fromkeys((border, FEATURES) if border else (FEATURES,)):
             for part in (self.data.train, self.data.valid):
                 if part is not None:
@@ -233,27 +233,27 @@ class Study:
 
     def _probed(self) -> Outcome:
         name, backbone = self._extract()
-        found = run_probe(
+        result = run_probe(
             self.hypermodel.cache,
             backbone,
             self.folds or self.data,
             self.settings.seed,
             balance=self.settings.balance,
         )
-        for note in found.notes:
+        for note in result.notes:
             warnings.warn(f"The probe: {note}", stacklevel=2)
-        scores = [one[self.objective.name] for one in found.folds]
+        scores = [one[self.objective.name] for one in result.folds]
         return Outcome(
             0,
             PROBE,
             "completed",
-            found.metrics[self.objective.name],
-            found.seconds,
-            {"backbone": name, "C": float(np.median(found.C))},
+            result.metrics[self.objective.name],
+            result.seconds,
+            {"backbone": name, "C": float(np.median(result.C))},
             deviation=float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
-            metrics=found.metrics,
+            metrics=result.metrics,
             seed=self.settings.seed,
-            folds=found.folds,
+            folds=result.folds,
         )
 
 

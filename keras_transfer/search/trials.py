@@ -211,8 +211,8 @@ class Trials:
         members = [self.member(outcome, fold) for fold in self._fold_numbers]
         if any(one is None for one in members):
             warnings.warn(
-                f"What trial {outcome.trial} has trained is lost: the trial that goes on from "
-                "there begins with its first epoch.",
+                f"The weights of trial {outcome.trial} are lost: the trial that goes on from there "
+                "begins with its first epoch.",
                 stacklevel=2,
             )
             return ()
@@ -341,8 +341,8 @@ class Trials:
     def curves(self, fold: int = 0) -> list[list[float]]:
         """Returns the objective of each trial that was not stopped and left curves on a fold."""
         completed = [outcome for outcome in self.outcomes if outcome.status == "completed"]
-        found = [self.history(outcome, fold) for outcome in completed]
-        columns = [logs.get(self.objective.name, []) for logs, _ in filter(None, found)]
+        tables = [self.history(outcome, fold) for outcome in completed]
+        columns = [logs.get(self.objective.name, []) for logs, _ in filter(None, tables)]
         return [[one if is_finite(one) else math.nan for one in column] for column in columns]
 
     def _print(self, outcome: Outcome) -> None:

@@ -30,7 +30,7 @@ def facts(search):
 
 
 @pytest.mark.filterwarnings("ignore:The process died while it ran trial:UserWarning")
-@pytest.mark.filterwarnings("ignore:What trial .* has trained is lost:UserWarning")
+@pytest.mark.filterwarnings("ignore:The weights of trial .* are lost:UserWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_search_killed_after_any_event_gives_what_an_uninterrupted_one_does(tmp_path, kind):
     whole = a_search(tmp_path / "whole", kind)

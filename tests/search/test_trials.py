@@ -303,7 +303,7 @@ def test_whatever_becomes_of_what_a_trial_left_the_search_goes_on(tmp_path, name
 @pytest.mark.filterwarnings("always")
 def test_a_later_round_of_hyperband_begins_anew_where_the_weights_of_the_earlier_are_lost(tmp_path):
     search = trials(tmp_path, oracle_name="hyperband")  # a stand-in's member.npz holds no weights
-    with pytest.warns(UserWarning, match=r"is lost: the trial that goes on from there begins"):
+    with pytest.warns(UserWarning, match=r"are lost: the trial that goes on from there begins"):
         search.run()
     assert [one.status for one in search.outcomes] == ["completed"] * 4
     assert [search.history(one)[1][0] for one in search.outcomes] == [0] * 4

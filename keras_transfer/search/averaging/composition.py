@@ -1,4 +1,4 @@
-"""Composition: which trials best.keras is made of, for terminal, page and summary alike."""
+"""Composition: the trials that best.keras is made of, for terminal, page and summary."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ class Composition:
     lost: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        told = _names(self.trials)
+        text = _names(self.trials)
         if len(self.trials) > 1:
-            told = f"the average of {told}"
+            text = f"the average of {text}"
         again = self.trained_again
-        return f"{told}, trained again on {again:,} images" if again else told
+        return f"{text}, trained again on {again:,} images" if again else text
 
     @property
     def within(self) -> str:

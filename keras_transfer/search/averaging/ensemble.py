@@ -1,4 +1,4 @@
-"""What trials have trained, in files and as the average of several in one model."""
+"""Member: what a trial has trained, in a file, and the average of several in one model."""
 
 import errno
 import json
@@ -56,7 +56,7 @@ class Member:
     def of(
         cls, model: TransferModel, blocks: Collection[str] = (), *, backbone: str, origin: str = ""
     ) -> Self:
-        """Takes down what a model has trained, as it is now.
+        """Captures what a model has trained.
 
         Args:
             model: The model.

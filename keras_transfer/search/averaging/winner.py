@@ -1,4 +1,4 @@
-"""Winner: the model that a search ends with, and what it is worth on images never seen."""
+"""Winner: the model that a search ends with, and its scores on the test split."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -34,8 +34,8 @@ class Winner:
 
     Attributes:
         model: The average of what the best trials have trained, or that of the best.
-        made_of: Which trials these are.
-        best: What came of the best of them.
+        made_of: The trials in it.
+        best: The outcome of the best of them.
     """
 
     model: TransferModel
@@ -45,7 +45,7 @@ class Winner:
 
 @dataclass(frozen=True)
 class OnTest:
-    """What a model is worth on the test split, which is looked at once.
+    """The scores of a model on the test split, which is used once.
 
     Attributes:
         measures: Of the winner.
@@ -76,28 +76,26 @@ class OnTest:
 def winner_of(study: Study, trials: Trials) -> Winner:
     """Returns the average of the best trials, which errs less than the one that happened to win.
 
-    `to_average` tells which those are.
-
-    With folds, what a trial has trained on each of them is averaged, too. With `--final-fit` the
-    best trials are trained again, on training and validation images together, for as many epochs
-    as were best for each.
+    `to_average` selects them. With folds, the models of all folds are averaged. With `--final-fit`
+    the best trials are trained again, on training and validation images together, each for the
+    number of epochs that was best.
     """
     settings, data = study.settings, study.data.train_and_valid
     nothing = chance(settings.metric, data.labels)
     lost: list[int] = []
     whole = _whole(trials, lost)
-    found = to_average(whole, study.objective, chance=nothing, most=settings.average)
-    if not found.trials:
-        raise ValueError("What the trials have trained is lost. Start a search in another folder.")
-    model, numbers = _averaged(study, found.trials)
+    chosen = to_average(whole, study.objective, chance=nothing, most=settings.average)
+    if not chosen.trials:
+        raise ValueError("The weights of all trials are lost. Start a search in another folder.")
+    model, numbers = _averaged(study, chosen.trials)
     if settings.average_views and settings.flips != "none":
         model = AveragedViews.of(model, Flips(settings.flips))
-    best = [outcome for outcome, _ in found.trials]
+    best = [outcome for outcome, _ in chosen.trials]
     made_of = Composition(
         numbers,
         trained_again=len(data.labels) if settings.final_fit else None,
-        too_bad=tuple(one.trial for one in found.too_bad),
-        unlike=tuple(one.trial for one in (*best, *found.unlike) if one.trial not in numbers),
+        too_bad=tuple(one.trial for one in chosen.too_bad),
+        unlike=tuple(one.trial for one in (*best, *chosen.unlike) if one.trial not in numbers),
         lost=tuple(lost),
     )
     return Winner(model, made_of, best[0])
@@ -109,9 +107,9 @@ def _averaged(
     members: list[Member] = []
     numbers: list[int] = []
     for outcome, kept in trials:
-        found = _again(study, outcome) if study.settings.final_fit else kept
-        members += found
-        numbers += [outcome.trial] * len(found)
+        trained = _again(study, outcome) if study.settings.final_fit else kept
+        members += trained
+        numbers += [outcome.trial] * len(trained)
     if len(members) == 1:
         return study.hypermodel.model_of(members[0]), (numbers[0],)
     try:
@@ -128,7 +126,7 @@ def _averaged(
 
 
 def _whole(trials: Trials, lost: list[int]) -> Iterator[tuple[Outcome, list[Member]]]:
-    """The trials with a score, best first, and what they have trained, where that is whole."""
+    """Yields the trials with a score, best first, and their members, where these are whole."""
     for outcome in trials.ranked:
         if outcome.failed:
             continue
@@ -140,7 +138,7 @@ def _whole(trials: Trials, lost: list[int]) -> Iterator[tuple[Outcome, list[Memb
             continue
         lost.append(outcome.trial)
         warnings.warn(
-            f"What trial {outcome.trial} has trained is damaged or missing, so it is not in "
+            f"The weights of trial {outcome.trial} are damaged or missing, so it is not in "
             f"{MODEL}.",
             stacklevel=2,
         )
@@ -155,7 +153,7 @@ def _again(study: Study, outcome: Outcome) -> list[Member]:
 
 
 def keep(model: TransferModel, output: Path) -> TransferModel:
-    """Writes a model as best.keras, whole or not at all, and returns it as it is loaded."""
+    """Saves a model as best.keras, whole or not at all, and returns it as loaded from there."""
     with written_whole(output / MODEL) as temporary:
         unfinished = temporary.with_name(f"{temporary.name}.keras")  # Keras asks for the suffix
         try:

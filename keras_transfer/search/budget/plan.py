@@ -53,12 +53,12 @@ class TimePlan:
 
     @property
     def reserve(self) -> float:
-        """Seconds to keep for all that comes after the last trial."""
+        """Seconds to reserve for all that comes after the last trial."""
         return self.least + (1 + _MARGIN) * (self.export + self.test + self.final_fit)
 
     @property
     def least(self) -> float:
-        """Seconds to keep for what is written whatever happens: the model and the report."""
+        """Seconds to reserve for the model and the report, which are always written."""
         return (1 + _MARGIN) * (self.keep + self.report + self.closing)
 
     @property
@@ -87,7 +87,7 @@ class TimePlan:
         return self.left() - kept / (1 + _MARGIN / 2)
 
     def in_time(self, what: str, work: Callable[[], T], after: float = 0.0) -> T | None:
-        """Does some work, unless it would take the time of what comes after it.
+        """Runs some work, unless the time is needed for what comes after it.
 
         Args:
             what: Names the work in the sentence that says that there was no time for it.

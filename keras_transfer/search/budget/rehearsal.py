@@ -1,4 +1,4 @@
-"""Rehearsal: measures, before the first trial, what comes after the last one."""
+"""Rehearsal: measures the end of a search (saving, export, test, report) before its trials."""
 
 import contextlib
 import math
@@ -20,10 +20,8 @@ from keras_transfer.search.study import Study
 _SHARE = 1 / 3  # of the time left that it may take
 _WORTH = 480.0  # seconds left; with fewer, only the least is measured
 _SELDOM = 20  # times what it takes until the machine is measured again
-_EXPORT, _REPORT = (
-    2.0,
-    1.0,
-)  # times what building, saving and loading a model take, where unmeasured
+# Where they are not measured, times what building, saving and loading a model take.
+_EXPORT, _REPORT = 2.0, 1.0
 _COSTS = ("keep", "export", "test", "report")  # of a `TimePlan`, in seconds
 
 

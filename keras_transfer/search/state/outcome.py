@@ -1,4 +1,4 @@
-"""Outcome: what came of a trial, as the file outcome.json in the trial's folder."""
+"""Outcome: the result of a trial, as JSON holds it."""
 
 import math
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _KINDS: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Begun:
-    """What a trial begins with: as much of an `Outcome` as is known then."""
+    """A trial that begins: the part of an `Outcome` that is known then."""
 
     trial: int
     id: str
@@ -34,7 +34,7 @@ class Begun:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial.
+    """The result of a trial.
 
     Attributes:
         trial: Its number in order of start, from 1; 0 is the probe.
@@ -100,14 +100,14 @@ class Outcome:
     def __str__(self) -> str:
         if self.failed:
             return f"failed: {self.failure}"
-        return ", ".join(f"{name} {value:.4f}" for name, value in self._told().items())
+        return ", ".join(f"{name} {value:.4f}" for name, value in self._scores().items())
 
-    def _told(self) -> Mapping[str, float]:
+    def _scores(self) -> Mapping[str, float]:
         names = sorted((name for name in self.metrics if name.startswith("val_")), reverse=True)
         return {name: self.metrics[name] for name in names} or {"score": self.score or 0.0}
 
     def write(self, folder: Path, name: str = FILE) -> Path:
-        """Writes it into the trial's folder, which is made if needed, whole or not at all.
+        """Writes it into a folder, which is made if needed, whole or not at all.
 
         Returns:
             The file.

@@ -1,4 +1,4 @@
-"""search.json: what a search was asked for, so that only the same search goes on in its folder."""
+"""search.json: the settings of a search, so that only the same search is resumed in its folder."""
 
 import re
 import warnings
@@ -81,28 +81,28 @@ def _differing(
 def _differing_data(
     output: Path, before: Mapping[str, Any], settings: Mapping[str, Any], images: Stamps
 ) -> Iterator[str]:
-    """Says what has become of the images, where they and not what is done with them differ."""
+    """Yields how the images differ, where they do and not only what is done with them."""
     if all(before.get(name) == settings.get(name) for name in _OF_DATA):
         return
     explained = any(before.get(name) != settings.get(name) for name in _DECIDE_ON_DATA)
     try:
-        told = _changes(read_json(output / IMAGES), images)
+        changes = _changes(read_json(output / IMAGES), images)
     except (FileNotFoundError, ValueError):  # of an earlier version
-        told = ""
-    if told or not explained:
-        yield told or "the images differ"
+        changes = ""
+    if changes or not explained:
+        yield changes or "the images differ"
 
 
 def _changes(before: Mapping[str, Any], images: Stamps) -> str:
     """How many images have changed, come and gone, and one of each; empty if none has."""
     there = before.keys() & images.keys()
-    found = {
+    paths = {
         "changed": [path for path in there if before[path] != list(images[path])],
         "came": [path for path in images if path not in before],
         "went": [path for path in before if path not in images],
     }
-    told = [f"{len(p)} {what} (first {min(p)})" for what, p in found.items() if p]
-    return f"of {len(before):,} images {', '.join(told)}" if told else ""
+    texts = [f"{len(p)} {change} (first {min(p)})" for change, p in paths.items() if p]
+    return f"of {len(before):,} images {', '.join(texts)}" if texts else ""
 
 
 def _short(value: Any) -> str:
