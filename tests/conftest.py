@@ -1,5 +1,6 @@
 import gc
 import os
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -143,3 +144,20 @@ def relative_difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:
     return max(
         float(np.abs(x - y).max() / max(np.abs(y).max(), 1e-8)) for x, y in zip(a, b, strict=True)
     )
+
+
+# Seconds of its own thread that a test may take which is not marked `slow`.
+_QUICK = float(os.environ.get("QUICK_TEST_SECONDS", "2"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    began = time.thread_time()
+    result = yield
+    seconds = time.thread_time() - began
+    if seconds > _QUICK and not any(item.iter_markers(name="slow")):
+        pytest.fail(
+            f"{seconds:.1f} s of processor time for a quick test. Expected at most {_QUICK:g} s: "
+            "make it smaller, or mark it `slow`."
+        )
+    return result
