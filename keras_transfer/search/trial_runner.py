@@ -32,8 +32,8 @@ class TrialRunner:
         arguments: Further arguments for `fit`, such as `class_weight`.
         callbacks: Called with the request and the number of the fold, from 0; returns further
             callbacks.
-        seconds_left: Returns the seconds that the running trial has left. Default: those of its
-            request, less what has passed.
+        seconds_left: Returns the seconds that the running trial has left. Default: those until the
+            end that its request names.
     """
 
     hypermodel: Any
@@ -58,9 +58,7 @@ class TrialRunner:
             "seed": seed_of(self.seed, request.number, 0),
             "epochs": request.epochs,
         }
-        stop = StopAtEpochEnd(
-            self.seconds_left or (lambda: request.seconds - (time.monotonic() - began))
-        )
+        stop = StopAtEpochEnd(self.seconds_left or (lambda: request.ends - time.time()))
         try:
             folds = self._train(request, stop)
             scored = self._scored([trained.metrics for trained, _ in folds])

@@ -199,7 +199,7 @@ class Trials:
             trial.trial_id,
             dict(values),
             int(values.get("tuner/epochs", self.epochs)),
-            self.seconds_left(),
+            time.time() + self.seconds_left(),
             tuple(self.curves(fold) for fold in self._fold_numbers),
             first if members else 0,
             members,

@@ -18,7 +18,8 @@ class TrialRequest:
         id: KerasTuner's id.
         values: The hyperparameters.
         epochs: Epochs at most.
-        seconds: Seconds that it may take, as known when it is handed out; infinite for no limit.
+        ends: When it has to end, as `time.time()`, which other machines know, too; infinite for no
+            limit.
         others: For each fold, the objective of each completed trial, epoch by epoch.
         first_epoch: The epoch to begin with, from 0; above 0 in later rounds of Hyperband.
         members: For each fold, what an earlier round has trained; empty for a fresh start.
@@ -27,7 +28,7 @@ class TrialRequest:
     id: str
     values: Mapping[str, Any]
     epochs: int
-    seconds: float
+    ends: float
     others: tuple[list[list[float]], ...] = ()
     first_epoch: int = 0
     members: tuple[Member, ...] = ()
