@@ -170,7 +170,7 @@ class Study:
             return None
         return OnRay(
             functools.partial(runner_of, settings, Path(self.data.directory)),
-            settings.workers,
+            settings.workers if settings.workers > 1 else None,
             settings.cluster or "local",
             settings.gpus_per_trial,
         )

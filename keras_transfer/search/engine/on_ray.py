@@ -24,7 +24,7 @@ class OnRay:
     Args:
         make_runner: Makes what runs trials, in each process that does. It travels there, so that
             it and what it holds can be pickled.
-        workers: Trials at a time.
+        workers: Trials at a time. Default: as many as the cluster has cores.
         address: `"local"` for processes of this machine, which end with this one; `"auto"` or an
             address for a cluster that runs already.
         gpus_per_trial: GPUs that Ray keeps for each trial. Default 0.
@@ -34,18 +34,17 @@ class OnRay:
 
     Example:
         >>> engine = OnRay(functools.partial(runner_of, settings, "photos/"), workers=4)
-        >>> Search("photos/", engine=engine).run()
+        >>> Trials(hypermodel, "random", ..., engine=engine).run()
     """
 
     def __init__(
         self,
         make_runner: Callable[[], Runner],
-        workers: int,
+        workers: int | None = None,
         address: str = "local",
         gpus_per_trial: float = 0,
     ) -> None:
-        # Some wait with Ray, so that nobody idles while an oracle thinks, up to 1.6 s.
-        self.slots = workers + 1 + workers // 8
+        self.slots = 1  # until Ray has started
         self._workers = workers
         self.address = address
         self._make_runner = make_runner
@@ -57,14 +56,16 @@ class OnRay:
 
     def __enter__(self) -> Self:
         ray, local = self._ray, self.address == "local"
-        threads = max(1, processors() // self._workers)
+        cores = processors()
+        workers = self._workers or (cores if local else None)
         variables = {
-            "TF_NUM_INTRAOP_THREADS": str(threads),
+            # A core each on a cluster, where nobody knows the machines.
+            "TF_NUM_INTRAOP_THREADS": str(max(1, cores // workers) if local and workers else 1),
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
         own = {
-            "num_cpus": self._workers,
+            "num_cpus": workers,
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
         }
@@ -75,6 +76,9 @@ class OnRay:
             runtime_env={"env_vars": variables},
             **(own if local else {}),
         )
+        workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        # Some wait with Ray, so that nobody idles while an oracle thinks, up to 1.6 s.
+        self.slots = workers + 1 + workers // 8
         self._task = ray.remote(
             num_cpus=1,
             num_gpus=self._gpus,
