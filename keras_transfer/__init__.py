@@ -56,6 +56,8 @@ _MODULES = {
     "report": "evaluation.report",
 }
 
+__all__ = ["__version__", *_MODULES]
+
 
 def __getattr__(name: str) -> object:
     """Imports a public name where it is first used (PEP 562)."""
@@ -65,7 +67,7 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return ["__version__", *_MODULES]
+    return __all__
 
 
 @when_imported("keras")
