@@ -11,7 +11,7 @@ from rich.console import Console
 
 from keras_transfer.search import progress as board_module
 from keras_transfer.search.metrics import Objective
-from keras_transfer.search.progress import Board, Sharing, seconds_left, seconds_text
+from keras_transfer.search.progress import Board, seconds_left, seconds_text
 from keras_transfer.search.state.outcome import Outcome
 
 LOSS = Objective("val_loss", "min")
@@ -106,25 +106,6 @@ def test_time_left_is_the_median_of_the_trials_over_the_workers_or_until_the_dea
     board = Board(LOSS, count=9, deadline=100.0, clock=lambda: 93.0)
     board.on_end(outcome(1))
     assert board.seconds_left == 7
-
-
-def test_what_sharing_saved_is_the_frozen_part_in_each_epoch_less_what_it_cost(capsys):
-    assert Sharing(0.02, images=2000, seconds=50.0).saved(300) == 0.02 * 2000 * 300 - 50
-    assert Sharing(0.02, images=2000, seconds=50.0).saved(0) == -50
-    known: list[Sharing] = []
-    board = Board(
-        LOSS,
-        count=5,
-        outcomes=[outcome(0), outcome(1)],
-        epochs_of=lambda outcome: 30,
-        sharing=lambda: known[0] if known else None,
-    )
-    board.on_end(outcome(2))
-    assert "saved" not in capsys.readouterr().out
-    known.append(Sharing(0.01, images=100, seconds=61.0))
-    assert board.seconds_saved == -1
-    board.on_end(outcome(3))
-    assert "29 s saved by sharing" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
