@@ -61,7 +61,7 @@ def test_folds_a_metric_balance_and_a_final_fit_give_the_same_in_every_process(
     folder, tmp_path, monkeypatch
 ):
     space = tmp_path / "space.yaml"
-    space.write_text("unfreeze: 1\nfrozen_epochs: 1\nhidden: 8\npooling: avg\ndepth: 1\n")
+    space.write_text("pooling: avg\nunfreeze: 0\nhidden: 8\ndepth: 1\n")
     arguments = [folder, "--folds", "2", "--metric", "f1", "--seed", "0", "--space", space]
     arguments += ["--balance", "--final-fit", "--flips", "mirror", *QUICK, "--epochs", "2"]
     arguments += ["--trials", "1", "--average", "1", "--output"]
