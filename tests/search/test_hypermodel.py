@@ -71,7 +71,8 @@ def equal(one, other) -> bool:
 
 @pytest.fixture(scope="module")
 def three():
-    """A hypermodel, what its backbone was, and three trials that it has run."""
+    """A hypermodel, the weights of its backbone, and three trials that it has run."""
+    tf.config.run_functions_eagerly(True)  # as in the tests that they are compared with
     model = hypermodel()
     before = snapshot(model.backbones["tiny"])
     return model, before, [trial(model, values) for values in (FINE, HEAD, TOP)]
@@ -150,8 +151,9 @@ def traced(monkeypatch):
     return found
 
 
+@pytest.mark.traced
 def test_heads_of_equal_shape_share_what_is_traced_and_train_as_fresh_ones_do(traced):
-    model, values = hypermodel(flips="mirror"), {**HEAD, "hidden": 8}
+    model, values = hypermodel(flips="mirror"), {**HEAD, "depth": 1, "hidden": 8}
     first = trial(model, values)
     kept, count = first.member.head_weights, len(traced)
     again = trial(model, values, seed=1)  # another fold, or execution
@@ -189,6 +191,7 @@ def test_a_head_on_all_levels_begins_with_what_brings_them_to_one_scale():
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.traced
 def test_what_is_a_constant_in_a_step_is_traced_anew(traced):
     model = hypermodel()
     trial(model, HEAD, epochs=1)
@@ -382,6 +385,7 @@ def test_a_backbone_that_is_a_name_only_is_refused_with_what_to_give():
         TransferHyperModel({"vgg16": "vgg16"}, ["a", "b"], epochs=2)
 
 
+@pytest.mark.traced
 def test_a_search_for_the_auc_trains_where_keras_chooses_xla(monkeypatch):
     """As on a GPU; XLA allows no variable that grows, as the rows do that the AUC keeps."""
     monkeypatch.setattr(TransferModel, "_resolve_auto_jit_compile", lambda self: True)
