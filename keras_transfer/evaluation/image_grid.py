@@ -70,19 +70,18 @@ def under_heat(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def jpeg(pixels: np.ndarray, least: int = 160) -> bytes:
-    """A picture as a JPEG file, small ones enlarged.
+    """Encodes a picture as a JPEG file, and enlarges a small one.
 
     Args:
         pixels: uint8 `(height, width, 3)`.
-        least: Pixels of the shorter side; what is smaller is enlarged, without smoothing, while
-            the longer side has at most ten times as many.
+        least: Pixels of the shorter side; a smaller picture is enlarged without smoothing, by at
+            most as much as makes the longer side ten times as many pixels.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     image = Image.fromarray(pixels)
     if (times := min(-(-least // min(image.size)), 10 * least // max(image.size))) > 1:
-        width, height = image.size
-        image = image.resize((width * times, height * times), Image.Resampling.NEAREST)
+        image = ImageOps.scale(image, times, Image.Resampling.NEAREST)
     image.save(file := io.BytesIO(), "JPEG", quality=88)
     return file.getvalue()
 
@@ -97,13 +96,18 @@ class Shown:
 
     Attributes:
         name: Path or row of the image.
-        lines: What is to be said about it, a line each.
+        lines: The lines of its caption.
         views: The picture, and others of the same size beside it: uint8 `(height, width, 3)`.
     """
 
     name: str
     lines: tuple[str, ...]
     views: tuple[np.ndarray, ...]
+
+    @property
+    def jpegs(self) -> list[bytes]:
+        """The views as JPEG files."""
+        return [jpeg(view) for view in self.views]
 
 
 def pictures_figure(shown: Sequence[Shown], title: str) -> Figure:
