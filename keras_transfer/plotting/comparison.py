@@ -11,7 +11,6 @@ from keras_transfer.plotting.axes import (
     draw_curve,
     draw_rate,
     epoch_axes,
-    log_above,
     log_rates,
     ring,
 )
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 _THIN: dict[str, Any] = {"linewidth": 1.0, "markersize": 2.5}
 _THICK: dict[str, Any] = {"linewidth": 2.4}
 _RATE = "learning_rate"
-_FLATTENS = 8.0  # times as high as another run: that one would look flat
+_FLATTENS = 8.0  # times the height of the lowest run: what is higher would make that one flat
 _FEW = 8  # of more points, dots would hide what shows through the gaps of a dashed line
 
 
@@ -68,11 +67,11 @@ def compare_figure(
     kept: Mapping[str, int] | None = None,
     notes: Mapping[str, str] | None = None,
     footnotes: Sequence[str] = (),
-    most_loss: float | None = None,
 ) -> Figure:
     """Draws several runs in the same panels, each in its own colour.
 
-    Training is thin, validation thick; the legend says each run's best epoch, which is ringed.
+    Training is thin, validation thick; the legend says each run's best epoch, which is ringed. A
+    loss far above those of another run, as of a training that diverged, leaves its panel.
 
     Args:
         histories: For each run by name, values by name of the log, one an epoch; None where
@@ -87,11 +86,9 @@ def compare_figure(
         notes: For runs by name, what the legend says under the name of the epoch that is ringed; a
             note may have several lines. Default: nothing.
         footnotes: Sentences below the panels, broken into lines that fit. Default: none.
-        most_loss: Above that, losses are of a training that diverged: they do not decide on the
-            axis, and leave the picture, which says so. Default: no loss is.
 
     Returns:
-        A figure that no pyplot knows of.
+        A figure that pyplot does not know.
 
     Raises:
         ValueError: If there is no run or more than can be told apart, a run has nothing to draw,
@@ -118,18 +115,15 @@ def compare_figure(
     runs = _runs(histories, epochs, monitor, mode, kept or {}, notes or {})
     keys = list(dict.fromkeys(key for run in runs for key in run.curves))
     names = metric_names(keys) + [_RATE] * (_RATE in keys)
-    most = math.inf if most_loss is None else most_loss
-    if cut := _cut(runs, most):
-        footnotes = (*footnotes, cut)
     with figure_style():
         figure, panels = panel_grid(len(names))
         for ax, name in zip(panels, names, strict=True):
             for run in runs:
-                _draw_run(ax, name, run, most)
-        heights = {
-            name: f"logarithmic above {text_of(height)}"
+                _draw_run(ax, name, run)
+        cuts = {
+            name: _cut_high(ax, name, runs)
             for ax, name in zip(panels, names, strict=True)
-            if name.endswith("loss") and (height := _make_room(ax, name, runs, most))
+            if name.endswith("loss")
         }
         epoch_axes(panels, {epoch for name in histories for epoch in epochs[name]})
         if _RATE in keys:
@@ -137,7 +131,7 @@ def compare_figure(
         header(figure, title or _title(runs, mode), _entries(runs), footnotes)
         arrange(figure)
         for ax, name in zip(panels, names, strict=True):
-            title_panel(ax, "learning rate" if name == _RATE else name, heights.get(name, ""))
+            title_panel(ax, "learning rate" if name == _RATE else name, cuts.get(name, ""))
     return figure
 
 
@@ -181,22 +175,7 @@ def _curves(name: str, logs: Logs, epochs: Sequence[int]) -> dict[str, Curve]:
         raise ValueError(f"Run {name!r}: {error}") from error
 
 
-def _cut(runs: Sequence[_Run], most: float) -> str:
-    """Says which runs have losses that are too high to be shown."""
-    found = [
-        run.name
-        for run in runs
-        if any(key.endswith("loss") and y > most for key, c in run.curves.items() for y in c.y)
-    ]
-    if not found:
-        return ""
-    return (
-        f"Losses above {text_of(most)} leave the picture, of trainings that diverged: "
-        f"{', '.join(found)}."
-    )
-
-
-def _draw_run(axes: Axes, name: str, run: _Run, most: float) -> None:
+def _draw_run(axes: Axes, name: str, run: _Run) -> None:
     """One run in one panel: training thin, validation thick, its best epoch ringed."""
     if name == _RATE:
         if name in run.curves:
@@ -206,34 +185,29 @@ def _draw_run(axes: Axes, name: str, run: _Run, most: float) -> None:
         if key in run.curves:
             dots = {"marker": ""} if len(run.curves[key].x) > _FEW else {}
             draw_curve(axes, run.curves[key], **run.line, **width, **dots)
-    seen = run.ringed is not None and not (name.endswith("loss") and run.ringed.value > most)
-    if run.ringed is not None and seen and run.ringed.key.removeprefix("val_") == name:
+    if run.ringed is not None and run.ringed.key.removeprefix("val_") == name:
         ring(axes, run.ringed.epoch + 1, run.ringed.value, run.line["color"])
 
 
-def _make_room(axes: Axes, name: str, runs: Sequence[_Run], most: float) -> float | None:
-    """Where a run is so high that the others would be one flat line, puts it on a log scale.
-
-    What is above `most` counts for nothing there.
+def _cut_high(axes: Axes, name: str, runs: Sequence[_Run]) -> str:
+    """Leaves losses outside the panel that are so high that another run would be a flat line.
 
     Returns:
-        Where that scale begins: above all runs that are not so high; None where there are none.
+        What the panel says of that.
     """
     drawn = [
         [y for key in (name, f"val_{name}") if key in run.curves for y in run.curves[key].y]
         for run in runs
     ]
-    finite = [[y for y in values if y <= most] for values in drawn]  # a NaN is not
-    shown = [y for values in finite for y in values]
-    if shown and any(y > most for values in drawn for y in values):
-        room = 0.05 * (max(shown) - min(shown)) or 0.05
-        axes.set_ylim(min(shown) - room, max(shown) + room)
+    finite = [[y for y in values if math.isfinite(y)] for values in drawn]
     peaks = [max(map(abs, values)) for values in finite if any(values)]
-    low = [peak for peak in peaks if peak <= _FLATTENS * min(peaks)]
-    if len(low) == len(peaks):
-        return None
-    log_above(axes, max(low), shown)
-    return max(low)
+    high = max((peak for peak in peaks if peak <= _FLATTENS * min(peaks)), default=0.0)
+    if max(peaks, default=0.0) <= high:
+        return ""
+    low = min(y for values in finite for y in values)
+    room = 0.05 * (high - low)
+    axes.set_ylim(low - room, high + room)
+    return f"values above {text_of(high)} are outside"
 
 
 def _title(runs: Sequence[_Run], mode: Mode) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -101,71 +102,28 @@ def fit_text(
     if text_width(figure, text, size, weight) <= room or len(text) < 3:
         return text, size
 
-    def cut(kept: int) -> str:
+    def cut(left_out: int) -> str:
+        kept = len(text) - left_out
         return f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
 
-    def fits(kept: int) -> bool:
-        return text_width(figure, cut(kept), size, weight) <= room
-
     # By halving: the path of an image may be long, and measuring takes time.
-    numbers = range(len(text) - 1, 1, -1)
-    return cut(numbers[min(bisect.bisect_left(numbers, True, key=fits), len(numbers) - 1)]), size
+    left_out = bisect.bisect_left(
+        range(1, len(text) - 2),
+        True,
+        key=lambda count: text_width(figure, cut(count), size, weight) <= room,
+    )
+    return cut(1 + left_out), size
 
 
 def fit_names(figure: Figure, names: Sequence[str], room: float, size: float) -> list[str]:
-    """Names cut to `room` points, of which those that differ still do.
-
-    Names that would read the same are cut where all of them are the same, at their beginning and
-    end; where that is not enough, their places among the names, counted from 0, come first.
-    """
+    """Cuts names to `room` points; those that would read the same begin with their places."""
     fitted = [fit_text(figure, name, room, size, least=size)[0] for name in names]
-    for places in _alike(fitted):
-        apart = _cut_around(figure, [names[at] for at in places], room, size)
-        for at, text in zip(places, apart, strict=True):
-            fitted[at] = text
-    for places in _alike(fitted):
-        for at in places:
+    often = Counter(fitted)
+    for at, name in enumerate(names):
+        if often[fitted[at]] > 1:
             left = room - text_width(figure, f"{at} ", size)
-            fitted[at] = f"{at} {fit_text(figure, names[at], left, size, least=size)[0]}"
+            fitted[at] = f"{at} {fit_text(figure, name, left, size, least=size)[0]}"
     return fitted
-
-
-def _alike(texts: Sequence[str]) -> list[list[int]]:
-    """The places of equal texts."""
-    places: dict[str, list[int]] = {}
-    for at, text in enumerate(texts):
-        places.setdefault(text, []).append(at)
-    return [found for found in places.values() if len(found) > 1]
-
-
-def _cut_around(figure: Figure, names: Sequence[str], room: float, size: float) -> list[str]:
-    """Names without as much of what all begin and end with as must go to leave the rest whole."""
-    # Numbers stay whole: of "class 10 of 20" and "class 11 of 20", 0 and 1 would mislead.
-    start = _shared_start(names).rstrip("0123456789")
-    rests = [name[len(start) :] for name in names]
-    end = _shared_start([rest[::-1] for rest in rests])[::-1].lstrip("0123456789")
-    own = [rest[: len(rest) - len(end)] for rest in rests]
-
-    def cut(kept: int) -> list[str]:
-        before = start if len(start) <= kept + 1 else f"{start[:kept]}…"
-        after = end if len(end) <= kept + 1 else f"…{end[len(end) - kept :]}"
-        return [f"{before}{text}{after}" for text in own]
-
-    def fits(kept: int) -> bool:
-        return all(text_width(figure, text, size) <= room for text in cut(kept))
-
-    numbers = range(max(len(start), len(end)), -1, -1)
-    most = bisect.bisect_left(numbers, True, key=fits)
-    if most < len(numbers):
-        return cut(numbers[most])
-    return [fit_text(figure, text, room, size, least=size)[0] for text in cut(0)]
-
-
-def _shared_start(texts: Sequence[str]) -> str:
-    """What all texts begin with."""
-    first, last = min(texts), max(texts)  # by letters: if these two share it, all do
-    size = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), None)
-    return first[:size]
 
 
 def header(

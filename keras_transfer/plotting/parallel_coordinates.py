@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST = 12  # hyperparameters
+_RIGHT = 0.8  # of the distance of two axes: room for the numbers of the score
 _FEW = 30  # trials whose lines are thick
 _COLOURS = "cividis"  # made for colour vision deficiencies, Nuñez et al., PLOS ONE, 2018
 _WIDE, _NARROW = 96.0, 77.0  # points between two axes: of a few, and of more than nine
@@ -84,22 +85,20 @@ def parallel_figure(
         _draw_lines(axes, scored, axes_shown)
         for number, axis in enumerate(axes_shown):
             _draw_axis(axes, number, axis, len(axes_shown))
-        _draw_colours(axes, len(axes_shown) - 1)
     return figure
 
 
 def _panel(shown: Sequence[ParallelAxis]) -> tuple[Figure, Axes]:
-    """A panel whose horizontal unit is the distance of two axes."""
+    """Makes a panel whose horizontal unit is the distance of two axes."""
     figure = blank_figure(1, (_HIGH + _ABOVE + _BELOW + 60) / 72, layout="constrained")
     slot = _slot(len(shown))
     names = [text_width(figure, text, SMALL) + 12 for _, text in shown[0].ticks]
     left = min(max(0.7, *(name / slot for name in names)), 1.4)
-    right = 0.7 if slot == _WIDE else 0.8  # for the numbers of the score
-    figure.set_figwidth(max(slot * (len(shown) - 1 + left + right), 440) / 72)
+    figure.set_figwidth(max(slot * (len(shown) - 1 + left + _RIGHT), 440) / 72)
     axes = figure.add_subplot()
     axes.set_axis_off()
     axes.set(xticks=[], yticks=[])
-    axes.set_xlim(-left, len(shown) - 1 + right)
+    axes.set_xlim(-left, len(shown) - 1 + _RIGHT)
     axes.set_ylim(0, 1)
     return figure, axes
 
@@ -119,35 +118,18 @@ def _inset(figure: Figure, axes: Axes, some_not_set: bool) -> None:
 
 
 def _draw_lines(axes: Axes, scored: Sequence[Trial], shown: Sequence[ParallelAxis]) -> None:
-    """A line a trial, the best last and so on top."""
+    """Draws a line for each trial, the best last and so on top; many are thin."""
     import matplotlib
 
     colours = matplotlib.colormaps[_COLOURS]
-    look = _look(len(scored))
+    width = 1.6 if len(scored) <= _FEW else 0.9
     for row, trial in enumerate(scored):
         places = [axis.places[row] for axis in shown]
-        line: dict[str, Any] = {
-            **look,
-            "color": colours(_tone(shown[-1].places[row])),
-            "clip_on": False,
-        }
+        line: dict[str, Any] = {"linewidth": width, "alpha": 0.8, "zorder": 2, "clip_on": False}
+        line["color"] = colours(_tone(shown[-1].places[row]))
         if trial is scored[-1]:
-            halo: dict[str, Any] = {
-                "color": "white",
-                "linewidth": 6.0,
-                "alpha": 0.9,
-                "clip_on": False,
-            }
-            axes.plot(range(len(places)), places, **halo, zorder=3)
-            line = {**_BEST, "markeredgecolor": "white", "clip_on": False, "zorder": 4}
+            line |= {**_BEST, "alpha": 1, "markeredgecolor": "white", "zorder": 4}
         axes.plot(range(len(places)), places, label=f"trial {trial['trial']}", **line)
-
-
-def _look(trials: int) -> dict[str, float]:
-    """Fewer lines are thick, many are thin and seen through."""
-    if trials <= _FEW:
-        return {"linewidth": 1.6, "alpha": 0.9, "zorder": 2}
-    return {"linewidth": 0.9, "alpha": max(0.35, 5 / trials**0.5), "zorder": 2}
 
 
 def _tone(place: float) -> float:
@@ -156,57 +138,42 @@ def _tone(place: float) -> float:
 
 
 def _draw_axis(axes: Axes, number: int, axis: ParallelAxis, count: int) -> None:
-    """The line of an axis with the values that are named, and its name above it."""
+    """Draws the line of an axis with the values that are named, and its name above it."""
     from matplotlib.patheffects import withStroke
 
-    axes.plot([number, number], [0, 1], color=GREY, linewidth=1.0, zorder=2.5)
     figure: Any = axes.get_figure(root=True)
-    slot, last = _slot(count), number == count - 1
+    slot, is_last = _slot(count), number == count - 1
     room = -axes.get_xlim()[0] * slot if number == 0 else 0.75 * slot
+    axes.plot([number, number], [0, 1], color=GREY, linewidth=1.0, zorder=2.5)
+    anywhere: dict[str, Any] = {"textcoords": "offset points", "annotation_clip": False}
     for place, text in axis.ticks:
-        mark: dict[str, Any] = {"marker": "_", "color": GREY, "markersize": 4, "clip_on": False}
-        axes.plot([number], [place], **mark, zorder=2.5)
-        text, size = fit_text(figure, text, (0.8 * slot if last else room) - 10, SMALL)
-        halo = withStroke(linewidth=4, foreground="white", alpha=0.9)
-        side: dict[str, Any] = {"ha": "left"} if last else {"ha": "right"}
-        look = {**side, "size": size, "color": INK, "path_effects": [halo], "va": "center"}
-        _annotate(axes, text, (number, place), (12 if last else -6, 0), **look, zorder=6)
-    lines = [
-        fit_text(figure, line, slot - 8, 9, "bold") for line in _in_two(figure, axis.name, slot - 8)
-    ]
+        axes.plot([number], [place], marker="_", color=GREY, markersize=4, clip_on=False)
+        text, size = fit_text(figure, text, (0.8 * slot if is_last else room) - 10, SMALL)
+        axes.annotate(
+            text,
+            (number, place),
+            (12 if is_last else -6, 0),
+            ha="left" if is_last else "right",
+            va="center",
+            size=size,
+            color=INK,
+            path_effects=[withStroke(linewidth=4, foreground="white", alpha=0.9)],
+            zorder=6,
+            **anywhere,
+        )
+    lines = [fit_text(figure, line, slot - 8, 9, "bold") for line in _in_two(axis.name)]
     text, size = "\n".join(line for line, _ in lines), min(size for _, size in lines)
-    look = {"ha": "center", "va": "bottom", "size": size, "weight": "bold"}
-    _annotate(axes, text, (number, 1), (0, 12), **look)
+    look: dict[str, Any] = {"ha": "center", "va": "bottom", "size": size, "weight": "bold"}
+    axes.annotate(text, (number, 1), (0, 12), **look, **anywhere)
 
 
-def _annotate(
-    axes: Axes, text: str, place: tuple[float, float], points: tuple[float, float], **look: Any
-) -> None:
-    """A text some points away from a place, which may lie outside the panel."""
-    offset: Any = {"textcoords": "offset points", "annotation_clip": False}
-    axes.annotate(text, place, points, **offset, **look)
-
-
-def _in_two(figure: Figure, name: str, room: float) -> list[str]:
-    """A name in one line if it fits, or in two that are about as long, parted at an underscore."""
+def _in_two(name: str) -> list[str]:
+    """Parts a long name at an underscore or space, into two lines that are about as long."""
     cuts = [place + 1 for place, letter in enumerate(name) if letter in "_ -/" and place]
-    if not cuts or text_width(figure, name, 9, "bold") <= room:
+    if not cuts or len(name) <= 10:
         return [name]
     cut = min(cuts, key=lambda place: max(place, len(name) - place))
     return [name[:cut], name[cut:]]
-
-
-def _draw_colours(axes: Axes, number: int) -> None:
-    """The colours of the scores, along their axis."""
-    import matplotlib
-    import numpy as np
-
-    tones = np.array([[_tone(1 - place)] for place in np.linspace(0, 1, 128)])
-    strip = (number + 0.02, number + 0.08, 0, 1)
-    limits = axes.get_xlim(), axes.get_ylim()
-    colours = matplotlib.colormaps[_COLOURS]
-    axes.imshow(colours(tones), extent=strip, aspect="auto", zorder=5, interpolation="nearest")
-    axes.set(xlim=limits[0], ylim=limits[1])
 
 
 def _title(

@@ -93,25 +93,17 @@ def test_of_more_than_a_hundred_classes_those_with_the_most_mistakes_are_drawn()
     assert len(score_figure(of).axes[0].get_lines()) <= 5
 
 
-@pytest.mark.parametrize(
-    ("names", "last"),
-    [
-        ([f"class number {i} of the whole" for i in range(10, 20)], "class num…19…the whole"),
-        ([f"{i} of a kind that has a rather long name" for i in range(30)], "29 of a kind"),
-        ([f"a rather long name in front of species {i}" for i in range(100)], "a rather"),
-        (["a", *(f"{X}{i}{'y' * 30}{i}{X}" for i in range(20))], "…19yyyyyyy…"),
-        (["a", *(f"{X}{i}{'y' * 40}{k}{'y' * 40}{i}{X}" for i in "bc" for k in "01")], "4 xxx"),
-    ],
-)
-def test_long_names_are_cut_so_that_they_still_differ(names, last):
-    of = np.eye(len(names), dtype=int)
-    true = np.arange(len(names))
-    figures = [confusion_figure(of, names), class_figure(report_numbers(true, of * 1.0, names))]
-    for figure in figures:
-        labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-        assert len(set(labels)) == len(names)
-        assert_readable(figure)
-    assert figures[0].axes[0].get_yticklabels()[-1].get_text().startswith(last)
+def test_long_names_are_cut_so_that_they_still_differ():
+    for names in (
+        [f"class number {i} of the whole" for i in range(10, 20)],
+        ["a", *(f"{X}{i}{'y' * 40}{k}{'y' * 40}{i}{X}" for i in "bc" for k in "01")],
+    ):
+        of = np.eye(len(names), dtype=int)
+        numbers = report_numbers(np.arange(len(names)), of * 1.0, names)
+        for figure in (confusion_figure(of, names), class_figure(numbers)):
+            labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+            assert len(set(labels)) == len(names)
+            assert_readable(figure)
 
 
 def test_a_row_without_images_is_blank_and_no_number():

@@ -78,7 +78,7 @@ def test_texts_of_parallel_coordinates_neither_overlap_nor_leave_the_figure(case
 
 
 def test_each_trial_is_a_line_at_the_places_of_its_values():
-    figure = parallel_figure(small([1e-4, 1e-2, 1e-3, 1e-3], [0.4, 0.2, 0.3, None]))
+    figure = parallel_figure(small([1e-5, 1e-1, 1e-3, 1e-3], [0.4, 0.2, 0.3, None]))
     axes = figure.axes[0]
     assert line(axes, "trial 0") == ([0, 1], [0.0, 0.0])
     assert line(axes, "trial 1") == ([0, 1], [1.0, 1.0])
@@ -132,8 +132,7 @@ def test_axes_suit_their_values():
         of = [{"hyperparameters": {name: value}} for value in values]
         return [text for _, text in hyperparameter_axis(name, of).ticks]
 
-    assert ticks([32, 512, 64, 128]) == ["32", "64", "128", "512"]  # a power of two each
-    assert hyperparameter_axis("a", small([32, 64, 128])).places == pytest.approx((0, 0.5, 1))
+    assert ticks([32, 512, 64, 128]) == ["32", "64", "128", "512"]
     assert ticks([1e-4, 3e-3, 1e-2], "learning_rate") == ["1e-4", "3e-3", "0.01"]
     assert ticks([10 ** (-4 + i / 10) for i in range(22)]) == ["1e-4", "2e-4", "5e-4", "1e-3",
                                                              "2e-3", "5e-3", "0.01"]  # fmt: skip

@@ -538,8 +538,8 @@ def test_the_marks_say_why_a_block_unfreezer_unfroze(tmp_path, make):
     ]
     from_table = [text.get_text() for text in plot_history(tmp_path / "h.csv").axes[0].texts]
     assert from_table == [
-        "block4 unfrozen\nas scheduled",
-        "block3 unfrozen ▸\nval_loss no better for 2 epochs",
+        "block4 unfrozen: as scheduled",
+        "block3 unfrozen: val_loss no better for 2 epochs ▸",
     ]
     # Keras' own history holds the rates, and so the blocks, but no reason.
     without = [text.get_text() for text in plot_history(history).axes[0].texts]
@@ -865,6 +865,6 @@ def test_the_command_says_what_the_user_can_put_right(tables, monkeypatch, capsy
         file.write("0,0.7\n")
     with warnings.catch_warnings(action="always"):
         assert plot_history_module.main(["first.csv", "-o", "deep/er/h.svg"]) == 0
-    said = "keras-transfer plot-history: warning: 'first.csv': epoch 0 is there again in line 4; "
+    said = "keras-transfer plot-history: warning: 'first.csv': epoch 0 is there again; "
     assert capsys.readouterr().err.startswith(said)
     assert (tables / "deep" / "er" / "h.svg").exists()

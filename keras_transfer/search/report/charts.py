@@ -18,9 +18,6 @@ from keras_transfer.search.state.outcome import Outcome
 
 CHARTS = ("search", "parallel", "importance", "best_five")
 _CURVES = 5
-# Cross-entropy of the least probability that Keras knows, 1e-7, is 16; whoever is above that on
-# the average of all images has diverged.
-_MOST_LOSS = 20.0
 
 
 def search_charts(
@@ -62,7 +59,6 @@ def search_charts(
             f"{score_text(best[0])}"
             if best[0].folds
             else None,
-            most_loss=_MOST_LOSS,
         )
         words = f"Curves of {', '.join(curves)}, the best epoch of each ringed."
         charts["best_five"] = png_chart("best_five", figure, words)
