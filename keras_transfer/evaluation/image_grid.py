@@ -128,18 +128,20 @@ def pictures_figure(shown: Sequence[Shown], title: str) -> Figure:
     columns = min(len(shown), _COLUMNS)
     rows = math.ceil(len(shown) / columns)
     slot = max(_SLOT, views * _TALL + 12)
-    width, height = columns * slot, rows * (_TALL + _LINE * (lines + 1)) + 30
+    wide = (slot - 12) / views - 4
+    tall = min(_TALL, wide * shown[0].views[0].shape[0] / shown[0].views[0].shape[1])
+    step = tall + _LINE * (lines + 1)
+    width, height = columns * slot, rows * step + 30
     with figure_style():
         figure = blank_figure(width / 72, height / 72)
         title, size = fit_text(figure, title, width - 20, 12, "bold", least=8)
         figure.text(8 / width, 1 - 8 / height, title, size=size, weight="bold", va="top")
         for number, image in enumerate(shown):
             row, column = divmod(number, columns)
-            top = height - 30 - row * (_TALL + _LINE * (lines + 1))
+            top = height - 30 - row * step
             left = column * slot + 8
-            wide = (slot - 12) / views - 4
             for i, view in enumerate(image.views):
-                place = (left + i * (wide + 4), top - _TALL, wide, _TALL)
+                place = (left + i * (wide + 4), top - tall, wide, tall)
                 axes = figure.add_axes(_shares(place, width, height))
                 axes.imshow(view, interpolation="nearest")
                 axes.set_anchor("NW")
@@ -148,7 +150,7 @@ def pictures_figure(shown: Sequence[Shown], title: str) -> Figure:
             for i, line in enumerate((image.name, *image.lines)):
                 text, size = fit_text(figure, line, slot - 16, 8.5, least=7.5)
                 look: dict[str, Any] = {"color": INK if i else GREY, "size": size, "va": "top"}
-                below = top - _TALL - 3 - i * _LINE
+                below = top - tall - 3 - i * _LINE
                 figure.text(left / width, below / height, text, **look)
     return figure
 

@@ -132,12 +132,15 @@ def _placed(axes: Axes, mark: Mark, text: str) -> _Label:
     room, _ = size_in_points(axes)
     left, right = axes.get_xlim()
     line = (mark.epoch + 0.5 - left) / (right - left) * room
-    if text_width(figure, text, SMALL) > room - 20:
-        text, _ = fit_text(figure, mark.label, room - 20, SMALL, least=SMALL)
+    for text in (text, mark.label):  # without the reason, where that does not fit
+        width = text_width(figure, text, SMALL) + 6
+        if line + width <= room:
+            return _Label(text, line, line + width, is_left=False)
+        width = text_width(figure, text + _ARROW, SMALL) + 6
+        if line >= width:
+            return _Label(text + _ARROW, line - width, line, is_left=True)
+    text, _ = fit_text(figure, text, room - 20, SMALL, least=SMALL)
     width = text_width(figure, text, SMALL) + 6
-    to_the_left = text_width(figure, text + _ARROW, SMALL) + 6
-    if line + width > room and line >= to_the_left:
-        return _Label(text + _ARROW, line - to_the_left, line, is_left=True)
     start = max(0.0, min(line, room - width))
     return _Label(text, start, start + width, is_left=False)
 

@@ -35,6 +35,9 @@ def blank_figure(width: float, height: float, **settings: Any) -> Figure:
 
     figure = Figure(figsize=(width, height), dpi=DPI, **settings)
     FigureCanvasAgg(figure)
+    layout: Any = figure.get_layout_engine()
+    if layout is not None:
+        layout.set(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.03)
     return figure
 
 
@@ -48,8 +51,6 @@ def panel_grid(count: int) -> tuple[Figure, list[Axes]]:
     axes = [figure.add_subplot(grid[i // columns, i % columns]) for i in range(count)]
     for ax in axes:
         ax.set_title(" ", loc="left")  # keeps room for the titles, which are fitted later
-    layout: Any = figure.get_layout_engine()
-    layout.set(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.03)
     return figure, axes
 
 
@@ -143,7 +144,9 @@ def header(
         [first, *(line for one in more for line in wrapped(figure, one, room - 50, 9))]
         for first, (_, *more) in zip(firsts, parts, strict=True)
     ]
-    slot = max(text_width(figure, line, 9) for of_name in lines for line in of_name) + 48
+    slot = (
+        max((text_width(figure, line, 9) for of_name in lines for line in of_name), default=0) + 48
+    )
     columns = max(1, min(len(lines), int(room // slot)))
     high = [1 + _CLOSE * (len(of_name) - 1) for of_name in lines]
     rows = max(float(part.sum()) for part in np.array_split(high, columns))

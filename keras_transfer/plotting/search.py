@@ -11,12 +11,11 @@ from keras_transfer.plotting.curves import Mode, is_finite, lower_is_better, tex
 from keras_transfer.plotting.layout import (
     Entry,
     arrange,
-    blank_figure,
+    fit_names,
     fit_text,
     header,
     panel_grid,
     size_in_points,
-    text_width,
     title_panel,
 )
 from keras_transfer.plotting.style import (
@@ -73,7 +72,7 @@ def search_figure(
             `score_name`. Default `"auto"`.
 
     Returns:
-        A figure that no pyplot knows of.
+        A figure that pyplot does not know.
 
     Raises:
         ValueError: If there is no trial, or `score_name` does not tell what is better.
@@ -206,9 +205,7 @@ def _entries(
     return found * (best is not None) + far + lost * (len(scored) < len(trials))
 
 
-_LEAST = 4  # rows that there is room for
-# Points.
-_NAME, _GAP, _ABOVE, _BELOW, _PANEL, _ROW, _VALUE = 170.0, 9.0, 34.0, 40.0, 330.0, 22.0, 90.0
+_NAME = 170.0  # points
 
 
 def importance_figure(importances: Mapping[str, Estimate], *, title: str = "importance") -> Figure:
@@ -220,7 +217,7 @@ def importance_figure(importances: Mapping[str, Estimate], *, title: str = "impo
         title: Of the figure, one line. Default `"importance"`.
 
     Returns:
-        A figure that no pyplot knows of.
+        A figure that pyplot does not know.
 
     Raises:
         ValueError: If there is no hyperparameter.
@@ -233,42 +230,26 @@ def importance_figure(importances: Mapping[str, Estimate], *, title: str = "impo
             "importances is empty. Expected one hyperparameter at least; where there are too few "
             "trials to tell, say so in words."
         )
-    ordered = dict(sorted(importances.items(), key=lambda item: -item[1].value))
+    ordered = sorted(importances.items(), key=lambda item: -item[1].value)
+    rows = range(len(ordered))
     with figure_style():
-        figure = blank_figure(1, 1)
-        names = [fit_text(figure, name, _NAME, 9)[0] for name in ordered]
-        left = _GAP + max(text_width(figure, name, 9) for name in names) + 10
-        tall = _ROW * max(_LEAST, len(names))
-        width, height = left + _PANEL + _VALUE + _GAP, _ABOVE + tall + _BELOW
-        figure.set_size_inches(width / 72, height / 72)
-        place = (left / width, _BELOW / height, _PANEL / width, tall / height)
-        axes = figure.add_axes(place)
-        _draw(axes, list(ordered.values()))
-        axes.set_yticks(range(len(names)), names)
+        figure, (axes,) = panel_grid(1)
+        figure.set_figheight(max(4, len(ordered)) * 0.3 + 1.2)
+        names = fit_names(figure, [name for name, _ in ordered], _NAME, 9)
+        low, high = ([getattr(one, end) for _, one in ordered] for end in ("low", "high"))
+        axes.barh(rows, [one.value for _, one in ordered], height=0.62, color=BLUE)
+        axes.hlines(rows, low, high, color=INK, linewidth=1.4)
+        axes.axvline(0, color=GREY, linewidth=1.0)
+        axes.invert_yaxis()
+        axes.set_xlim(1.12 * min(0.0, *low), 1.12 * max(0.05, *high))
+        axes.set_yticks(rows, names)
         axes.tick_params(axis="y", length=0, labelsize=9, labelcolor=INK)
-        head, size = fit_text(figure, title, width - 2 * _GAP, 11, "bold")
-        top = 1 - _GAP / height
-        figure.text(_GAP / width, top, head, size=size, weight="bold", ha="left", va="top")
+        axes.grid(False, axis="y")
+        for row, (_, one) in enumerate(ordered):
+            place = (max(0.0, one.high), row)
+            offset: Any = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+            axes.annotate(f"{one.value:z.2f}", place, color=INK, **offset)
+        axes.set_xlabel("by how much R² falls when its values are shuffled")
+        header(figure, title, [])
+        arrange(figure)
     return figure
-
-
-def _draw(axes: Axes, found: list[Estimate]) -> None:
-    rows = range(len(found))
-    axes.barh(rows, [one.value for one in found], height=0.62, color=BLUE)
-    axes.hlines(
-        rows, [one.low for one in found], [one.high for one in found], color=INK, linewidth=1.4
-    )
-    axes.axvline(0, color=GREY, linewidth=1.0)
-    axes.set_ylim(max(_LEAST, len(found)) - 0.5, -0.5)
-    axes.grid(False, axis="y")
-    axes.set_xlim(min(0.0, *(one.low for one in found)), max(0.05, *(one.high for one in found)))
-    for row, one in enumerate(found):
-        axes.annotate(
-            f"{round(one.value, 2) + 0.0:.2f}",  # no -0.00
-            (max(0.0, one.high), row),
-            (6, 0),
-            textcoords="offset points",
-            va="center",
-            color=INK,
-        )
-    axes.set_xlabel("by how much R² falls when its values are shuffled among the trials")
