@@ -1,9 +1,9 @@
-"""The picture of a comparison: the curves of each recipe's first seed, and what they show."""
+"""The picture of a comparison: the curves of each recipe's first seed."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from keras_transfer.comparison.results import accuracy, gap, overfitting
+from keras_transfer.comparison.results import accuracy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,28 +32,5 @@ def compared_picture(by_recipe: Mapping[str, Sequence["Outcome"]], title: str) -
         },
         epochs={name: one.plotter.epochs for name, one in firsts.items()},
         kept={name: one.scored for name, one in firsts.items()},
-        notes={
-            name: "\n".join(filter(None, (f"{one.choice}; {one.verdict}", one.about)))
-            for name, one in firsts.items()
-        },
         title=title,
-        footnotes=[
-            _meaning(next(iter(by_recipe.values()))),
-            *filter(None, (gap(by_recipe), overfitting(by_recipe))),
-        ],
-    )
-
-
-def _meaning(outcomes: Sequence["Outcome"]) -> str:
-    """Says what the numbers of the legend mean."""
-    first, seeds = outcomes[0], len(outcomes)
-    images = f"{first.test.images} test" if first.test else f"{first.valid.images} validation"
-    return (
-        "Accuracies are of the weights of the ringed epochs, in brackets their 95 % interval "
-        f"(Wilson), on {images} images."
-    ) + (
-        f" They are means over the seeds, ± half of the range over {seeds} seeds; curves and "
-        "epochs are of the first seed."
-        if seeds > 1
-        else ""
     )

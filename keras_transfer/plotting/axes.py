@@ -127,6 +127,12 @@ def log_axis(axes: Axes, side: Literal["x", "y"], values: Sequence[float]) -> No
     axis.set_major_formatter(FuncFormatter(lambda value, _: power_text(value)))
 
 
+def cut_axis(axes: Axes, low: float, high: float) -> None:
+    """Shows what lies between two values, and leaves the rest outside."""
+    room = 0.06 * (high - low)
+    axes.set_ylim(low - room, high + room)
+
+
 def power_text(value: float) -> str:
     """A number as it is typed: `1e-4` and not 10⁻⁴ or 0.0001."""
     if value == 0 or 0.01 <= abs(value) < 1000:

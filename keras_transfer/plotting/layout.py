@@ -12,9 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from keras_transfer.plotting.style import DPI, FONT, GREY, INK, SMALL
+from keras_transfer.plotting.style import DPI, FONT, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,9 +21,7 @@ if TYPE_CHECKING:
 Entry = tuple[str, Mapping[str, Any]]  # of a legend: a name, and the look of its line
 
 _MARGIN = 9.0  # points between the figure's edge and its title, and between title and legend
-# Points, height of the title, of one row of the legend, and of one line of the footnotes.
-_TITLE, _ROW, _NOTE = 16.0, 14.0, 12.0
-_CLOSE = 0.8  # of a row: what each further line of a name adds
+_TITLE, _ROW = 16.0, 14.0  # points, height of the title and of one row of the legend
 
 
 def blank_figure(width: float, height: float, **settings: Any) -> Figure:
@@ -127,72 +123,27 @@ def fit_names(figure: Figure, names: Sequence[str], room: float, size: float) ->
     return fitted
 
 
-def header(
-    figure: Figure, title: str, entries: Sequence[Entry], footnotes: Sequence[str] = ()
-) -> None:
-    """Puts the title and one legend for all panels above the panels, footnotes below them.
+def header(figure: Figure, title: str, entries: Sequence[Entry]) -> None:
+    """Puts the title and one legend for all panels above the panels."""
+    from matplotlib.lines import Line2D
 
-    A name in the legend may have several lines. The first is cut where it does not fit; the others,
-    and footnotes, are broken between words.
-    """
     width, height = (float(inches) * 72 for inches in figure.get_size_inches())
     room = width - 2 * _MARGIN
     title, size = fit_text(figure, title, room, 13, "bold")
-    parts = [name.split("\n") for name, _ in entries]
-    firsts = fit_names(figure, [first for first, *_ in parts], room - 50, 9)
-    lines = [
-        [first, *(line for one in more for line in wrapped(figure, one, room - 50, 9))]
-        for first, (_, *more) in zip(firsts, parts, strict=True)
-    ]
-    slot = (
-        max((text_width(figure, line, 9) for of_name in lines for line in of_name), default=0) + 48
-    )
-    columns = max(1, min(len(lines), int(room // slot)))
-    high = [1 + _CLOSE * (len(of_name) - 1) for of_name in lines]
-    rows = max(float(part.sum()) for part in np.array_split(high, columns))
-    notes = [line for note in footnotes for line in wrapped(figure, note, room, SMALL)]
+    names = fit_names(figure, [name for name, _ in entries], room - 50, 9)
+    slot = max((text_width(figure, name, 9) for name in names), default=0) + 48
+    columns = max(1, min(len(names), int(room // slot)))
+    rows = max(1, math.ceil(len(names) / columns))
     above = _MARGIN + _TITLE + _MARGIN
-    below = _NOTE * len(notes) + _MARGIN if notes else 0.0
-    total = height + _ROW * (rows - 1) + below  # more rows make the figure taller
+    total = height + _ROW * (rows - 1)  # more rows make the figure taller
     left = _MARGIN / width
     figure.set_size_inches(width / 72, total / 72)
     figure.text(left, 1 - _MARGIN / total, title, size=size, weight="bold", ha="left", va="top")
-    for row, note in enumerate(reversed(notes)):
-        bottom = (_MARGIN / 2 + _NOTE * row) / total
-        figure.text(left, bottom, note, size=SMALL, color=GREY, ha="left", va="bottom")
-    names = ["\n".join(of_name) for of_name in lines]
-    _legend(figure, names, entries, columns, (left, 1 - above / total))
-    layout: Any = figure.get_layout_engine()
-    panels = 1 - (above + _ROW * rows + below) / total
-    layout.set(rect=(0, below / total, 1, panels))
-
-
-def wrapped(figure: Figure, text: str, room: float, size: float) -> list[str]:
-    """The lines of a text that is broken between words, none wider than `room` points."""
-    lines: list[str] = []
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and text_width(figure, longer, size) <= room:
-            lines[-1] = longer
-        else:
-            lines.append(fit_text(figure, word, room, size, least=size)[0])
-    return lines
-
-
-def _legend(
-    figure: Figure,
-    names: Sequence[str],
-    entries: Sequence[Entry],
-    columns: int,
-    corner: tuple[float, float],
-) -> None:
-    from matplotlib.lines import Line2D
-
     figure.legend(
         [Line2D([], [], **line) for _, line in entries],
         names,
         loc="upper left",
-        bbox_to_anchor=corner,
+        bbox_to_anchor=(left, 1 - above / total),
         ncols=columns,
         frameon=False,
         borderpad=0,
@@ -200,6 +151,8 @@ def _legend(
         labelspacing=0.4,
         columnspacing=2.0,
     )
+    layout: Any = figure.get_layout_engine()
+    layout.set(rect=(0, 0, 1, 1 - (above + _ROW * rows) / total))
 
 
 def size_in_points(axes: Axes) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from keras_transfer.plotting.axes import cross, log_axis, ring, whole_numbers
+from keras_transfer.plotting.axes import cross, cut_axis, log_axis, ring, whole_numbers
 from keras_transfer.plotting.curves import Mode, is_finite, lower_is_better, text_of
 from keras_transfer.plotting.layout import (
     Entry,
@@ -62,7 +62,7 @@ def search_figure(
     """Draws a hyperparameter search: the score by trial, and against each hyperparameter.
 
     Hyperparameters that never varied are left out. Trials without a finite score are crosses in
-    the first panel, those far worse than the others arrows there: they lie outside.
+    the first panel; those far worse than the others lie outside.
 
     Args:
         trials: One mapping a trial: `"trial"`, its number; `"score"`, a number, or None for a
@@ -99,10 +99,11 @@ def search_figure(
             _draw_hyperparameter(ax, name, scored, best)
         for ax in (first, *others):
             _score_axis(ax, score_name)
-        far = _draw_far(first, scored, sign)
-        header(figure, _title(best, score_name, len(trials)), _entries(best, scored, trials, far))
+        far = _cut_far(first, scored, sign)
+        header(figure, _title(best, score_name, len(trials)), _entries(best, scored, trials))
         arrange(figure)
-        for ax, name in zip((first, *others), ("trials", *names), strict=True):
+        title_panel(first, "trials", far)
+        for ax, name in zip(others, names, strict=True):
             title_panel(ax, name)
         for ax, name in zip(others, names, strict=True):
             _name_categories(ax, categories_of(values_of(scored, name)))
@@ -125,27 +126,17 @@ def _draw_trials(axes: Axes, trials: Sequence[Trial], best: Trial | None, sign: 
     axes.set_xlabel("trial")
 
 
-def _draw_far(axes: Axes, scored: Sequence[Trial], sign: int) -> list[Entry]:
-    """Leaves scores far worse than the others outside the axes, each marked by an arrow.
-
-    Returns:
-        What the legend says of that, if there is any.
-    """
+def _cut_far(axes: Axes, scored: Sequence[Trial], sign: int) -> str:
+    """Leaves scores far worse than the others outside the axes, and says so."""
     scores = [trial["score"] for trial in scored]
     if not scores:
-        return []
+        return ""
     limit = worst_shown(scores, lower_is_better=sign == 1)
-    far = [trial["trial"] for trial in scored if sign * trial["score"] > sign * limit]
-    if not far:
-        return []
-    best = min(sign * score for score in scores) * sign
-    room = 0.06 * (limit - best)
-    axes.set_ylim(min(best - room, limit + 2 * room), max(best - room, limit + 2 * room))
-    place, marker = (0.97, "^") if sign == 1 else (0.03, "v")
-    arrow = {**_POINT, "marker": marker}
-    line = {**arrow, "transform": axes.get_xaxis_transform()}
-    axes.plot(far, [place] * len(far), **line, in_layout=False)
-    return [("far worse, not in the other panels", arrow)]
+    if max(sign * score for score in scores) <= sign * limit:
+        return ""
+    low, high = sorted((limit, min(scores, key=lambda score: sign * score)))
+    cut_axis(axes, low, high)
+    return f"values {'above' if sign == 1 else 'below'} {text_of(limit)} are outside"
 
 
 def _draw_hyperparameter(
@@ -197,12 +188,12 @@ def _title(best: Trial | None, score_name: str, trials: int) -> str:
 
 
 def _entries(
-    best: Trial | None, scored: Sequence[Trial], trials: Sequence[Trial], far: list[Entry]
+    best: Trial | None, scored: Sequence[Trial], trials: Sequence[Trial]
 ) -> list[Entry]:
     ring_line = {"color": VERMILLION, **RING}
     found: list[Entry] = [("trial", _POINT), ("best so far", _RUNNING), ("best trial", ring_line)]
     lost: list[Entry] = [("no finite score", {"color": INK, **CROSS})]
-    return found * (best is not None) + far + lost * (len(scored) < len(trials))
+    return found * (best is not None) + lost * (len(scored) < len(trials))
 
 
 _NAME = 170.0  # points
