@@ -1,6 +1,6 @@
 """One pass of a classifier over a dataset, which keeps the pictures that teach the most."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,8 @@ def classify(
             must be.
     """
     logits, told = takes_logits(model, from_logits)
-    keeper = _Keeper(pictures)
+    worst: list[Example] = []
+    uncertain: list[Example] = []
     true, probabilities, notes, done = [], [], {told: None}, 0
     class_names: tuple[str, ...] = ()
     with progress("predictions", _rows(data), show=show) as shown:
@@ -98,7 +99,10 @@ def classify(
             if weights is not None:
                 notes["The data's sample weights are not used."] = None
             if is_picture(x):
-                keeper.see(done, x, position, share)
+                for wrong, kept in ((True, worst), (False, uncertain)):
+                    kept += _examples(done, x, position, share, wrong=wrong, count=pictures)
+                    kept.sort(key=lambda example: example.true_probability)
+                    del kept[pictures:]
             else:
                 notes["The data holds no images, so there are no pictures."] = None
             true.append(position)
@@ -111,8 +115,8 @@ def classify(
         class_names,
         np.concatenate(true),
         np.concatenate(probabilities),
-        tuple(keeper.worst),
-        tuple(keeper.uncertain),
+        tuple(worst),
+        tuple(uncertain),
         logits,
         tuple(notes),
     )
@@ -185,41 +189,31 @@ def _rows(data: Any) -> int | None:
     return len(data.labels) if hasattr(data, "labels") else None
 
 
-class _Keeper:
-    """Keeps the examples of each kind that are ahead of all others so far."""
+def _examples(
+    start: int, x: Any, true: np.ndarray, probabilities: np.ndarray, *, wrong: bool, count: int
+) -> list[Example]:
+    """Returns the examples of a batch whose true class got the least probability.
 
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self.worst: list[Example] = []
-        self.uncertain: list[Example] = []
-
-    def see(self, start: int, x: Any, true: np.ndarray, probabilities: np.ndarray) -> None:
-        """Looks at a batch, whose first row is `start`."""
-        if not self._count:
-            return
-        predicted = probabilities.argmax(1)
-        of_true = probabilities[np.arange(len(true)), true]
-        images = None
-        for wrong in (True, False):
-            rows = np.flatnonzero((predicted != true) == wrong)
-            rows = rows[np.argsort(of_true[rows], kind="stable")][: self._count]
-            if not len(rows):
-                continue
-            images = np.asarray(x) if images is None else images
-            found = [
-                Example(
-                    start + int(row),
-                    images[row].copy(),
-                    int(true[row]),
-                    int(predicted[row]),
-                    float(probabilities[row, predicted[row]]),
-                    float(of_true[row]),
-                )
-                for row in rows
-            ]
-            name = "worst" if wrong else "uncertain"
-            setattr(self, name, _first([*getattr(self, name), *found], self._count))
-
-
-def _first(examples: Sequence[Example], count: int) -> list[Example]:
-    return sorted(examples, key=lambda example: example.true_probability)[:count]
+    Args:
+        start: The row of its first image.
+        x: Its images.
+        true: Their classes.
+        probabilities: `(n, classes)`.
+        wrong: Whether mistakes are meant, or right answers.
+        count: How many at most.
+    """
+    predicted, of_true = probabilities.argmax(1), probabilities[np.arange(len(true)), true]
+    rows = np.flatnonzero((predicted != true) == wrong)
+    rows = rows[np.argsort(of_true[rows], kind="stable")][:count]
+    images = np.asarray(x) if len(rows) else ()
+    return [
+        Example(
+            start + int(row),
+            images[row].copy(),
+            int(true[row]),
+            int(predicted[row]),
+            float(probabilities[row, predicted[row]]),
+            float(of_true[row]),
+        )
+        for row in rows
+    ]

@@ -69,12 +69,13 @@ def report_page(
         An HTML document that needs nothing but itself.
     """
     images = f"{numbers.images:,} {'image' if numbers.images == 1 else 'images'}"
+    classes = f"{len(numbers.classes):,} classes"
     no_curves = [each.name for each in numbers.classes if each.roc is None]
     more = len(pictures.mistakes) > 4  # than the answer shows
     return render_page(
         "evaluation/templates/report.html",
         title=title,
-        lead=f"{percent(numbers.accuracy.value)} of {images} of {len(numbers.classes):,} classes right.",
+        lead=f"{percent(numbers.accuracy.value)} of {images} of {classes} right.",
         sections={name: head for name, head in _SECTIONS.items() if more or name != "mistakes"},
         facts=[
             *quality(numbers),

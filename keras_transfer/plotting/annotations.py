@@ -13,7 +13,6 @@ from keras_transfer.plotting.style import FAINT, GREY, SMALL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _ROW = 13.0  # points, height of one row of labels
 _MOST_ROWS = 4
@@ -126,20 +125,20 @@ def _placed_all(axes: Axes, texts: Sequence[tuple[Mark, str]]) -> list[_Label]:
     return labels
 
 
-def _placed(axes: Axes, mark: Mark, text: str) -> _Label:
+def _placed(axes: Axes, mark: Mark, full: str) -> _Label:
     """Puts a label right of its line where it fits, else left of it, else where it can stand."""
     figure: Any = axes.get_figure(root=True)
     room, _ = size_in_points(axes)
     left, right = axes.get_xlim()
     line = (mark.epoch + 0.5 - left) / (right - left) * room
-    for text in (text, mark.label):  # without the reason, where that does not fit
+    for text in (full, mark.label):  # without the reason, where that does not fit
         width = text_width(figure, text, SMALL) + 6
         if line + width <= room:
             return _Label(text, line, line + width, is_left=False)
         width = text_width(figure, text + _ARROW, SMALL) + 6
         if line >= width:
             return _Label(text + _ARROW, line - width, line, is_left=True)
-    text, _ = fit_text(figure, text, room - 20, SMALL, least=SMALL)
+    text, _ = fit_text(figure, mark.label, room - 20, SMALL, least=SMALL)
     width = text_width(figure, text, SMALL) + 6
     start = max(0.0, min(line, room - width))
     return _Label(text, start, start + width, is_left=False)

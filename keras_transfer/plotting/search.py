@@ -187,9 +187,7 @@ def _title(best: Trial | None, score_name: str, trials: int) -> str:
     return f"best of {count}: trial {best['trial']}, {score_name} {text_of(best['score'])}"
 
 
-def _entries(
-    best: Trial | None, scored: Sequence[Trial], trials: Sequence[Trial]
-) -> list[Entry]:
+def _entries(best: Trial | None, scored: Sequence[Trial], trials: Sequence[Trial]) -> list[Entry]:
     ring_line = {"color": VERMILLION, **RING}
     found: list[Entry] = [("trial", _POINT), ("best so far", _RUNNING), ("best trial", ring_line)]
     lost: list[Entry] = [("no finite score", {"color": INK, **CROSS})]

@@ -119,13 +119,13 @@ def test_where_all_trials_are_shown_there_are_no_more(capsys):
     assert "more in" not in capsys.readouterr().out
 
 
-def test_what_has_no_room_on_the_screen_is_named(capsys):
+def test_hyperparameters_are_broken_where_there_is_no_room_on_the_screen(capsys):
     values = [{f"hyperparameter_number_{i}": n * i for i in range(1, 12)} for n in (1, 2)]
     print_leaderboard([trial(n, 0.1, hyperparameters=values[n - 1]) for n in (1, 2)], LOSS)
-    table, _, rest = capsys.readouterr().out.partition("Not shown for want of room: ")
+    table = capsys.readouterr().out
     assert max(map(len, table.splitlines())) <= 200
     assert "hyperparameter_number_1 " in table
-    assert rest.strip().endswith("hyperparameter_number_11.")
+    assert "hyperparameter_number_11 " in " ".join(table.split())
 
 
 def test_the_gain_over_the_probe_is_the_mean_difference_of_the_folds_with_its_t_interval():

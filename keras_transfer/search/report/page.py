@@ -8,22 +8,13 @@ from typing import Any
 from keras_transfer.evaluation.examine import Examined
 from keras_transfer.evaluation.page import render_page
 from keras_transfer.evaluation.report_files import report_pictures
-from keras_transfer.plotting.trials import trials_text, varied
+from keras_transfer.plotting.trials import trials_text
 from keras_transfer.search.averaging.composition import Composition
 from keras_transfer.search.metrics import Objective
 from keras_transfer.search.report.answer import SearchAnswer
 from keras_transfer.search.report.charts import CHARTS, search_charts
 from keras_transfer.search.report.importance import Importance, importance
-from keras_transfer.search.report.leaderboard import (
-    as_trials,
-    best_of,
-    cell,
-    epochs_differ,
-    probe_of,
-    ranked,
-    score_text,
-    status_of,
-)
+from keras_transfer.search.report.leaderboard import as_trials, best_of, board
 from keras_transfer.search.report.summary import versions
 from keras_transfer.search.state.outcome import Outcome
 from keras_transfer.utils.atomic_files import check_folder, write_together
@@ -116,7 +107,7 @@ def write_search_page(
         left_out |= {"mistakes", "classes", "confusions"}
     elif len(pictures.mistakes) <= 4:  # which the answer shows
         left_out.add("mistakes")
-    columns, rows = _leaderboard(outcomes, objective)
+    columns, rows = board(outcomes, objective)
     page = render_page(
         "search/report/templates/search.html",
         title=title,
@@ -144,34 +135,6 @@ def write_search_page(
     for old in set(NAMES) - set(content):  # of an earlier page
         (folder / old).unlink(missing_ok=True)
     return written
-
-
-def _leaderboard(
-    outcomes: Sequence[Outcome], objective: Objective
-) -> tuple[list[str], list[list[str]]]:
-    """Returns columns and rows: the probe first, then the best, failed trials last."""
-    probe = probe_of(outcomes)
-    shown = [*([probe] if probe else []), *ranked(outcomes, objective)]
-    names = varied(as_trials(outcomes))
-    logged = dict.fromkeys(name for outcome in shown for name in outcome.metrics if "val_" in name)
-    metrics = [name for name in logged if name != objective.name]
-    allowed = ["epochs"] * epochs_differ(shown)
-    columns = ["trial", objective.name, *metrics, "epoch", *allowed, "seconds", "hyperparameters"]
-    marks = {"probe": " (probe)", "stopped": " (stopped)"}
-    return columns, [
-        [
-            f"{one.trial}{marks.get(status_of(one), '')}",
-            score_text(one),
-            *(f"{one.metrics[m]:z.4f}" if m in one.metrics else "" for m in metrics),
-            cell(one.epoch),
-            *(cell(one.epochs) for _ in allowed),
-            f"{one.seconds:.1f}",
-            ", ".join(
-                f"{n} {cell(one.hyperparameters[n])}" for n in names if n in one.hyperparameters
-            ),
-        ]
-        for one in shown
-    ]
 
 
 def _importance_rows(mattered: Importance) -> list[tuple[str, str, str]]:
