@@ -741,7 +741,7 @@ def test_plot_history_draws_a_history_of_arrays():
 
 
 def test_a_run_without_a_name_is_refused():
-    with pytest.raises(ValueError, match=r"names a run ' ', .* Give it a name"):
+    with pytest.raises(ValueError, match=r"names runs .* Give each run a name"):
         plot_history({"one": {"loss": [0.5]}, " ": {"loss": [0.4]}})
 
 
@@ -773,7 +773,7 @@ def test_names_of_compared_runs_that_are_no_text_are_shown_as_text():
     figure = plot_history({1: run, None: run})
     names = [text.get_text().split("  ")[0] for text in figure.legends[0].get_texts()]
     assert names[:2] == ["1", "None"]
-    with pytest.raises(ValueError, match="names runs 1, '1', of which some read the same"):
+    with pytest.raises(ValueError, match="names runs 1, '1', of which one is blank or some read"):
         plot_history({1: run, "1": run})
 
 
