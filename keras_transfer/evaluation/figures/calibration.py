@@ -21,10 +21,10 @@ def calibration_figure(numbers: ReportNumbers) -> Figure:
     """Draws the share that is right against confidence, and how many images have it.
 
     Args:
-        numbers: Those of a report.
+        numbers: The numbers of a report.
 
     Returns:
-        A figure that no pyplot knows of.
+        A figure that pyplot does not know.
 
     Example:
         >>> figure = calibration_figure(report_numbers(true, probabilities, ["cat", "dog"]))
