@@ -65,7 +65,10 @@ def write_comparison_page(
         next_steps=_next_steps(by_recipe, best),
         wrong=report.numbers.images - int(report.numbers.confusion.trace()),
         images=report.numbers.images,
-        mistakes=mistakes and Chart(mistakes.name, mistakes.read_bytes(), "the worst mistakes"),
+        mistakes=mistakes
+        and Chart(
+            mistakes.relative_to(folder).as_posix(), mistakes.read_bytes(), "the worst mistakes"
+        ),
         report=report.path.relative_to(folder).as_posix(),
         curves=Chart("compare.png", (folder / "compare.png").read_bytes(), "curves of the recipes"),
         columns=results.COLUMNS,
@@ -80,7 +83,8 @@ def write_comparison_page(
 def _next_steps(by_recipe: Mapping[str, Sequence["Outcome"]], best: "Outcome") -> list[str]:
     steps = [f"Take {best.recipe}, and look at its mistakes."]
     if not results.differs(by_recipe):
-        cheapest = min(by_recipe.values(), key=lambda some: some[0].seconds)[0]
+        recipes = results.right_range(by_recipe).values()
+        cheapest = min(recipes, key=lambda some: some[0].seconds)[0]
         steps = [
             f"Take the cheapest, {cheapest.recipe} ({seconds_text(cheapest.seconds)}), or compare "
             "on more test images: these do not tell the recipes apart."

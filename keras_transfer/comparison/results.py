@@ -103,7 +103,7 @@ def costs(by_recipe: Mapping[str, Sequence["Outcome"]]) -> Iterator[str]:
 
 def overfitting(by_recipe: Mapping[str, Sequence["Outcome"]]) -> str:
     """Says where overfitting was seen, and whether the weights that were scored have it."""
-    recipes = _right(by_recipe)
+    recipes = right_range(by_recipe)
     outcomes = [outcome for of_recipe in recipes.values() for outcome in of_recipe]
     seen = sum(outcome.diagnosis.kind == "overfitting" for outcome in outcomes)
     if not seen:
@@ -122,12 +122,12 @@ def overfitting(by_recipe: Mapping[str, Sequence["Outcome"]]) -> str:
 
 def gap(by_recipe: Mapping[str, Sequence["Outcome"]]) -> str:
     """Says whether chance explains how far the recipes are apart, if there are several."""
-    recipes = _right(by_recipe)
+    recipes = right_range(by_recipe)
     ordered = sorted(map(_scores, recipes.values()), key=lambda scores: _mean(scores).value)
     if len(ordered) < 2:
         return ""
     kind, apart = _kind(*recipes.values()), _difference(ordered[-1], ordered[0])
-    return f"Between the highest and the lowest {kind} accuracy of the recipes lie {apart}."
+    return f"Between the highest and the lowest {kind} accuracy of the recipes lie {apart}"
 
 
 def differs(by_recipe: Mapping[str, Sequence["Outcome"]]) -> bool:
@@ -143,11 +143,11 @@ def _difference(first: Sequence[Score], second: Sequence[Score]) -> str:
     verdict = "more than chance explains" if beyond else "no difference beyond chance"
     return (
         f"{value:z.1f} points (95 % interval {low:z.1f} to {high:z.1f}, on {first[0].images} "
-        f"images): {verdict}"
+        f"images): {verdict}."
     )
 
 
-def _right(by_recipe: Mapping[str, Sequence["Outcome"]]) -> dict[str, Sequence["Outcome"]]:
+def right_range(by_recipe: Mapping[str, Sequence["Outcome"]]) -> dict[str, Sequence["Outcome"]]:
     """Returns the recipes with the right pixel range."""
     return {name: some for name, some in by_recipe.items() if not name.endswith(WRONG)}
 

@@ -1,4 +1,4 @@
-"""One pass of a classifier over a dataset, which keeps the pictures that teach the most."""
+"""One pass of a classifier over a dataset, which keeps the worst mistakes as examples."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ CHANNELS = (1, 3, 4)  # of what can be shown as a picture
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One image and what the model made of it.
+    """One image and its prediction.
 
     Attributes:
         row: Its place in the dataset, counted from 0.
-        image: As the model took it, `(height, width, channels)`.
+        image: The model's input, `(height, width, channels)`.
         true: Its class.
         predicted: The class with the highest probability.
         confidence: That probability, 0..1.
@@ -37,7 +37,7 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Classified:
-    """A dataset as a model classifies it.
+    """The predictions of a model for a dataset.
 
     Attributes:
         class_names: The classes.
@@ -83,10 +83,10 @@ def classify(
         ValueError: If the data has no labels or no images, or labels or outputs are not what they
             must be.
     """
-    logits, told = takes_logits(model, from_logits)
+    logits, reason = takes_logits(model, from_logits)
     worst: list[Example] = []
     uncertain: list[Example] = []
-    true, probabilities, notes, done = [], [], {told: None}, 0
+    true, probabilities, notes, done = [], [], {reason: None}, 0
     class_names: tuple[str, ...] = ()
     with progress("predictions", _rows(data), show=show) as shown:
         for x, y, weights in batches(data):
@@ -185,7 +185,7 @@ def is_picture(x: Any) -> bool:
 
 
 def _rows(data: Any) -> int | None:
-    """How many images there are, where that is known beforehand."""
+    """Returns the number of images, where that is known beforehand."""
     return len(data.labels) if hasattr(data, "labels") else None
 
 

@@ -58,7 +58,7 @@ def report(
             figures show those with the most mistakes.
         data: Batches of images and labels: a split of `image_folder`, any `tf.data.Dataset` or
             `PyDataset`. Labels are whole numbers from 0, or one-hot.
-        folder: The folder for the files; made if it does not exist. An earlier report there is replaced.
+        folder: The folder for the files; made if needed. An earlier report there is replaced.
         class_names: The classes. Default: those of the model or of the data, else numbers.
         paths: A name for each image, in the order of `data`. Default: the files, if `data` is a
             split of `image_folder`, else row numbers.

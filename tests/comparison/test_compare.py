@@ -194,13 +194,13 @@ def test_what_the_wrong_pixel_range_costs_is_said_with_its_interval():
 
     assert cost([(3, 12)], [(5, 12)]) == (
         "a: with the wrong pixel range test accuracy 25.0% became 41.7%, -16.7 points (95 % "
-        "interval -47.6 to 19.3, on 12 images): no difference beyond chance"
+        "interval -47.6 to 19.3, on 12 images): no difference beyond chance."
     )
     lost = cost([(90, 100), (92, 100)], [(50, 100)] * 2)
     assert lost.endswith(
-        "41.0 points (95 % interval 29.0 to 51.5, on 100 images): more than chance explains"
+        "41.0 points (95 % interval 29.0 to 51.5, on 100 images): more than chance explains."
     )
-    assert cost([(50, 100)], [(91, 100)]).endswith("more than chance explains")
+    assert cost([(50, 100)], [(91, 100)]).endswith("more than chance explains.")
 
 
 def test_the_interval_is_that_of_the_exact_mean_over_the_seeds():
