@@ -77,10 +77,10 @@ def examine(
             f"model={model!r:.80} is of type {type(model).__name__}. Expected a Keras model; one "
             "in a file is read by keras.models.load_model."
         )
-    data, known_paths = _in_order(data)
+    data, names = _in_order(data)
     if paths is not None:
         _check_unshuffled(data)
-    paths = known_paths if paths is None else [os.fspath(path) for path in paths]
+        names = [os.fspath(path) for path in paths]
     before()
     backbone = find_backbone(model)
     found = classify(
@@ -92,10 +92,14 @@ def examine(
         check=backbone.check_pixels if backbone is not None else lambda images: None,
         show=verbose == 1 or (verbose == "auto" and sys.stdout.isatty()),
     )
-    _check_paths(paths, len(found.true))
-    _check_finite(found, paths)
+    if names is not None and len(names) != len(found.true):
+        raise ValueError(
+            f"paths holds {len(names)} names, and the data {len(found.true)} images. Give one name "
+            "for each image, in the order of the data."
+        )
+    _check_finite(found, names)
     numbers = report_numbers(found.true, found.probabilities, found.class_names)
-    return Examined(model, found, numbers, image_names(paths))
+    return Examined(model, found, numbers, image_names(names))
 
 
 def _in_order(data: Any) -> tuple[Any, Sequence[str] | None]:
@@ -145,14 +149,6 @@ def _class_names(
             "different: the model tells so many classes apart."
         )
     return names
-
-
-def _check_paths(paths: Sequence[str] | None, count: int) -> None:
-    if paths is not None and len(paths) != count:
-        raise ValueError(
-            f"paths holds {len(paths)} names, and the data {count} images. Give one name for each "
-            "image, in the order of the data."
-        )
 
 
 def _check_finite(found: Classified, paths: Sequence[str] | None) -> None:

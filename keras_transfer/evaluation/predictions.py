@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_transfer.models.outputs import FromLogits, as_positions, as_probabilities, takes_logits
 from keras_transfer.utils.progress import progress
 
-CHANNELS = (1, 3, 4)  # of what can be shown as a picture
+_CHANNELS = (1, 3, 4)  # of what can be shown as a picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,17 +88,22 @@ def classify(
     uncertain: list[Example] = []
     true, probabilities, notes, done = [], [], {reason: None}, 0
     class_names: tuple[str, ...] = ()
-    with progress("predictions", _rows(data), show=show) as shown:
+    rows = len(data.labels) if hasattr(data, "labels") else None  # where that is known
+    with progress("predictions", rows, show=show) as shown:
         for x, y, weights in batches(data):
             if not class_names:
                 check(x)
             share = as_probabilities(_outputs(model, x), logits)
             class_names = class_names or names(share.shape[1])
             position = as_positions(y, class_names)
-            _check_rows(len(position), len(share))
+            if len(position) != len(share):
+                raise ValueError(
+                    f"A batch has {len(position)} labels, and the model gives {len(share)} outputs "
+                    "for it. Expected one of each for each image."
+                )
             if weights is not None:
                 notes["The data's sample weights are not used."] = None
-            if is_picture(x):
+            if len(getattr(x, "shape", ())) == 4 and x.shape[-1] in _CHANNELS:
                 for wrong, kept in ((True, worst), (False, uncertain)):
                     kept += _examples(done, x, position, share, wrong=wrong, count=pictures)
                     kept.sort(key=lambda example: example.true_probability)
@@ -169,24 +174,6 @@ def _check_labelled(batch: Any) -> None:
             "The data gives single images, each with its label. Expected batches: pass "
             "data.batch(32)."
         )
-
-
-def _check_rows(labels: int, outputs: int) -> None:
-    if labels != outputs:
-        raise ValueError(
-            f"A batch has {labels} labels, and the model gives {outputs} outputs for it. Expected "
-            "one of each for each image."
-        )
-
-
-def is_picture(x: Any) -> bool:
-    """Whether a batch of inputs can be shown as pictures."""
-    return len(getattr(x, "shape", ())) == 4 and x.shape[-1] in CHANNELS
-
-
-def _rows(data: Any) -> int | None:
-    """Returns the number of images, where that is known beforehand."""
-    return len(data.labels) if hasattr(data, "labels") else None
 
 
 def _examples(

@@ -18,6 +18,8 @@ _ROW = 13.0  # points, height of one row of labels
 _MOST_ROWS = 4
 _ARROW = " ▸"
 
+_Texts = tuple[int, list[str]]  # the epoch of a mark, and what may be written, the longest first
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -97,8 +99,8 @@ def label_marks(axes: Axes, marks: Sequence[Mark]) -> None:
     """
     if not marks:
         return
-    reasoned = [m.label + (f": {m.reason}" if m.reason else "") for m in marks]
-    tries = chain([[*zip(marks, reasoned, strict=True)]], (_grouped(marks, n) for n in count(1)))
+    reasoned = [(m.epoch, [f"{m.label}: {m.reason}"] * bool(m.reason) + [m.label]) for m in marks]
+    tries = chain([reasoned], (_grouped(marks, size) for size in count(1)))
     labels = next(labels for texts in tries if (labels := _placed_all(axes, texts)))
     _, height = size_in_points(axes)
     _add_headroom(axes, ((max(label.row for label in labels) + 1) * _ROW + 4) / height)
@@ -106,17 +108,18 @@ def label_marks(axes: Axes, marks: Sequence[Mark]) -> None:
         _write_label(axes, label, 1 - (label.row * _ROW + 1) / height)
 
 
-def _grouped(marks: Sequence[Mark], size: int) -> list[tuple[Mark, str]]:
+def _grouped(marks: Sequence[Mark], size: int) -> list[_Texts]:
     """Returns the first of each `size` marks, with the number of those that follow."""
     groups = [marks[i : i + size] for i in range(0, len(marks), size)]
-    return [(g[0], g[0].label + (f" (+{len(g) - 1})" if len(g) > 1 else "")) for g in groups]
+    more = [f" (+{len(group) - 1})" if len(group) > 1 else "" for group in groups]
+    return [(g[0].epoch, [g[0].label + text]) for g, text in zip(groups, more, strict=True)]
 
 
-def _placed_all(axes: Axes, texts: Sequence[tuple[Mark, str]]) -> list[_Label]:
+def _placed_all(axes: Axes, marks: Sequence[_Texts]) -> list[_Label]:
     """Puts each label into the first row where it touches none; none if there are too many."""
     labels: list[_Label] = []
-    for mark, text in texts:
-        placed = _placed(axes, mark, text)
+    for epoch, texts in marks:
+        placed = _placed(axes, epoch, texts)
         tries = (replace(placed, row=row) for row in range(_MOST_ROWS))
         free = (label for label in tries if not any(map(label.touches, labels)))
         if (label := next(free, None)) is None:
@@ -125,20 +128,20 @@ def _placed_all(axes: Axes, texts: Sequence[tuple[Mark, str]]) -> list[_Label]:
     return labels
 
 
-def _placed(axes: Axes, mark: Mark, full: str) -> _Label:
-    """Puts a label right of its line where it fits, else left of it, else where it can stand."""
+def _placed(axes: Axes, epoch: int, texts: Sequence[str]) -> _Label:
+    """Puts the first text that fits right or left of its line, or the last where it can stand."""
     figure: Any = axes.get_figure(root=True)
     room, _ = size_in_points(axes)
     left, right = axes.get_xlim()
-    line = (mark.epoch + 0.5 - left) / (right - left) * room
-    for text in (full, mark.label):  # without the reason, where that does not fit
+    line = (epoch + 0.5 - left) / (right - left) * room
+    for text in texts:
         width = text_width(figure, text, SMALL) + 6
         if line + width <= room:
             return _Label(text, line, line + width, is_left=False)
         width = text_width(figure, text + _ARROW, SMALL) + 6
         if line >= width:
             return _Label(text + _ARROW, line - width, line, is_left=True)
-    text, _ = fit_text(figure, mark.label, room - 20, SMALL, least=SMALL)
+    text, _ = fit_text(figure, texts[-1], room - 20, SMALL, least=SMALL)
     width = text_width(figure, text, SMALL) + 6
     start = max(0.0, min(line, room - width))
     return _Label(text, start, start + width, is_left=False)

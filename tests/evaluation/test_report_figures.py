@@ -42,7 +42,10 @@ def found():
     return {case: make() for case, make in NUMBERS.items()}
 
 
-@pytest.mark.parametrize("case", NUMBERS)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=pytest.mark.slow if "hundred" in case else ()) for case in NUMBERS],
+)
 @pytest.mark.parametrize("kind", ["classes", "confusion", "curves", "calibration"])
 def test_texts_neither_overlap_nor_leave_the_figure(found, case, kind):
     of = found[case]
@@ -78,6 +81,7 @@ def test_a_hundred_classes_have_each_its_name_beside_its_row():
     assert min(label.get_size() for label in labels) >= 7
 
 
+@pytest.mark.slow
 def test_of_more_than_a_hundred_classes_those_with_the_most_mistakes_are_drawn():
     true = np.repeat(np.arange(130), 2)
     probabilities = np.eye(130)[np.where(true >= 120, 0, true)]  # ten classes are taken for 0

@@ -26,10 +26,10 @@ def search_charts(
     """Draws what can be drawn of a search, by the names in `CHARTS`.
 
     Args:
-        outcomes: Those of all trials.
+        outcomes: The outcomes of all trials.
         objective: What the search aimed at.
-        found: How much each hyperparameter mattered.
-        trials_folder: Where the curves of the trials lie.
+        found: The importance of each hyperparameter.
+        trials_folder: The folder with the curves of the trials.
     """
     trials = as_trials(outcomes)
     score: dict[str, Any] = {"score_name": objective.name, "mode": objective.mode}

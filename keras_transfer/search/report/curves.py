@@ -19,7 +19,7 @@ def read_curves(trials_folder: Path, outcome: Outcome, fold: int = 0) -> Curves 
 
     Args:
         trials_folder: The folder of all trials.
-        outcome: What came of the trial.
+        outcome: The outcome of the trial.
         fold: Which fold, from 0.
     """
     path = trials_folder / f"{PREFIX}{outcome.id}" / numbered(FILE, fold)

@@ -22,17 +22,17 @@ _WIDTH = 200  # where there is no terminal to fit the table to
 
 
 def trials_of(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """The outcomes but the probe's, which is no trial of the tuner."""
+    """Returns the outcomes of trials, without that of the probe."""
     return [outcome for outcome in outcomes if outcome.trial]
 
 
 def probe_of(outcomes: Iterable[Outcome]) -> Outcome | None:
-    """The probe's outcome, None if there is none."""
+    """Returns the outcome of the probe, None if there is none."""
     return next((outcome for outcome in outcomes if not outcome.trial), None)
 
 
 def ranked(outcomes: Iterable[Outcome], objective: Objective) -> list[Outcome]:
-    """The trials without the probe, best first, failed ones last.
+    """Returns the trials without the probe, best first, failed ones last.
 
     Example:
         >>> [outcome.trial for outcome in ranked(outcomes, Objective("val_loss", "min"))]
@@ -45,13 +45,13 @@ def ranked(outcomes: Iterable[Outcome], objective: Objective) -> list[Outcome]:
 
 
 def best_of(outcomes: Iterable[Outcome], objective: Objective) -> Outcome | None:
-    """The best trial; None if none has a score."""
+    """Returns the best trial, None if none has a score."""
     first = next(iter(ranked(outcomes, objective)), None)
     return None if first is None or first.score is None else first
 
 
 def as_trials(outcomes: Iterable[Outcome]) -> list[Trial]:
-    """The trials without the probe, as the figures take them."""
+    """Returns the trials without the probe, in the form that figures take."""
     return [
         {"trial": o.trial, "score": o.score, "hyperparameters": o.hyperparameters}
         for o in trials_of(outcomes)
@@ -59,20 +59,17 @@ def as_trials(outcomes: Iterable[Outcome]) -> list[Trial]:
 
 
 def status_of(outcome: Outcome) -> str:
-    """What a row of the table says that it is."""
+    """Returns the status of an outcome as the table shows it."""
     return outcome.status if outcome.trial else PROBE
 
 
 def epochs_differ(outcomes: Iterable[Outcome]) -> bool:
-    """Whether some trials were allowed more epochs than others, as Hyperband does.
-
-    Its trials of one configuration look like one another without that.
-    """
+    """Whether some trials were allowed more epochs than others, as by Hyperband."""
     return len({outcome.epochs for outcome in trials_of(outcomes)} - {None}) > 1
 
 
 def hyperparameter_names(outcomes: Sequence[Outcome]) -> list[str]:
-    """The names of all hyperparameters, in the order seen; those of the probe alone last."""
+    """Returns the names of all hyperparameters; those of the probe alone come last."""
     later = [outcome for outcome in outcomes if not outcome.trial]
     ordered = [*trials_of(outcomes), *later]
     return list(dict.fromkeys(name for outcome in ordered for name in outcome.hyperparameters))
@@ -157,7 +154,7 @@ def _facts(outcome: Outcome) -> list[Any]:
 
 
 def score_text(outcome: Outcome) -> str:
-    """The score, and its deviation over folds where there are some; a failed trial says so."""
+    """Formats a score, with its deviation over folds where there are any."""
     if outcome.score is None:
         return outcome.status
     deviation = "" if outcome.deviation is None else f" ± {outcome.deviation:.4f}"
@@ -165,7 +162,7 @@ def score_text(outcome: Outcome) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it; nothing where there is none."""
+    """Formats a value for a table; empty for None."""
     if value is None:
         return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

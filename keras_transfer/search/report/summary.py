@@ -1,4 +1,4 @@
-"""summary.json: what was searched and found, for scripts."""
+"""summary.json: the settings and the results of a search, for scripts."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ _PACKAGES = ("keras", "tensorflow", "keras-tuner", "scikit-learn", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a search ran with, by name."""
+    """Returns the versions of the packages that a search runs with, by name."""
     found = {name: version(name) for name in _PACKAGES}
     return {"keras-transfer": __version__, **found, "python": platform.python_version()}
 
@@ -61,7 +61,7 @@ def summary(
     best: Outcome | None = None,
     images: int | None = None,
 ) -> dict[str, Any]:
-    """Returns what was searched and found.
+    """Returns the settings and the results of a search.
 
     Args:
         outcomes: Those of all trials.
