@@ -7,8 +7,8 @@
 The recipes are those of two workflows known from books and courses. `cats-dogs`: features extracted
 once and a head trained on them; the same head on the frozen backbone; then the top block unfrozen.
 `hub-resnet`: a small head on a feature vector, without and with dropout and early stopping. The
-output folder then holds compare.png, compare.csv and report/, on the best of them. Ctrl-C ends it
-with what it has so far.
+output folder then holds compare.html, its picture compare.png, compare.csv with a row a training,
+and report/, on the best. Ctrl-C ends it with what it has so far.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from keras_transfer.cli.common import exit_status, image_directory, number_from
 from keras_transfer.comparison.picture import compared_picture
 from keras_transfer.comparison.results import (
     WRONG,
+    costs,
     gap,
     overfitting,
-    print_cost,
     print_table,
-    print_weights,
+    weights,
     write_table,
 )
 from keras_transfer.utils.output_folder import output_folder
@@ -267,21 +267,23 @@ def _settings(args: argparse.Namespace, preset: Preset, backbone: "FrozenBackbon
 def _told(outcome: "Outcome") -> str:
     test = f", test {outcome.test.accuracy:.1%}" if outcome.test else ""
     told = f"validation {outcome.valid.accuracy:.1%}{test}, {outcome.seconds:.0f} s"
-    return f"{told}; {outcome.weights}; {outcome.told}"
+    return f"{told}; {outcome.weights}; {outcome.verdict}"
 
 
 def _report(output: Path, ran: _Ran, data: "ImageFolder", title: str) -> None:
+    from keras_transfer.comparison.page import write_comparison_page
     from keras_transfer.evaluation.report import report
     from keras_transfer.plotting.figure_files import save_figure
 
     by_recipe = ran.by_recipe
     save_figure(compared_picture(by_recipe, title), output / "compare.png")
     print_table(by_recipe)
-    print_weights(by_recipe)
-    print(" ".join(filter(None, (gap(by_recipe), overfitting(by_recipe)))))
-    print_cost(by_recipe)
-    print(f"Curves (seed 0): {output / 'compare.png'}")
+    print(*weights(by_recipe), sep="\n")
+    print(*filter(None, (gap(by_recipe), overfitting(by_recipe))))
+    print(*costs(by_recipe), sep="\n")
     split = data.valid if data.test is None else data.test
     name = f"{ran.best.recipe}, seed {ran.best.seed}"
-    page = report(ran.best_model(), split, output / "report", title=f"Best on validation: {name}")
-    print(f"Report of the best on validation ({name}): {page.path}")
+    best = report(ran.best_model(), split, output / "report", title=f"Best on validation: {name}")
+    page = write_comparison_page(output, by_recipe, ran.best, best, title)
+    print(f"Comparison: {page}")
+    print(f"Report of the best on validation ({name}): {best.path}")

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 
 from keras_transfer.backbones.frozen_backbone import FrozenBackbone
+from keras_transfer.comparison.results import Score, score_of
 from keras_transfer.data.image_folder import ImageFolder
 from keras_transfer.features.feature_cache import FeatureCache
 from keras_transfer.models.transfer_model import TransferModel
 from keras_transfer.plotting.diagnosis import Diagnosis, diagnose
-from keras_transfer.search.scoring import Score, score_of
 from keras_transfer.training.block_unfreezer import BlockUnfreezer
 from keras_transfer.training.history_plotter import HistoryPlotter
 from keras_transfer.training.schedule import Phase
@@ -95,8 +95,8 @@ class Outcome:
         return since is not None and self.scored > since
 
     @property
-    def told(self) -> str:
-        """What its losses tell, in words, and whether that is so of the weights scored."""
+    def verdict(self) -> str:
+        """What its losses show, in words, and whether that holds for the weights scored."""
         later = self.diagnosis.kind == "overfitting" and not self.is_overfitted
         return self.diagnosis.sentence + (", after these weights" if later else "")
 

@@ -1,4 +1,4 @@
-"""What a classifier makes of labelled images: read once, checked, and put in numbers."""
+"""Runs a classifier over labelled images once, checks its predictions and computes numbers."""
 
 import os
 import sys
@@ -23,12 +23,12 @@ from keras_transfer.utils.supported_keras import check_keras_3
 
 @dataclass(frozen=True, eq=False)
 class Examined:
-    """A model, and what it made of the images of a dataset.
+    """A model, and its predictions for the images of a dataset.
 
     Attributes:
         model: The model.
-        found: What it made of each image.
-        numbers: What follows from that.
+        found: Its predictions for each image.
+        numbers: The numbers of a report on these.
         name: Names a row of the data.
     """
 
@@ -59,7 +59,7 @@ def examine(
         from_logits: Whether the model gives logits.
         pictures: How many mistakes, and how many right answers, are kept to be shown. Default 12.
         verbose: Whether to show progress.
-        before: Called once the data is known to be of use, before the model runs.
+        before: Called after the data was checked, before the model runs.
 
     Raises:
         TypeError: If `model` is no Keras model, or `data` no dataset.
@@ -77,10 +77,10 @@ def examine(
             f"model={model!r:.80} is of type {type(model).__name__}. Expected a Keras model; one "
             "in a file is read by keras.models.load_model."
         )
-    data, known_paths = _in_order(data)
+    data, names = _in_order(data)
     if paths is not None:
         _check_unshuffled(data)
-    paths = known_paths if paths is None else [os.fspath(path) for path in paths]
+        names = [os.fspath(path) for path in paths]
     before()
     backbone = find_backbone(model)
     found = classify(
@@ -92,14 +92,18 @@ def examine(
         check=backbone.check_pixels if backbone is not None else lambda images: None,
         show=verbose == 1 or (verbose == "auto" and sys.stdout.isatty()),
     )
-    _check_paths(paths, len(found.true))
-    _check_finite(found, paths)
+    if names is not None and len(names) != len(found.true):
+        raise ValueError(
+            f"paths holds {len(names)} names, and the data {len(found.true)} images. Give one name "
+            "for each image, in the order of the data."
+        )
+    _check_finite(found, names)
     numbers = report_numbers(found.true, found.probabilities, found.class_names)
-    return Examined(model, found, numbers, image_names(paths))
+    return Examined(model, found, numbers, image_names(names))
 
 
 def _in_order(data: Any) -> tuple[Any, Sequence[str] | None]:
-    """A split in the order of its paths, and the paths; anything else as it is."""
+    """Returns a split in the order of its paths, and the paths; other data as it is."""
     if hasattr(data, "test") and hasattr(data, "class_names"):
         raise TypeError("data is a whole ImageFolder. Pass the split to report on, as data.test.")
     if data is None:
@@ -113,7 +117,7 @@ def _in_order(data: Any) -> tuple[Any, Sequence[str] | None]:
 
 
 def _check_unshuffled(data: Any) -> None:
-    """Refuses data whose order is another one than that of any list of paths."""
+    """Refuses shuffled data, whose order no list of paths has."""
     stages = all_stages(data) if isinstance(data, tf.data.Dataset) else ()
     if any("Shuffle" in type(stage).__name__ for stage in stages):
         raise ValueError(
@@ -125,7 +129,7 @@ def _check_unshuffled(data: Any) -> None:
 def _class_names(
     count: int, given: Sequence[str] | None, model: keras.Model, data: Any
 ) -> tuple[str, ...]:
-    """The names of the classes, from who knows them."""
+    """Returns the names of the classes: as given, or those of the model, or of the data."""
     count = max(2, count)  # one unit tells two classes apart
     numbers = tuple(map(str, range(count)))
     of_model = tuple(getattr(model, "class_names", ()))
@@ -145,14 +149,6 @@ def _class_names(
             "different: the model tells so many classes apart."
         )
     return names
-
-
-def _check_paths(paths: Sequence[str] | None, count: int) -> None:
-    if paths is not None and len(paths) != count:
-        raise ValueError(
-            f"paths holds {len(paths)} names, and the data {count} images. Give one name for each "
-            "image, in the order of the data."
-        )
 
 
 def _check_finite(found: Classified, paths: Sequence[str] | None) -> None:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_transfer.backbones.frozen_backbone import FrozenBackbone
 from keras_transfer.backbones.model_blocks import layers_of
+from keras_transfer.utils.keras_internals import logits_of
 
 _TOGETHER = 8  # images at a time: activations and gradients of a whole backbone are large
 
@@ -104,13 +105,12 @@ def _heat(
 
 
 def _scores(outputs: Any, classes: Sequence[int], logits: bool) -> tf.Tensor:
-    """The score of each image's class before softmax or sigmoid, as the paper has it.
+    """Returns the score of each image's class before softmax or sigmoid, as in the paper.
 
-    The gradient of a probability close to 1 is lost in float32, just where a mistake is worst. The
-    activations of Keras note what they were given as `_keras_logits`, which has no public name.
+    The gradient of a probability close to 1 is lost in float32, just where a mistake is worst.
     Behind other last layers the logarithm of the probability serves.
     """
-    before = outputs if logits else getattr(outputs, "_keras_logits", None)
+    before = outputs if logits else logits_of(outputs)
     values = tf.cast(outputs if before is None else before, "float32")
     if len(values.shape) == 1:
         values = values[:, None]

@@ -1,4 +1,4 @@
-"""Inputs of a model as pixels to look at, with and without heat over them."""
+"""Inputs of a model as pixels, with and without heat over them."""
 
 from __future__ import annotations
 
@@ -70,25 +70,24 @@ def under_heat(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def jpeg(pixels: np.ndarray, least: int = 160) -> bytes:
-    """A picture as a JPEG file, small ones enlarged.
+    """Encodes a picture as a JPEG file, and enlarges a small one.
 
     Args:
         pixels: uint8 `(height, width, 3)`.
-        least: Pixels of the shorter side; what is smaller is enlarged, without smoothing, while
-            the longer side has at most ten times as many.
+        least: Pixels of the shorter side; a smaller picture is enlarged without smoothing, by at
+            most as much as makes the longer side ten times as many pixels.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     image = Image.fromarray(pixels)
     if (times := min(-(-least // min(image.size)), 10 * least // max(image.size))) > 1:
-        width, height = image.size
-        image = image.resize((width * times, height * times), Image.Resampling.NEAREST)
+        image = ImageOps.scale(image, times, Image.Resampling.NEAREST)
     image.save(file := io.BytesIO(), "JPEG", quality=88)
     return file.getvalue()
 
 
-# Points: a picture's height, the gap, a line of text, and what the title takes.
-_TALL, _GAP, _LINE, _TITLE = 118.0, 12.0, 12.0, 30.0
+_SLOT, _TALL, _LINE = 220.0, 118.0, 12.0  # points: width of a place, of a picture, of a line
+_COLUMNS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,13 +96,18 @@ class Shown:
 
     Attributes:
         name: Path or row of the image.
-        lines: What is to be said about it, a line each.
+        lines: The lines of its caption.
         views: The picture, and others of the same size beside it: uint8 `(height, width, 3)`.
     """
 
     name: str
     lines: tuple[str, ...]
     views: tuple[np.ndarray, ...]
+
+    @property
+    def jpegs(self) -> list[bytes]:
+        """The views as JPEG files."""
+        return [jpeg(view) for view in self.views]
 
 
 def pictures_figure(shown: Sequence[Shown], title: str) -> Figure:
@@ -114,49 +118,45 @@ def pictures_figure(shown: Sequence[Shown], title: str) -> Figure:
         title: What they have in common.
 
     Returns:
-        A figure that no pyplot knows of.
+        A figure that pyplot does not know.
 
     Example:
         >>> grey = np.full((96, 96, 3), 128, "uint8")
         >>> figure = pictures_figure([Shown("cat/1.png", ("true cat",), (grey,))], "mistakes")
     """
-    views = len(shown[0].views)
-    aspect = shown[0].views[0].shape[1] / shown[0].views[0].shape[0]
-    wide = min(240.0, max(60.0, _TALL * aspect))
-    tall = wide / aspect
-    slot = max(180.0, views * wide + (views - 1) * 4)
-    columns = min(len(shown), max(1, int(980 // (slot + _GAP))), 4)
+    views, lines = len(shown[0].views), 1 + len(shown[0].lines)
+    columns = min(len(shown), _COLUMNS)
     rows = math.ceil(len(shown) / columns)
-    text = _LINE * (1 + len(shown[0].lines)) + 6
-    width = columns * (slot + _GAP) + _GAP
-    height = _TITLE + rows * (tall + text + _GAP) + _GAP
+    slot = max(_SLOT, views * _TALL + 12)
+    wide = (slot - 12) / views - 4
+    tall = min(_TALL, wide * shown[0].views[0].shape[0] / shown[0].views[0].shape[1])
+    step = tall + _LINE * (lines + 1)
+    width, height = columns * slot, rows * step + 30
     with figure_style():
         figure = blank_figure(width / 72, height / 72)
-        title, size = fit_text(figure, title, width - 2 * _GAP, 12, "bold", least=8)
-        top: dict[str, Any] = {"weight": "bold", "ha": "left", "va": "top"}
-        figure.text(_GAP / width, 1 - _GAP / height, title, size=size, **top)
-        for number, one in enumerate(shown):
-            x = _GAP + (number % columns) * (slot + _GAP)
-            y = height - _TITLE - (number // columns) * (tall + text + _GAP) - _GAP / 2
-            _draw(figure, one, (x, y, slot), (wide, tall))
+        title, size = fit_text(figure, title, width - 20, 12, "bold", least=8)
+        figure.text(8 / width, 1 - 8 / height, title, size=size, weight="bold", va="top")
+        for number, image in enumerate(shown):
+            row, column = divmod(number, columns)
+            top = height - 30 - row * step
+            left = column * slot + 8
+            for i, view in enumerate(image.views):
+                place = (left + i * (wide + 4), top - tall, wide, tall)
+                axes = figure.add_axes(_shares(place, width, height))
+                axes.imshow(view, interpolation="nearest")
+                axes.set_anchor("NW")
+                axes.set(xticks=[], yticks=[])
+                axes.spines[:].set_visible(False)
+            for i, line in enumerate((image.name, *image.lines)):
+                text, size = fit_text(figure, line, slot - 16, 8.5, least=7.5)
+                look: dict[str, Any] = {"color": INK if i else GREY, "size": size, "va": "top"}
+                below = top - tall - 3 - i * _LINE
+                figure.text(left / width, below / height, text, **look)
     return figure
 
 
-def _draw(
-    figure: Figure, one: Shown, place: tuple[float, float, float], size: tuple[float, float]
-) -> None:
-    """Draws one picture with its upper left corner at a place, given in points."""
-    (x, y, slot), (wide, tall) = place, size
-    width, height = (float(inches) * 72 for inches in figure.get_size_inches())
-    for number, view in enumerate(one.views):
-        left = x + number * (wide + 4)
-        axes = figure.add_axes((left / width, (y - tall) / height, wide / width, tall / height))
-        axes.imshow(view, interpolation="nearest")
-        axes.set_anchor("NW")  # where a picture has another shape than the first
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-    for number, line in enumerate((one.name, *one.lines)):
-        text, size_of_text = fit_text(figure, line, slot, 8.5, least=7.5)
-        style: dict[str, Any] = {"color": GREY if number == 0 else INK, "size": size_of_text}
-        below = y - tall - 3 - number * _LINE
-        figure.text(x / width, below / height, text, ha="left", va="top", **style)
+def _shares(
+    place: tuple[float, float, float, float], width: float, height: float
+) -> tuple[float, float, float, float]:
+    left, bottom, wide, tall = place
+    return left / width, bottom / height, wide / width, tall / height

@@ -1,6 +1,6 @@
-"""One pass of a classifier over a dataset, which keeps the pictures that teach the most."""
+"""One pass of a classifier over a dataset, which keeps the worst mistakes as examples."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +11,16 @@ import tensorflow as tf
 from keras_transfer.models.outputs import FromLogits, as_positions, as_probabilities, takes_logits
 from keras_transfer.utils.progress import progress
 
-CHANNELS = (1, 3, 4)  # of what can be shown as a picture
+_CHANNELS = (1, 3, 4)  # of what can be shown as a picture
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One image and what the model made of it.
+    """One image and its prediction.
 
     Attributes:
         row: Its place in the dataset, counted from 0.
-        image: As the model took it, `(height, width, channels)`.
+        image: The model's input, `(height, width, channels)`.
         true: Its class.
         predicted: The class with the highest probability.
         confidence: That probability, 0..1.
@@ -37,7 +37,7 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Classified:
-    """A dataset as a model classifies it.
+    """The predictions of a model for a dataset.
 
     Attributes:
         class_names: The classes.
@@ -83,22 +83,31 @@ def classify(
         ValueError: If the data has no labels or no images, or labels or outputs are not what they
             must be.
     """
-    logits, told = takes_logits(model, from_logits)
-    keeper = _Keeper(pictures)
-    true, probabilities, notes, done = [], [], {told: None}, 0
+    logits, reason = takes_logits(model, from_logits)
+    worst: list[Example] = []
+    uncertain: list[Example] = []
+    true, probabilities, notes, done = [], [], {reason: None}, 0
     class_names: tuple[str, ...] = ()
-    with progress("predictions", _rows(data), show=show) as shown:
+    rows = len(data.labels) if hasattr(data, "labels") else None  # where that is known
+    with progress("predictions", rows, show=show) as shown:
         for x, y, weights in batches(data):
             if not class_names:
                 check(x)
             share = as_probabilities(_outputs(model, x), logits)
             class_names = class_names or names(share.shape[1])
             position = as_positions(y, class_names)
-            _check_rows(len(position), len(share))
+            if len(position) != len(share):
+                raise ValueError(
+                    f"A batch has {len(position)} labels, and the model gives {len(share)} outputs "
+                    "for it. Expected one of each for each image."
+                )
             if weights is not None:
                 notes["The data's sample weights are not used."] = None
-            if is_picture(x):
-                keeper.see(done, x, position, share)
+            if len(getattr(x, "shape", ())) == 4 and x.shape[-1] in _CHANNELS:
+                for wrong, kept in ((True, worst), (False, uncertain)):
+                    kept += _examples(done, x, position, share, wrong=wrong, count=pictures)
+                    kept.sort(key=lambda example: example.true_probability)
+                    del kept[pictures:]
             else:
                 notes["The data holds no images, so there are no pictures."] = None
             true.append(position)
@@ -111,8 +120,8 @@ def classify(
         class_names,
         np.concatenate(true),
         np.concatenate(probabilities),
-        tuple(keeper.worst),
-        tuple(keeper.uncertain),
+        tuple(worst),
+        tuple(uncertain),
         logits,
         tuple(notes),
     )
@@ -167,59 +176,31 @@ def _check_labelled(batch: Any) -> None:
         )
 
 
-def _check_rows(labels: int, outputs: int) -> None:
-    if labels != outputs:
-        raise ValueError(
-            f"A batch has {labels} labels, and the model gives {outputs} outputs for it. Expected "
-            "one of each for each image."
+def _examples(
+    start: int, x: Any, true: np.ndarray, probabilities: np.ndarray, *, wrong: bool, count: int
+) -> list[Example]:
+    """Returns the examples of a batch whose true class got the least probability.
+
+    Args:
+        start: The row of its first image.
+        x: Its images.
+        true: Their classes.
+        probabilities: `(n, classes)`.
+        wrong: Whether mistakes are meant, or right answers.
+        count: How many at most.
+    """
+    predicted, of_true = probabilities.argmax(1), probabilities[np.arange(len(true)), true]
+    rows = np.flatnonzero((predicted != true) == wrong)
+    rows = rows[np.argsort(of_true[rows], kind="stable")][:count]
+    images = np.asarray(x) if len(rows) else ()
+    return [
+        Example(
+            start + int(row),
+            images[row].copy(),
+            int(true[row]),
+            int(predicted[row]),
+            float(probabilities[row, predicted[row]]),
+            float(of_true[row]),
         )
-
-
-def is_picture(x: Any) -> bool:
-    """Whether a batch of inputs can be shown as pictures."""
-    return len(getattr(x, "shape", ())) == 4 and x.shape[-1] in CHANNELS
-
-
-def _rows(data: Any) -> int | None:
-    """How many images there are, where that is known beforehand."""
-    return len(data.labels) if hasattr(data, "labels") else None
-
-
-class _Keeper:
-    """Keeps the examples of each kind that are ahead of all others so far."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self.worst: list[Example] = []
-        self.uncertain: list[Example] = []
-
-    def see(self, start: int, x: Any, true: np.ndarray, probabilities: np.ndarray) -> None:
-        """Looks at a batch, whose first row is `start`."""
-        if not self._count:
-            return
-        predicted = probabilities.argmax(1)
-        of_true = probabilities[np.arange(len(true)), true]
-        images = None
-        for wrong in (True, False):
-            rows = np.flatnonzero((predicted != true) == wrong)
-            rows = rows[np.argsort(of_true[rows], kind="stable")][: self._count]
-            if not len(rows):
-                continue
-            images = np.asarray(x) if images is None else images
-            found = [
-                Example(
-                    start + int(row),
-                    images[row].copy(),
-                    int(true[row]),
-                    int(predicted[row]),
-                    float(probabilities[row, predicted[row]]),
-                    float(of_true[row]),
-                )
-                for row in rows
-            ]
-            name = "worst" if wrong else "uncertain"
-            setattr(self, name, _first([*getattr(self, name), *found], self._count))
-
-
-def _first(examples: Sequence[Example], count: int) -> list[Example]:
-    return sorted(examples, key=lambda example: example.true_probability)[:count]
+        for row in rows
+    ]

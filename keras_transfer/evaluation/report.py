@@ -1,4 +1,4 @@
-"""report: what a trained classifier makes of a test split, as a page to look at."""
+"""report: writes how a trained classifier does on a test split, as a page."""
 
 import os
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Report:
     Attributes:
         path: The page.
         pictures: The PNG files beside it.
-        numbers: What it tells.
+        numbers: The numbers on it.
     """
 
     path: Path
@@ -42,14 +42,15 @@ def report(
     title: str | None = None,
     verbose: Literal["auto", 0, 1] = "auto",
 ) -> Report:
-    """Writes what a classifier makes of labelled images: `report.html` and its pictures.
+    """Writes how a classifier does on labelled images: `report.html` and its pictures.
 
-    The page is one file that needs no network and no JavaScript: accuracy, precision, recall and
-    F1 of each class with 95 % intervals, confusion matrix, ROC and precision-recall curves,
-    calibration, the confusions that recur, and the worst mistakes and the least certain right
-    answers as pictures. Over these lies Grad-CAM for the predicted class, at the last block of the
-    model's `FrozenBackbone`; a model without one gets none, and the page says so. The data is read
-    once, and nothing is written before all is computed.
+    The page is one file that needs no network and no JavaScript. It opens with the answer: how good
+    the model is, how sure that is, what it costs, the worst mistakes and what to do next. Below are
+    precision, recall and F1 of each class with 95 % intervals, the confusion matrix, ROC and
+    precision-recall curves, calibration, and the least certain right answers. Beside the pictures
+    stands Grad-CAM for the predicted class, at the last block of the model's `FrozenBackbone`; a
+    model without one gets none, and the page says so. The data is read once, and nothing is written
+    before all is computed.
 
     Args:
         model: A `TransferModel`, or any Keras model with one output: one unit for two classes, or
@@ -57,18 +58,18 @@ def report(
             figures show those with the most mistakes.
         data: Batches of images and labels: a split of `image_folder`, any `tf.data.Dataset` or
             `PyDataset`. Labels are whole numbers from 0, or one-hot.
-        folder: Where the files go; made if it does not exist. An earlier report there is replaced.
+        folder: The folder for the files; made if needed. An earlier report there is replaced.
         class_names: The classes. Default: those of the model or of the data, else numbers.
         paths: A name for each image, in the order of `data`. Default: the files, if `data` is a
             split of `image_folder`, else row numbers.
         from_logits: Whether the model gives logits. Default `"auto"`: as its loss says, or if its
             last layer has no activation; the page tells which.
-        pictures: How many mistakes, and how many right answers, are shown. Default 12; 0 for none.
-        title: Of the page. Default: the model's name.
+        pictures: Number of mistakes, and of right answers, that are shown. Default 12; 0 for none.
+        title: Title of the page. Default: the model's name.
         verbose: 1 shows a progress bar, 0 nothing; `"auto"`, the default, is 1 on a terminal.
 
     Returns:
-        Where it was written, and the numbers.
+        Paths of the files, and the numbers.
 
     Raises:
         TypeError: If `model` is no Keras model, or `data` no dataset.

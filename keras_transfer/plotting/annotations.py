@@ -13,12 +13,12 @@ from keras_transfer.plotting.style import FAINT, GREY, SMALL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-_LANE = 13.0  # points, height of one row of labels
-_MAX_LANES = 4
-_MAX_REASONED = 6  # lanes, where labels give reasons
+_ROW = 13.0  # points, height of one row of labels
+_MOST_ROWS = 4
 _ARROW = " ▸"
+
+_Texts = tuple[int, list[str]]  # the epoch of a mark, and what may be written, the longest first
 
 
 @dataclass(frozen=True)
@@ -73,21 +73,16 @@ def _changes(history: Logs, row: int) -> str:
 
 @dataclass(frozen=True)
 class _Label:
-    """A text of one or two lines, from `start` to `end` in points from the panel's left edge."""
+    """A text from `start` to `end` in points from the panel's left edge, in a row."""
 
     text: str
     start: float
     end: float
-    is_left: bool = False  # of its line
+    is_left: bool  # of its line
     row: int = 0
 
-    @property
-    def rows(self) -> int:
-        return self.text.count("\n") + 1
-
     def touches(self, other: _Label) -> bool:
-        above = self.row + self.rows <= other.row or other.row + other.rows <= self.row
-        return not (above or self.start >= other.end or self.end <= other.start)
+        return self.row == other.row and self.start < other.end and self.end > other.start
 
 
 def draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
@@ -99,46 +94,33 @@ def draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
 def label_marks(axes: Axes, marks: Sequence[Mark]) -> None:
     """Writes what each mark means, and why, above the curves, so that no two labels touch.
 
-    Marks come in the order of their epochs. Where the rows are full, reasons that were given before
-    are left out, then all, and then one label stands for several marks and says how many follow.
+    Marks come in the order of their epochs. Where the rows are full, reasons are left out, and then
+    one label stands for several marks and says how many follow.
     """
     if not marks:
         return
-    plain = [replace(mark, reason="") for mark in marks]
-    tries = chain(
-        ((some, _MAX_REASONED) for some in (marks, _new_only(marks))),
-        ((_grouped(plain, size), _MAX_LANES) for size in count(1)),
-    )
-    labels = next(found for some, most in tries if (found := _all(axes, some, most)))
+    reasoned = [(m.epoch, [f"{m.label}: {m.reason}"] * bool(m.reason) + [m.label]) for m in marks]
+    tries = chain([reasoned], (_grouped(marks, size) for size in count(1)))
+    labels = next(labels for texts in tries if (labels := _placed_all(axes, texts)))
     _, height = size_in_points(axes)
-    rows = max(label.row + label.rows for label in labels)
-    _add_headroom(axes, (rows * _LANE + 4) / height)
+    _add_headroom(axes, ((max(label.row for label in labels) + 1) * _ROW + 4) / height)
     for label in labels:
-        _write_label(axes, label, 1 - (label.row * _LANE + 1) / height)
+        _write_label(axes, label, 1 - (label.row * _ROW + 1) / height)
 
 
-def _new_only(marks: Sequence[Mark]) -> list[Mark]:
-    """Marks with their reason, unless it is that of the mark before."""
-    before = ["", *(mark.reason for mark in marks)]
-    return [
-        replace(mark, reason="") if mark.reason == reason else mark
-        for mark, reason in zip(marks, before, strict=False)
-    ]
-
-
-def _grouped(marks: Sequence[Mark], size: int) -> list[Mark]:
-    """The first of each `size` marks, with the number of those that follow."""
+def _grouped(marks: Sequence[Mark], size: int) -> list[_Texts]:
+    """Returns the first of each `size` marks, with the number of those that follow."""
     groups = [marks[i : i + size] for i in range(0, len(marks), size)]
     more = [f" (+{len(group) - 1})" if len(group) > 1 else "" for group in groups]
-    return [Mark(g[0].epoch, g[0].label + text) for g, text in zip(groups, more, strict=True)]
+    return [(g[0].epoch, [g[0].label + text]) for g, text in zip(groups, more, strict=True)]
 
 
-def _all(axes: Axes, marks: Sequence[Mark], lanes: int) -> list[_Label]:
-    """Each label in the first rows where it touches none; no label if there are too many."""
+def _placed_all(axes: Axes, marks: Sequence[_Texts]) -> list[_Label]:
+    """Puts each label into the first row where it touches none; none if there are too many."""
     labels: list[_Label] = []
-    for mark in marks:
-        one = _placed(axes, mark)
-        tries = (replace(one, row=row) for row in range(lanes - one.rows + 1))
+    for epoch, texts in marks:
+        placed = _placed(axes, epoch, texts)
+        tries = (replace(placed, row=row) for row in range(_MOST_ROWS))
         free = (label for label in tries if not any(map(label.touches, labels)))
         if (label := next(free, None)) is None:
             return []
@@ -146,29 +128,23 @@ def _all(axes: Axes, marks: Sequence[Mark], lanes: int) -> list[_Label]:
     return labels
 
 
-def _placed(axes: Axes, mark: Mark) -> _Label:
-    """Right of its line where it fits, else left of it, else as far right as it can stand.
-
-    A reason that would not fit at the side of its line is left out.
-    """
+def _placed(axes: Axes, epoch: int, texts: Sequence[str]) -> _Label:
+    """Puts the first text that fits right or left of its line, or the last where it can stand."""
     figure: Any = axes.get_figure(root=True)
     room, _ = size_in_points(axes)
     left, right = axes.get_xlim()
-    line = (mark.epoch + 0.5 - left) / (right - left) * room
-    label, _ = fit_text(figure, mark.label, room - 20, SMALL, least=SMALL)
-    for why in (["\n" + mark.reason] if mark.reason else []) + [""]:
-        width = _width(figure, label + why)
+    line = (epoch + 0.5 - left) / (right - left) * room
+    for text in texts:
+        width = text_width(figure, text, SMALL) + 6
         if line + width <= room:
-            return _Label(label + why, line, line + width)
-        wider = _width(figure, label + _ARROW + why)
-        if line >= wider:
-            return _Label(label + _ARROW + why, line - wider, line, is_left=True)
+            return _Label(text, line, line + width, is_left=False)
+        width = text_width(figure, text + _ARROW, SMALL) + 6
+        if line >= width:
+            return _Label(text + _ARROW, line - width, line, is_left=True)
+    text, _ = fit_text(figure, texts[-1], room - 20, SMALL, least=SMALL)
+    width = text_width(figure, text, SMALL) + 6
     start = max(0.0, min(line, room - width))
-    return _Label(label, start, start + width)
-
-
-def _width(figure: Figure, text: str) -> float:
-    return max(text_width(figure, line, SMALL) for line in text.split("\n")) + 6
+    return _Label(text, start, start + width, is_left=False)
 
 
 def _write_label(axes: Axes, label: _Label, top: float) -> None:
@@ -184,7 +160,6 @@ def _write_label(axes: Axes, label: _Label, top: float) -> None:
         ha="right" if label.is_left else "left",
         va="top",
         size=SMALL,
-        linespacing=1.15,
         color=GREY,
         zorder=6,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8},

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from keras_transfer.plotting.curves import BLOCK_RATE, Curve
 from keras_transfer.plotting.layout import columns_of
-from keras_transfer.plotting.style import CROSS, FAINT, INK, RING, RUN_LINES, SMALL
+from keras_transfer.plotting.style import CROSS, INK, RING, RUN_LINES, SMALL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,29 +127,10 @@ def log_axis(axes: Axes, side: Literal["x", "y"], values: Sequence[float]) -> No
     axis.set_major_formatter(FuncFormatter(lambda value, _: power_text(value)))
 
 
-def log_above(axes: Axes, height: float, values: Sequence[float]) -> None:
-    """A vertical axis that is logarithmic above a height, with half of the panel for what is below.
-
-    Args:
-        axes: The panel.
-        height: Where the scale changes, above 0.
-        values: All that is shown, some of it below `height` and some above.
-    """
-    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-
-    low, high = min(values), max(map(abs, values))
-    bottom = low - 0.05 * (height - low)
-    decades = math.log10(high / height) + 0.1
-    share = min(1.0, (height - bottom) / height)  # of the linear part, that is seen
-    axes.set_yscale("symlog", linthresh=height, linscale=0.9 * decades / share)
-    axes.set_ylim(bottom, height * 10**decades)
-    below = [y for y in MaxNLocator(5).tick_values(low, height) if low <= y <= height]
-    first = math.ceil(math.log10(height) + 0.15 * decades)  # not on top of a tick below
-    powers = range(first, math.floor(math.log10(high)) + 1, math.ceil(decades / 5))
-    axes.yaxis.set_major_locator(FixedLocator([*below, *(10.0**power for power in powers)]))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: power_text(value)))
-    axes.axhline(height, color=FAINT, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
+def cut_axis(axes: Axes, low: float, high: float) -> None:
+    """Shows what lies between two values, and leaves the rest outside."""
+    room = 0.06 * (high - low)
+    axes.set_ylim(low - room, high + room)
 
 
 def power_text(value: float) -> str:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from keras_transfer.plotting.axes import (
+    cut_axis,
     draw_curve,
     draw_rate,
     epoch_axes,
-    log_above,
     log_rates,
     ring,
 )
@@ -38,24 +38,18 @@ if TYPE_CHECKING:
 _THIN: dict[str, Any] = {"linewidth": 1.0, "markersize": 2.5}
 _THICK: dict[str, Any] = {"linewidth": 2.4}
 _RATE = "learning_rate"
-_FLATTENS = 8.0  # times as high as another run: that one would look flat
+_FLATTENS = 8.0  # times the height of the lowest run: what is higher would make that one flat
 _FEW = 8  # of more points, dots would hide what shows through the gaps of a dashed line
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One of several runs: its name, its colour and dashes, its curves, its best epoch."""
+    """One of several runs: its name, its colour and dashes, its curves, the epoch to ring."""
 
     name: str
     line: Mapping[str, Any]
     curves: Mapping[str, Curve]
-    best: Best | None
-    kept: Best | None  # what is ringed in its place
-    note: str = ""
-
-    @property
-    def ringed(self) -> Best | None:
-        return self.kept or self.best
+    ringed: Best | None
 
 
 def compare_figure(
@@ -66,13 +60,11 @@ def compare_figure(
     mode: Mode = "auto",
     title: str | None = None,
     kept: Mapping[str, int] | None = None,
-    notes: Mapping[str, str] | None = None,
-    footnotes: Sequence[str] = (),
-    most_loss: float | None = None,
 ) -> Figure:
     """Draws several runs in the same panels, each in its own colour.
 
-    Training is thin, validation thick; the legend says each run's best epoch, which is ringed.
+    Training is thin, validation thick; the legend says each run's best epoch, which is ringed. A
+    loss far above those of another run, as of a training that diverged, leaves its panel.
 
     Args:
         histories: For each run by name, values by name of the log, one an epoch; None where
@@ -84,18 +76,13 @@ def compare_figure(
         title: Default: which run is the best, and when.
         kept: For runs by name, the epoch whose weights were kept, counted from 0; it is ringed in
             the place of the best. Default: none.
-        notes: For runs by name, what the legend says under the name of the epoch that is ringed; a
-            note may have several lines. Default: nothing.
-        footnotes: Sentences below the panels, broken into lines that fit. Default: none.
-        most_loss: Above that, losses are of a training that diverged: they do not decide on the
-            axis, and leave the picture, which says so. Default: no loss is.
 
     Returns:
-        A figure that no pyplot knows of.
+        A figure that pyplot does not know.
 
     Raises:
         ValueError: If there is no run or more than can be told apart, a run has nothing to draw,
-            no run logged `monitor`, or it was not logged in an epoch that was `kept`.
+            or no run logged `monitor`.
 
     Example:
         >>> figure = compare_figure(
@@ -115,29 +102,26 @@ def compare_figure(
     epochs = epochs or {
         name: range(max(map(len, logs.values()), default=0)) for name, logs in histories.items()
     }
-    runs = _runs(histories, epochs, monitor, mode, kept or {}, notes or {})
+    runs = _runs(histories, epochs, monitor, mode, kept or {})
     keys = list(dict.fromkeys(key for run in runs for key in run.curves))
     names = metric_names(keys) + [_RATE] * (_RATE in keys)
-    most = math.inf if most_loss is None else most_loss
-    if cut := _cut(runs, most):
-        footnotes = (*footnotes, cut)
     with figure_style():
         figure, panels = panel_grid(len(names))
         for ax, name in zip(panels, names, strict=True):
             for run in runs:
-                _draw_run(ax, name, run, most)
-        heights = {
-            name: f"logarithmic above {text_of(height)}"
+                _draw_run(ax, name, run)
+        cuts = {
+            name: _cut_high(ax, name, runs)
             for ax, name in zip(panels, names, strict=True)
-            if name.endswith("loss") and (height := _make_room(ax, name, runs, most))
+            if name.endswith("loss")
         }
         epoch_axes(panels, {epoch for name in histories for epoch in epochs[name]})
         if _RATE in keys:
             log_rates(panels[-1], [run.curves[_RATE] for run in runs if _RATE in run.curves])
-        header(figure, title or _title(runs, mode), _entries(runs), footnotes)
+        header(figure, title or _title(runs, mode), _entries(runs, kept or {}))
         arrange(figure)
         for ax, name in zip(panels, names, strict=True):
-            title_panel(ax, "learning rate" if name == _RATE else name, heights.get(name, ""))
+            title_panel(ax, "learning rate" if name == _RATE else name, cuts.get(name, ""))
     return figure
 
 
@@ -147,31 +131,18 @@ def _runs(
     monitor: str,
     mode: Mode,
     kept: Mapping[str, int],
-    notes: Mapping[str, str],
 ) -> list[_Run]:
     curves = {name: _curves(name, logs, epochs[name]) for name, logs in histories.items()}
     key = monitored_log(monitor, [key for own in curves.values() for key in own])
     runs = []
     for (name, logs), style in zip(histories.items(), RUN_LINES, strict=False):
         line = {**style, "zorder": 2 + DASHES.index(style["linestyle"]) / 100}
-        best = own = None
-        if key and key in logs:
-            best = best_epoch(logs, epochs[name], key, mode)
-            if name in kept:
-                own = _at(name, curves[name][key], kept[name])
-        runs.append(_Run(name, line, curves[name], best, own, notes.get(name, "")))
+        ringed = best_epoch(logs, epochs[name], key, mode) if key and key in logs else None
+        if ringed and name in kept:
+            value = curves[name][ringed.key].at(kept[name] + 1)
+            ringed = None if math.isnan(value) else Best(ringed.key, kept[name], value)
+        runs.append(_Run(name, line, curves[name], ringed))
     return runs
-
-
-def _at(name: str, curve: Curve, epoch: int) -> Best | None:
-    """The point of an epoch, if it can be drawn."""
-    if epoch + 1 not in curve.x:
-        raise ValueError(
-            f"kept[{name!r}] is {epoch}, and {curve.key} was not logged in that epoch. Expected "
-            f"one from {curve.x[0] - 1} to {curve.x[-1] - 1}, counted from 0."
-        )
-    value = curve.at(epoch + 1)
-    return None if math.isnan(value) else Best(curve.key, epoch, value)
 
 
 def _curves(name: str, logs: Logs, epochs: Sequence[int]) -> dict[str, Curve]:
@@ -181,22 +152,7 @@ def _curves(name: str, logs: Logs, epochs: Sequence[int]) -> dict[str, Curve]:
         raise ValueError(f"Run {name!r}: {error}") from error
 
 
-def _cut(runs: Sequence[_Run], most: float) -> str:
-    """Says which runs have losses that are too high to be shown."""
-    found = [
-        run.name
-        for run in runs
-        if any(key.endswith("loss") and y > most for key, c in run.curves.items() for y in c.y)
-    ]
-    if not found:
-        return ""
-    return (
-        f"Losses above {text_of(most)} leave the picture, of trainings that diverged: "
-        f"{', '.join(found)}."
-    )
-
-
-def _draw_run(axes: Axes, name: str, run: _Run, most: float) -> None:
+def _draw_run(axes: Axes, name: str, run: _Run) -> None:
     """One run in one panel: training thin, validation thick, its best epoch ringed."""
     if name == _RATE:
         if name in run.curves:
@@ -206,70 +162,54 @@ def _draw_run(axes: Axes, name: str, run: _Run, most: float) -> None:
         if key in run.curves:
             dots = {"marker": ""} if len(run.curves[key].x) > _FEW else {}
             draw_curve(axes, run.curves[key], **run.line, **width, **dots)
-    seen = run.ringed is not None and not (name.endswith("loss") and run.ringed.value > most)
-    if run.ringed is not None and seen and run.ringed.key.removeprefix("val_") == name:
+    if run.ringed is not None and run.ringed.key.removeprefix("val_") == name:
         ring(axes, run.ringed.epoch + 1, run.ringed.value, run.line["color"])
 
 
-def _make_room(axes: Axes, name: str, runs: Sequence[_Run], most: float) -> float | None:
-    """Where a run is so high that the others would be one flat line, puts it on a log scale.
-
-    What is above `most` counts for nothing there.
-
-    Returns:
-        Where that scale begins: above all runs that are not so high; None where there are none.
-    """
+def _cut_high(axes: Axes, name: str, runs: Sequence[_Run]) -> str:
+    """Leaves losses outside the panel that are so high that another run would be a flat line."""
     drawn = [
         [y for key in (name, f"val_{name}") if key in run.curves for y in run.curves[key].y]
         for run in runs
     ]
-    finite = [[y for y in values if y <= most] for values in drawn]  # a NaN is not
-    shown = [y for values in finite for y in values]
-    if shown and any(y > most for values in drawn for y in values):
-        room = 0.05 * (max(shown) - min(shown)) or 0.05
-        axes.set_ylim(min(shown) - room, max(shown) + room)
+    finite = [[y for y in values if math.isfinite(y)] for values in drawn]
     peaks = [max(map(abs, values)) for values in finite if any(values)]
-    low = [peak for peak in peaks if peak <= _FLATTENS * min(peaks)]
-    if len(low) == len(peaks):
-        return None
-    log_above(axes, max(low), shown)
-    return max(low)
+    high = max((peak for peak in peaks if peak <= _FLATTENS * min(peaks)), default=0.0)
+    if max(peaks, default=0.0) <= high:
+        return ""
+    cut_axis(axes, min(y for values in finite for y in values), high)
+    return f"values above {text_of(high)} are outside"
 
 
 def _title(runs: Sequence[_Run], mode: Mode) -> str:
-    found = {run.name: run.best for run in runs if run.best is not None}
-    if not found:
+    ringed = {run.name: run.ringed for run in runs if run.ringed is not None}
+    if not ringed:
         return f"{len(runs)} runs"
-    key = next(iter(found.values())).key
+    key = next(iter(ringed.values())).key
     sign = 1 if lower_is_better(key, mode) else -1
-    name = min(found, key=lambda name: sign * found[name].value)
-    return f"best {key} {_best_text(found[name])}: {name}"
+    name = min(ringed, key=lambda name: sign * ringed[name].value)
+    return f"best {key} {_text(ringed[name])}: {name}"
 
 
-def _best_text(best: Best) -> str:
+def _text(best: Best) -> str:
     return f"{text_of(best.value)} at epoch {best.epoch + 1}"
 
 
-def _named(run: _Run) -> str:
-    """The name, and the epoch that is ringed; with a note that is a line of its own."""
-    ringed = f"○ {_best_text(run.ringed)}" if run.ringed else ""
-    if not run.note:
-        return "  ".join(filter(None, (run.name, ringed)))
-    return f"{run.name}\n" + ", ".join(filter(None, (ringed, run.note)))
-
-
-def _entries(runs: Sequence[_Run]) -> list[Entry]:
-    """The legend: the runs with their best epochs, then what widths, rings and crosses mean."""
-    entries: list[Entry] = [(_named(run), {**run.line, **_THICK}) for run in runs]
+def _entries(runs: Sequence[_Run], kept: Mapping[str, int]) -> list[Entry]:
+    """Returns the legend: the runs, then what widths, rings and crosses mean."""
+    entries: list[Entry] = [
+        (f"{run.name}  ○ {_text(run.ringed)}" if run.ringed else run.name, {**run.line, **_THICK})
+        for run in runs
+    ]
     keys = {key for run in runs for key in run.curves if not is_rate(key)}
     if validated := {key for key in keys if key.startswith("val_")}:
         entries.append(("validation", {"color": PALE, **_THICK}))
         if keys - validated:
             entries.append(("training", {"color": PALE, "linewidth": 1.0}))
-    if any(run.kept for run in runs):
-        entries.append(("epoch whose weights were kept", {"color": PALE, **RING}))
-    if best := next((run.best for run in runs if run.best and not run.kept), None):
-        entries.append((f"best epoch by {best.key}", {"color": PALE, **RING}))
+    if ringed := [run for run in runs if run.ringed]:
+        best = next((run.ringed.key for run in ringed if run.ringed and run.name not in kept), "")
+        meaning = f"best epoch by {best}" if best else "epoch whose weights were kept"
+        entries.append((meaning, {"color": PALE, **RING}))
     if any(curve.lost for run in runs for curve in run.curves.values()):
         entries.append(("not finite", {"color": INK, **CROSS}))
     return entries

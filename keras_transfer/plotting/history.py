@@ -45,7 +45,7 @@ def history_figure(
 
     Training is solid, validation dashed, the gap between them shaded; the best epoch is ringed in
     every panel and its numbers stand in the panels' titles. Values that are not finite leave a gap
-    and a cross. The title says what the losses tell (`diagnose`), and a line marks where
+    and a cross. The title says what the losses show (`diagnose`), and a line marks where
     overfitting starts.
 
     Args:
@@ -59,7 +59,7 @@ def history_figure(
         title: Default: the best epoch, and what the losses tell.
 
     Returns:
-        A figure that no pyplot knows of.
+        A figure that pyplot does not know.
 
     Raises:
         ValueError: If there is nothing to draw, a log has not one value an epoch, or `monitor` is
@@ -76,8 +76,10 @@ def history_figure(
     curves = curves_of(history, epochs)
     best = best_epoch(history, epochs, monitor, mode)
     names = metric_names(curves)
-    told = diagnose(history, epochs)
-    marks = sorted([*marks, *_where(told)], key=lambda mark: mark.epoch)
+    diagnosis = diagnose(history, epochs)
+    if diagnosis.kind == "overfitting" and diagnosis.epoch is not None:
+        marks = [*marks, Mark(diagnosis.epoch + 1, "overfitting")]
+    marks = sorted(marks, key=lambda mark: mark.epoch)
     rates = [curve for key, curve in curves.items() if is_rate(key)]
     with figure_style():
         figure, panels = panel_grid(len(names) + bool(rates))
@@ -88,7 +90,7 @@ def history_figure(
         epoch_axes(panels, epochs)
         for ax in panels:
             draw_marks(ax, marks)
-        header(figure, title or _title(best, monitor, epochs, told), _entries(curves, best))
+        header(figure, title or _title(best, monitor, epochs, diagnosis), _entries(curves, best))
         arrange(figure)
         for ax, name in zip(panels, [*names, "learning rate"], strict=False):
             _ring_best(ax, name, curves, best)
@@ -118,24 +120,16 @@ def _ring_best(axes: Axes, name: str, curves: Mapping[str, Curve], best: Best | 
     title_panel(axes, name, f"○ {text_of(value)}", VERMILLION if validated else BLUE)
 
 
-def _where(told: Diagnosis) -> list[Mark]:
-    """Where overfitting starts."""
-    if told.kind != "overfitting" or told.epoch is None:
-        return []
-    return [Mark(told.epoch + 1, "overfitting")]
-
-
-def _title(best: Best | None, monitor: str, epochs: Sequence[int], told: Diagnosis) -> str:
-    last = max(epochs) + 1
+def _title(best: Best | None, monitor: str, epochs: Sequence[int], diagnosis: Diagnosis) -> str:
     if best is None:
-        found = f"no finite {monitor} in {len(epochs)} {'epoch' if len(epochs) == 1 else 'epochs'}"
-    else:
-        found = f"best epoch {best.epoch + 1} of {last}: {best.key} {text_of(best.value)}"
-    return f"{found} · {told}"
+        count = f"{len(epochs)} {'epoch' if len(epochs) == 1 else 'epochs'}"
+        return f"no finite {monitor} in {count} · {diagnosis}"
+    which = f"best epoch {best.epoch + 1} of {max(epochs) + 1}"
+    return f"{which}: {best.key} {text_of(best.value)} · {diagnosis}"
 
 
 def _entries(curves: Mapping[str, Curve], best: Best | None) -> list[Entry]:
-    """The legend, of what the picture really shows."""
+    """Returns a legend of what the picture shows."""
     metrics = [key for key in curves if not is_rate(key)]
     every = (
         (any(not key.startswith("val_") for key in metrics), "training", _TRAINING),

@@ -56,9 +56,7 @@ def read_csv(path: Path) -> tuple[dict[str, list[Any]], list[int], list[Mark]]:
     """Reads a history that `write_csv` or Keras' `CSVLogger` wrote: logs, epochs and marks.
 
     Where an epoch is there again, as `CSVLogger(append=True)` leaves it after a restart, the later
-    run counts from that epoch on; a last row that is not whole does not count: one with too few
-    columns, or whose line has no end, since its last number may have lost digits. Both are
-    warnings.
+    run counts from that epoch on. A last row that is not whole does not count. Both are warnings.
 
     Raises:
         ValueError: If it is no such table, or has no rows, or two columns have one name.
@@ -80,14 +78,13 @@ def read_table(path: Path) -> HistoryTable:
         OSError: If it cannot be read.
     """
     try:
-        text = _text(path)
-        names, rows = _rows(text)
-        torn = _take_torn(rows, ended=text.endswith(("\n", "\r")))
-        found, again = _by_epoch(rows)
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a BOM
+            names, rows, torn = _rows(file.read())
+        by_epoch, again = _by_epoch(rows)
     except (ValueError, csv.Error) as error:  # also UnicodeDecodeError
         raise _no_history(path, error) from error
-    epochs = list(found)
-    history = {key: [_value(row[key]) for row in found.values()] for key in names if key != "epoch"}
+    epochs, columns = list(by_epoch), [name for name in names if name != "epoch"]
+    history = {name: [_value(row[name]) for row in by_epoch.values()] for name in columns}
     notes = tuple(f"{str(path)!r}: {note}." for note in (*torn, *again))
     return HistoryTable(history, epochs, _take_marks(history, epochs), notes)
 
@@ -99,59 +96,35 @@ def _no_history(path: Path, why: object) -> ValueError:
     )
 
 
-def _text(path: Path) -> str:
-    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a BOM
-        return file.read()
-
-
-def _rows(text: str) -> tuple[list[str], list[tuple[int, _Row]]]:
-    """The names of the columns, and each row with the number of its line; None for no cell."""
+def _rows(text: str) -> tuple[list[str], list[_Row], list[str]]:
+    """Returns the names of the columns, the rows, and a note on a last row that is not whole."""
     reader = csv.DictReader(io.StringIO(text, newline=""), restkey="")
     reader.fieldnames = names = [text_of_cell(name) for name in reader.fieldnames or ()]
     if names and "epoch" not in names:
         raise ValueError(f"no column 'epoch', but {', '.join(map(repr, names[:5]))}")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two columns are called {twice[0]!r}")
-    rows: list[tuple[int, _Row]] = [(reader.line_num, row) for row in reader]
-    if any("" in row for _, row in rows):
+    rows = list(reader)
+    if any("" in row for row in rows):
         raise ValueError("a row longer than the header")
-    return names, rows
+    # Without a line break the last number may have lost digits.
+    if rows and (None in rows[-1].values() or not text.endswith(("\n", "\r"))):
+        rows.pop()
+        return names, rows, [f"line {reader.line_num}, the last, is left out as torn"]
+    return names, rows, []
 
 
-def _take_torn(rows: list[tuple[int, _Row]], *, ended: bool) -> list[str]:
-    """Removes a last row that is incomplete, and returns a message if there was one.
-
-    Args:
-        rows: Of the table.
-        ended: Whether the last line has an end.
-    """
-    if not rows or (ended and None not in rows[-1][1].values()):
-        return []
-    line, row = rows.pop()
-    cells = sum(cell is not None for cell in row.values())
-    why = f"has {cells} of {len(row)} columns" if cells < len(row) else "has no line break"
-    return [f"line {line}, the last, {why} and is left out as torn"]
-
-
-def _by_epoch(rows: Sequence[tuple[int, _Row]]) -> tuple[dict[int, _Row], list[str]]:
-    """The rows in the order of their epochs, and what was left out.
-
-    A row whose epoch is there already begins another run, or goes on with this one: what the
-    earlier run had from that epoch on is no part of the same curve.
-    """
-    found: dict[int, _Row] = {}
-    first, lost = "", 0
-    for line, row in rows:
+def _by_epoch(rows: Sequence[_Row]) -> tuple[dict[int, _Row], list[str]]:
+    """Returns the rows by epoch; where one is there again, the later run counts from it on."""
+    by_epoch: dict[int, _Row] = {}
+    notes = []
+    for row in rows:
         epoch = int(row["epoch"] or "")
-        if epoch in found:
-            first = first or f"epoch {epoch} is there again in line {line}"
-            over = [one for one in found if one >= epoch]
-            lost += len(over)
-            for one in over:
-                del found[one]
-        found[epoch] = row
-    notes = [f"{first}; of the run before, {lost} rows from there on are left out"] if lost else []
-    return dict(sorted(found.items())), notes
+        if epoch in by_epoch:
+            notes.append(f"epoch {epoch} is there again; the later run counts from there on")
+            by_epoch = {earlier: by_epoch[earlier] for earlier in by_epoch if earlier < epoch}
+        by_epoch[epoch] = row
+    return dict(sorted(by_epoch.items())), notes
 
 
 def _take_marks(history: dict[str, list[Any]], epochs: Sequence[int]) -> list[Mark]:

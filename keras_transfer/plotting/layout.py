@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from keras_transfer.plotting.style import DPI, FONT, GREY, INK, SMALL
+from keras_transfer.plotting.style import DPI, FONT, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
 Entry = tuple[str, Mapping[str, Any]]  # of a legend: a name, and the look of its line
 
 _MARGIN = 9.0  # points between the figure's edge and its title, and between title and legend
-# Points, height of the title, of one row of the legend, and of one line of the footnotes.
-_TITLE, _ROW, _NOTE = 16.0, 14.0, 12.0
-_CLOSE = 0.8  # of a row: what each further line of a name adds
+_TITLE, _ROW = 16.0, 14.0  # points, height of the title and of one row of the legend
 
 
 def blank_figure(width: float, height: float, **settings: Any) -> Figure:
@@ -34,6 +31,9 @@ def blank_figure(width: float, height: float, **settings: Any) -> Figure:
 
     figure = Figure(figsize=(width, height), dpi=DPI, **settings)
     FigureCanvasAgg(figure)
+    layout: Any = figure.get_layout_engine()
+    if layout is not None:
+        layout.set(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.03)
     return figure
 
 
@@ -47,8 +47,6 @@ def panel_grid(count: int) -> tuple[Figure, list[Axes]]:
     axes = [figure.add_subplot(grid[i // columns, i % columns]) for i in range(count)]
     for ax in axes:
         ax.set_title(" ", loc="left")  # keeps room for the titles, which are fitted later
-    layout: Any = figure.get_layout_engine()
-    layout.set(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.03)
     return figure, axes
 
 
@@ -101,137 +99,51 @@ def fit_text(
     if text_width(figure, text, size, weight) <= room or len(text) < 3:
         return text, size
 
-    def cut(kept: int) -> str:
+    def cut(left_out: int) -> str:
+        kept = len(text) - left_out
         return f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
 
-    def fits(kept: int) -> bool:
-        return text_width(figure, cut(kept), size, weight) <= room
-
     # By halving: the path of an image may be long, and measuring takes time.
-    numbers = range(len(text) - 1, 1, -1)
-    return cut(numbers[min(bisect.bisect_left(numbers, True, key=fits), len(numbers) - 1)]), size
+    left_out = bisect.bisect_left(
+        range(1, len(text) - 2),
+        True,
+        key=lambda count: text_width(figure, cut(count), size, weight) <= room,
+    )
+    return cut(1 + left_out), size
 
 
 def fit_names(figure: Figure, names: Sequence[str], room: float, size: float) -> list[str]:
-    """Names cut to `room` points, of which those that differ still do.
-
-    Names that would read the same are cut where all of them are the same, at their beginning and
-    end; where that is not enough, their places among the names, counted from 0, come first.
-    """
+    """Cuts names to `room` points; those that would read the same begin with their places."""
     fitted = [fit_text(figure, name, room, size, least=size)[0] for name in names]
-    for places in _alike(fitted):
-        apart = _cut_around(figure, [names[at] for at in places], room, size)
-        for at, text in zip(places, apart, strict=True):
-            fitted[at] = text
-    for places in _alike(fitted):
-        for at in places:
+    often = Counter(fitted)
+    for at, name in enumerate(names):
+        if often[fitted[at]] > 1:
             left = room - text_width(figure, f"{at} ", size)
-            fitted[at] = f"{at} {fit_text(figure, names[at], left, size, least=size)[0]}"
+            fitted[at] = f"{at} {fit_text(figure, name, left, size, least=size)[0]}"
     return fitted
 
 
-def _alike(texts: Sequence[str]) -> list[list[int]]:
-    """The places of equal texts."""
-    places: dict[str, list[int]] = {}
-    for at, text in enumerate(texts):
-        places.setdefault(text, []).append(at)
-    return [found for found in places.values() if len(found) > 1]
+def header(figure: Figure, title: str, entries: Sequence[Entry]) -> None:
+    """Puts the title and one legend for all panels above the panels."""
+    from matplotlib.lines import Line2D
 
-
-def _cut_around(figure: Figure, names: Sequence[str], room: float, size: float) -> list[str]:
-    """Names without as much of what all begin and end with as must go to leave the rest whole."""
-    # Numbers stay whole: of "class 10 of 20" and "class 11 of 20", 0 and 1 would mislead.
-    start = _shared_start(names).rstrip("0123456789")
-    rests = [name[len(start) :] for name in names]
-    end = _shared_start([rest[::-1] for rest in rests])[::-1].lstrip("0123456789")
-    own = [rest[: len(rest) - len(end)] for rest in rests]
-
-    def cut(kept: int) -> list[str]:
-        before = start if len(start) <= kept + 1 else f"{start[:kept]}…"
-        after = end if len(end) <= kept + 1 else f"…{end[len(end) - kept :]}"
-        return [f"{before}{text}{after}" for text in own]
-
-    def fits(kept: int) -> bool:
-        return all(text_width(figure, text, size) <= room for text in cut(kept))
-
-    numbers = range(max(len(start), len(end)), -1, -1)
-    most = bisect.bisect_left(numbers, True, key=fits)
-    if most < len(numbers):
-        return cut(numbers[most])
-    return [fit_text(figure, text, room, size, least=size)[0] for text in cut(0)]
-
-
-def _shared_start(texts: Sequence[str]) -> str:
-    """What all texts begin with."""
-    first, last = min(texts), max(texts)  # by letters: if these two share it, all do
-    size = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), None)
-    return first[:size]
-
-
-def header(
-    figure: Figure, title: str, entries: Sequence[Entry], footnotes: Sequence[str] = ()
-) -> None:
-    """Puts the title and one legend for all panels above the panels, footnotes below them.
-
-    A name in the legend may have several lines. The first is cut where it does not fit; the others,
-    and footnotes, are broken between words.
-    """
     width, height = (float(inches) * 72 for inches in figure.get_size_inches())
     room = width - 2 * _MARGIN
     title, size = fit_text(figure, title, room, 13, "bold")
-    parts = [name.split("\n") for name, _ in entries]
-    firsts = fit_names(figure, [first for first, *_ in parts], room - 50, 9)
-    lines = [
-        [first, *(line for one in more for line in wrapped(figure, one, room - 50, 9))]
-        for first, (_, *more) in zip(firsts, parts, strict=True)
-    ]
-    slot = max(text_width(figure, line, 9) for of_name in lines for line in of_name) + 48
-    columns = max(1, min(len(lines), int(room // slot)))
-    high = [1 + _CLOSE * (len(of_name) - 1) for of_name in lines]
-    rows = max(float(part.sum()) for part in np.array_split(high, columns))
-    notes = [line for note in footnotes for line in wrapped(figure, note, room, SMALL)]
+    names = fit_names(figure, [name for name, _ in entries], room - 50, 9)
+    slot = max((text_width(figure, name, 9) for name in names), default=0) + 48
+    columns = max(1, min(len(names), int(room // slot)))
+    rows = max(1, math.ceil(len(names) / columns))
     above = _MARGIN + _TITLE + _MARGIN
-    below = _NOTE * len(notes) + _MARGIN if notes else 0.0
-    total = height + _ROW * (rows - 1) + below  # more rows make the figure taller
+    total = height + _ROW * (rows - 1)  # more rows make the figure taller
     left = _MARGIN / width
     figure.set_size_inches(width / 72, total / 72)
     figure.text(left, 1 - _MARGIN / total, title, size=size, weight="bold", ha="left", va="top")
-    for row, note in enumerate(reversed(notes)):
-        bottom = (_MARGIN / 2 + _NOTE * row) / total
-        figure.text(left, bottom, note, size=SMALL, color=GREY, ha="left", va="bottom")
-    names = ["\n".join(of_name) for of_name in lines]
-    _legend(figure, names, entries, columns, (left, 1 - above / total))
-    layout: Any = figure.get_layout_engine()
-    panels = 1 - (above + _ROW * rows + below) / total
-    layout.set(rect=(0, below / total, 1, panels))
-
-
-def wrapped(figure: Figure, text: str, room: float, size: float) -> list[str]:
-    """The lines of a text that is broken between words, none wider than `room` points."""
-    lines: list[str] = []
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and text_width(figure, longer, size) <= room:
-            lines[-1] = longer
-        else:
-            lines.append(fit_text(figure, word, room, size, least=size)[0])
-    return lines
-
-
-def _legend(
-    figure: Figure,
-    names: Sequence[str],
-    entries: Sequence[Entry],
-    columns: int,
-    corner: tuple[float, float],
-) -> None:
-    from matplotlib.lines import Line2D
-
     figure.legend(
         [Line2D([], [], **line) for _, line in entries],
         names,
         loc="upper left",
-        bbox_to_anchor=corner,
+        bbox_to_anchor=(left, 1 - above / total),
         ncols=columns,
         frameon=False,
         borderpad=0,
@@ -239,6 +151,8 @@ def _legend(
         labelspacing=0.4,
         columnspacing=2.0,
     )
+    layout: Any = figure.get_layout_engine()
+    layout.set(rect=(0, 0, 1, 1 - (above + _ROW * rows) / total))
 
 
 def size_in_points(axes: Axes) -> tuple[float, float]:

@@ -41,7 +41,7 @@ def rate_figure(
         suggestion: The suggested rate, one of `rates`.
 
     Returns:
-        A figure that no pyplot knows of.
+        A figure that pyplot does not know.
 
     Example:
         >>> figure = rate_figure([1e-3, 1e-2, 1e-1], [0.7, 0.5, 0.6], [0.7, 0.4, 0.8], 1e-2)

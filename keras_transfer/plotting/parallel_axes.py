@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ class ParallelAxis:
     """One axis.
 
     Attributes:
-        name: Of the hyperparameter or score.
+        name: Name of the hyperparameter or score.
         places: Place of each trial's value, in the order of the trials.
         ticks: Places that are named, lowest first.
     """
@@ -40,7 +39,7 @@ class ParallelAxis:
 
 
 def hyperparameter_axis(name: str, trials: Sequence[Trial]) -> ParallelAxis:
-    """The axis of a hyperparameter: of names, of numbers, or of numbers on a logarithmic scale.
+    """Returns the axis of a hyperparameter: of names, or of numbers, where it suits logarithmic.
 
     Args:
         name: Its name.
@@ -51,18 +50,18 @@ def hyperparameter_axis(name: str, trials: Sequence[Trial]) -> ParallelAxis:
         ParallelAxis(name='depth', places=(0.0, 1.0), ticks=((0.0, '1'), (1.0, '2')))
     """
     values = values_of(trials, name)
-    categories = categories_of(values)
-    if categories:
+    if categories := categories_of(values):
         known: Mapping[Any, float] = {
             c: _share(i, 0, len(categories) - 1) for i, c in enumerate(categories)
         }
         ticks = [(place, category) for category, place in known.items()]
         places = [known[str(value)] for value in values]
     else:
-        log = spans_powers_of_ten(name, values) or _is_geometric(values)
-        low, high = min(values), max(values)
-        places = [_place(value, low, high, log) for value in values]
-        ticks = [(_place(v, low, high, log), power_text(v)) for v in _round(values, log)]
+        log = spans_powers_of_ten(name, values)
+        scale = math.log if log else float
+        low, high = scale(min(values)), scale(max(values))
+        places = [_share(scale(value), low, high) for value in values]
+        ticks = [(_share(scale(v), low, high), power_text(v)) for v in _named(values, log)]
     placed = iter(places)
     all_places = [next(placed) if name in t["hyperparameters"] else NOT_SET for t in trials]
     missing = [(NOT_SET, "not set")] * (NOT_SET in all_places)
@@ -70,71 +69,49 @@ def hyperparameter_axis(name: str, trials: Sequence[Trial]) -> ParallelAxis:
 
 
 def score_axis(name: str, scores: Sequence[float], *, lower_is_better: bool) -> ParallelAxis:
-    """The axis of the score, its best at the top.
+    """Returns the axis of the score, its best at the top.
 
     Scores that are far worse than the others stand together at the bottom, which then says so:
     one trial that diverged would leave all others in one place.
 
     Args:
-        name: Of the score.
+        name: Name of the score.
         scores: One a trial, finite.
         lower_is_better: Whether the lowest is the best.
     """
     sign = -1 if lower_is_better else 1
-    best, worst = max(sign * score for score in scores), min(sign * score for score in scores)
-    floor = sign * worst_shown(scores, lower_is_better=lower_is_better)
-    cut = floor > worst
-    places = [_share(max(sign * score, floor), floor, best) for score in scores]
-    ticks = [
-        (_share(sign * value, floor, best), f"{value:.4g}")
-        for value in _round([sign * floor, sign * best], log=False)
-    ]
-    if cut:
+    signed = [sign * score for score in scores]
+    floor, best = sign * worst_shown(scores, lower_is_better=lower_is_better), max(signed)
+    places = tuple(_share(max(score, floor), floor, best) for score in signed)
+    named = _named([sign * floor, sign * best], log=False)
+    ticks = sorted((_share(sign * value, floor, best), f"{value:.4g}") for value in named)
+    if floor > min(signed):
         mark = "≥" if lower_is_better else "≤"
         ticks = [(0.0, f"{mark} {sign * floor:.3g}"), *(t for t in ticks if t[0] > _APART)]
-    return ParallelAxis(name, tuple(places), _spread(sorted(ticks)))
+    return ParallelAxis(name, places, _spread(ticks))
 
 
 def _share(value: float, low: float, high: float) -> float:
     return (value - low) / (high - low) if high > low else 0.5
 
 
-def _place(value: float, low: float, high: float, log: bool) -> float:
-    if log:
-        return _share(math.log(value), math.log(low), math.log(high))
-    return _share(value, low, high)
-
-
-def _is_geometric(values: Sequence[float]) -> bool:
-    """Whether each number is the same multiple of the one before it, as in 32, 64, 128."""
-    distinct = sorted(set(values))
-    if len(distinct) < 3 or distinct[0] <= 0:
-        return False
-    ratios = [high / low for low, high in itertools.pairwise(distinct)]
-    return max(ratios) <= 1.01 * min(ratios) and min(ratios) > 1.9
-
-
-def _round(values: Sequence[float], log: bool) -> list[float]:
-    """Numbers to name: the values if they are few, else round ones between their ends."""
+def _named(values: Sequence[float], log: bool) -> list[float]:
+    """Returns the numbers to name: the values if they are few, else round ones between them."""
     from matplotlib.ticker import LogLocator, MaxNLocator
 
     low, high = min(values), max(values)
     distinct = sorted(set(values))
-    if len(distinct) == 1 or (2 < len(distinct) <= _FEW and all(_is_short(v) for v in distinct)):
+    short = all(float(power_text(value)) == value for value in distinct)
+    if len(distinct) == 1 or (2 < len(distinct) <= _FEW and short):
         return distinct
     if log:
-        subs = (1.0,) if high / low > 1000 else (1.0, 2.0, 5.0)
-        locator: Any = LogLocator(subs=subs)
+        locator: Any = LogLocator(subs=(1.0,) if high / low > 1000 else (1.0, 2.0, 5.0))
     else:
         whole = all(float(value).is_integer() for value in values)
         locator = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10], integer=whole)
     room = 1e-9 * (high - low)
     inside = [float(v) for v in locator.tick_values(low, high) if low - room <= v <= high + room]
     return inside if len(inside) > 1 else [low, high]
-
-
-def _is_short(value: float) -> bool:
-    return float(power_text(value)) == value
 
 
 def _spread(ticks: Sequence[Tick]) -> tuple[Tick, ...]:

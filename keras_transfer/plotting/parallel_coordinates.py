@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST = 12  # hyperparameters
+_RIGHT = 0.8  # of the distance of two axes: room for the numbers of the score
 _FEW = 30  # trials whose lines are thick
 _COLOURS = "cividis"  # made for colour vision deficiencies, Nuñez et al., PLOS ONE, 2018
 _WIDE, _NARROW = 96.0, 77.0  # points between two axes: of a few, and of more than nine
-_ABOVE, _BELOW, _HIGH = 34.0, 16.0, 250.0  # points: names, what is under the axes, the axes
 _BEST: dict[str, Any] = {"color": VERMILLION, "linewidth": 3.2, "marker": "o", "markersize": 6}
 
 
@@ -51,7 +51,7 @@ def parallel_figure(
             `score_name`. Default `"auto"`.
 
     Returns:
-        A figure that no pyplot knows of.
+        A figure that pyplot does not know.
 
     Raises:
         ValueError: If no trial has a finite score or a hyperparameter, or `score_name` does not
@@ -77,77 +77,54 @@ def parallel_figure(
     scores = [trial["score"] for trial in scored]
     axes_shown.append(score_axis(score_name, scores, lower_is_better=lower))
     with figure_style():
-        figure, axes = _panel(axes_shown)
+        slot = _WIDE if len(axes_shown) <= 9 else _NARROW
+        figure = blank_figure(1, 4.6, layout="constrained")
+        first = [text_width(figure, text, SMALL) + 12 for _, text in axes_shown[0].ticks]
+        left = min(max(0.7, *(width / slot for width in first)), 1.4)  # of the distance of two axes
+        figure.set_figwidth(max(slot * (len(axes_shown) - 1 + left + _RIGHT), 440) / 72)
+        axes = figure.add_subplot()
+        axes.set(xlim=(-left, len(axes_shown) - 1 + _RIGHT), ylim=(NOT_SET - 0.05, 1.03), yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.grid(False)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        heads = ["\n".join(_fitted(figure, axis.name, slot - 8)) for axis in axes_shown]
+        axes.set_xticks(range(len(heads)), heads, size=9, weight="bold", color=INK)
         header(figure, _title(scored, trials, names, score_name), _entries(len(scored)))
         arrange(figure)
-        _inset(figure, axes, NOT_SET in {place for axis in axes_shown for place in axis.places})
         _draw_lines(axes, scored, axes_shown)
         for number, axis in enumerate(axes_shown):
-            _draw_axis(axes, number, axis, len(axes_shown))
-        _draw_colours(axes, len(axes_shown) - 1)
+            room = {0: left * slot, len(heads) - 1: _RIGHT * slot}.get(number, 0.75 * slot) - 10
+            _draw_axis(axes, number, axis, room, is_last=number == len(heads) - 1)
     return figure
 
 
-def _panel(shown: Sequence[ParallelAxis]) -> tuple[Figure, Axes]:
-    """A panel whose horizontal unit is the distance of two axes."""
-    figure = blank_figure(1, (_HIGH + _ABOVE + _BELOW + 60) / 72, layout="constrained")
-    slot = _slot(len(shown))
-    names = [text_width(figure, text, SMALL) + 12 for _, text in shown[0].ticks]
-    left = min(max(0.7, *(name / slot for name in names)), 1.4)
-    right = 0.7 if slot == _WIDE else 0.8  # for the numbers of the score
-    figure.set_figwidth(max(slot * (len(shown) - 1 + left + right), 440) / 72)
-    axes = figure.add_subplot()
-    axes.set_axis_off()
-    axes.set(xticks=[], yticks=[])
-    axes.set_xlim(-left, len(shown) - 1 + right)
-    axes.set_ylim(0, 1)
-    return figure, axes
-
-
-def _slot(axes: int) -> float:
-    """Points between two axes, which leave room for their names."""
-    return _WIDE if axes <= 9 else _NARROW
-
-
-def _inset(figure: Figure, axes: Axes, some_not_set: bool) -> None:
-    """Leaves room for the names above the axes, and for what is not set below them."""
-    box = axes.get_position()
-    height = float(figure.get_size_inches()[1]) * 72
-    below = _BELOW - NOT_SET * _HIGH * some_not_set
-    high = box.height - (_ABOVE + below) / height
-    axes.set_position((box.x0, box.y0 + below / height, box.width, high))
+def _fitted(figure: Figure, name: str, room: float) -> list[str]:
+    """Parts a name at an underscore or space into two lines, and cuts what does not fit."""
+    cuts = [place + 1 for place, letter in enumerate(name) if letter in "_ -/" and place]
+    parts = [name]
+    if cuts and text_width(figure, name, 9, "bold") > room:
+        cut = min(cuts, key=lambda place: max(place, len(name) - place))
+        parts = [name[:cut], name[cut:]]
+    return [fit_text(figure, part, room, 9, "bold", least=9)[0] for part in parts]
 
 
 def _draw_lines(axes: Axes, scored: Sequence[Trial], shown: Sequence[ParallelAxis]) -> None:
-    """A line a trial, the best last and so on top."""
+    """Draws a line for each trial, the best last and so on top; many are thin."""
     import matplotlib
 
     colours = matplotlib.colormaps[_COLOURS]
-    look = _look(len(scored))
     for row, trial in enumerate(scored):
         places = [axis.places[row] for axis in shown]
         line: dict[str, Any] = {
-            **look,
             "color": colours(_tone(shown[-1].places[row])),
-            "clip_on": False,
+            "linewidth": 1.6 if len(scored) <= _FEW else 0.9,
+            "alpha": 0.8,
+            "zorder": 2,
         }
         if trial is scored[-1]:
-            halo: dict[str, Any] = {
-                "color": "white",
-                "linewidth": 6.0,
-                "alpha": 0.9,
-                "clip_on": False,
-            }
-            axes.plot(range(len(places)), places, **halo, zorder=3)
-            line = {**_BEST, "markeredgecolor": "white", "clip_on": False, "zorder": 4}
+            line |= {**_BEST, "alpha": 1, "markeredgecolor": "white", "zorder": 4}
         axes.plot(range(len(places)), places, label=f"trial {trial['trial']}", **line)
-
-
-def _look(trials: int) -> dict[str, float]:
-    """Fewer lines are thick, many are thin and seen through."""
-    if trials <= _FEW:
-        return {"linewidth": 1.6, "alpha": 0.9, "zorder": 2}
-    return {"linewidth": 0.9, "alpha": max(0.35, 5 / trials**0.5), "zorder": 2}
 
 
 def _tone(place: float) -> float:
@@ -155,58 +132,26 @@ def _tone(place: float) -> float:
     return 0.95 * (1 - place)
 
 
-def _draw_axis(axes: Axes, number: int, axis: ParallelAxis, count: int) -> None:
-    """The line of an axis with the values that are named, and its name above it."""
+def _draw_axis(axes: Axes, number: int, axis: ParallelAxis, room: float, *, is_last: bool) -> None:
+    """Draws the line of an axis with the values that are named."""
     from matplotlib.patheffects import withStroke
 
-    axes.plot([number, number], [0, 1], color=GREY, linewidth=1.0, zorder=2.5)
     figure: Any = axes.get_figure(root=True)
-    slot, last = _slot(count), number == count - 1
-    room = -axes.get_xlim()[0] * slot if number == 0 else 0.75 * slot
+    axes.plot([number, number], [0, 1], color=GREY, linewidth=1.0, zorder=2.5)
     for place, text in axis.ticks:
-        mark: dict[str, Any] = {"marker": "_", "color": GREY, "markersize": 4, "clip_on": False}
-        axes.plot([number], [place], **mark, zorder=2.5)
-        text, size = fit_text(figure, text, (0.8 * slot if last else room) - 10, SMALL)
-        halo = withStroke(linewidth=4, foreground="white", alpha=0.9)
-        side: dict[str, Any] = {"ha": "left"} if last else {"ha": "right"}
-        look = {**side, "size": size, "color": INK, "path_effects": [halo], "va": "center"}
-        _annotate(axes, text, (number, place), (12 if last else -6, 0), **look, zorder=6)
-    lines = [
-        fit_text(figure, line, slot - 8, 9, "bold") for line in _in_two(figure, axis.name, slot - 8)
-    ]
-    text, size = "\n".join(line for line, _ in lines), min(size for _, size in lines)
-    look = {"ha": "center", "va": "bottom", "size": size, "weight": "bold"}
-    _annotate(axes, text, (number, 1), (0, 12), **look)
-
-
-def _annotate(
-    axes: Axes, text: str, place: tuple[float, float], points: tuple[float, float], **look: Any
-) -> None:
-    """A text some points away from a place, which may lie outside the panel."""
-    offset: Any = {"textcoords": "offset points", "annotation_clip": False}
-    axes.annotate(text, place, points, **offset, **look)
-
-
-def _in_two(figure: Figure, name: str, room: float) -> list[str]:
-    """A name in one line if it fits, or in two that are about as long, parted at an underscore."""
-    cuts = [place + 1 for place, letter in enumerate(name) if letter in "_ -/" and place]
-    if not cuts or text_width(figure, name, 9, "bold") <= room:
-        return [name]
-    cut = min(cuts, key=lambda place: max(place, len(name) - place))
-    return [name[:cut], name[cut:]]
-
-
-def _draw_colours(axes: Axes, number: int) -> None:
-    """The colours of the scores, along their axis."""
-    import matplotlib
-    import numpy as np
-
-    tones = np.array([[_tone(1 - place)] for place in np.linspace(0, 1, 128)])
-    strip = (number + 0.02, number + 0.08, 0, 1)
-    limits = axes.get_xlim(), axes.get_ylim()
-    colours = matplotlib.colormaps[_COLOURS]
-    axes.imshow(colours(tones), extent=strip, aspect="auto", zorder=5, interpolation="nearest")
-    axes.set(xlim=limits[0], ylim=limits[1])
+        text, size = fit_text(figure, text, room, SMALL)
+        axes.annotate(
+            text,
+            (number, place),
+            (12 if is_last else -6, 0),
+            textcoords="offset points",
+            ha="left" if is_last else "right",
+            va="center",
+            size=size,
+            color=INK,
+            path_effects=[withStroke(linewidth=4, foreground="white", alpha=0.9)],
+            zorder=6,
+        )
 
 
 def _title(

@@ -60,7 +60,7 @@ def plot_history(
             which of several is the best.
 
     Returns:
-        A matplotlib figure that no pyplot knows of.
+        A matplotlib figure that pyplot does not know.
 
     Raises:
         TypeError: If `histories` is or holds something else.
@@ -116,16 +116,12 @@ def _are_values(one: Any) -> bool:
 
 
 def _by_text(histories: Mapping[Any, Any]) -> dict[str, Any]:
-    """Several runs by names that can be drawn: numbers and the like become text."""
+    """Returns several runs by names that can be drawn: numbers and the like become text."""
     named = {in_line(str(name)): one for name, one in histories.items()}
-    if blank := [name for name in named if not name.strip()]:
+    if len(named) < len(histories) or not all(name.strip() for name in named):
         raise ValueError(
-            f"histories names a run {blank[0]!r}, which the legend could not show. Give it a name."
-        )
-    if len(named) < len(histories):
-        raise ValueError(
-            f"histories names runs {', '.join(map(repr, histories))}, of which some read the same. "
-            "Give each run a name of its own."
+            f"histories names runs {', '.join(map(repr, histories))}, of which one is blank or "
+            "some read the same. Give each run a name of its own."
         )
     return named
 
@@ -167,25 +163,22 @@ def _read(path: Path) -> tuple[Logs, Sequence[int], Sequence[Mark]]:
 
 
 def _read_json(path: Path) -> dict[str, list[Any]]:
-    """The dictionary of a history, as `json.dump` has written it."""
+    """Reads the dictionary of a history, as `json.dump` writes it."""
+    why: object = "it is no dictionary of lists of numbers"
     try:
         history = json.loads(path.read_text(encoding="utf-8"))
+        if history and isinstance(history, dict) and all(map(_are_numbers, history.values())):
+            return history
     except ValueError as error:  # also UnicodeDecodeError
-        raise _no_dictionary(path, error) from error
-    if not (history and isinstance(history, dict) and all(map(_are_numbers, history.values()))):
-        raise _no_dictionary(path, f"it begins with {path.read_text(encoding='utf-8')[:40]!r}")
-    return history
+        why = error
+    raise ValueError(
+        f"{str(path)!r} is no history ({why}). Expected what json.dump(fit.history, file) writes: "
+        '{"loss": [0.9, 0.8], "val_loss": [0.95, 0.9]}.'
+    )
 
 
 def _are_numbers(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(v, int | float | None) for v in values)
-
-
-def _no_dictionary(path: Path, why: object) -> ValueError:
-    return ValueError(
-        f"{str(path)!r} is no history ({why}). Expected what json.dump(fit.history, file) writes: "
-        '{"loss": [0.9, 0.8], "val_loss": [0.95, 0.9]}.'
-    )
 
 
 def _aligned(

@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from keras_transfer.plotting.axes import cross, log_axis, ring, whole_numbers
+from keras_transfer.plotting.axes import cross, cut_axis, log_axis, ring, whole_numbers
 from keras_transfer.plotting.curves import Mode, is_finite, lower_is_better, text_of
 from keras_transfer.plotting.layout import (
     Entry,
     arrange,
-    blank_figure,
+    fit_names,
     fit_text,
     header,
     panel_grid,
     size_in_points,
-    text_width,
     title_panel,
 )
 from keras_transfer.plotting.style import (
@@ -63,7 +62,7 @@ def search_figure(
     """Draws a hyperparameter search: the score by trial, and against each hyperparameter.
 
     Hyperparameters that never varied are left out. Trials without a finite score are crosses in
-    the first panel, those far worse than the others arrows there: they lie outside.
+    the first panel; those far worse than the others lie outside.
 
     Args:
         trials: One mapping a trial: `"trial"`, its number; `"score"`, a number, or None for a
@@ -73,7 +72,7 @@ def search_figure(
             `score_name`. Default `"auto"`.
 
     Returns:
-        A figure that no pyplot knows of.
+        A figure that pyplot does not know.
 
     Raises:
         ValueError: If there is no trial, or `score_name` does not tell what is better.
@@ -100,10 +99,11 @@ def search_figure(
             _draw_hyperparameter(ax, name, scored, best)
         for ax in (first, *others):
             _score_axis(ax, score_name)
-        far = _draw_far(first, scored, sign)
-        header(figure, _title(best, score_name, len(trials)), _entries(best, scored, trials, far))
+        far = _cut_far(first, scored, sign)
+        header(figure, _title(best, score_name, len(trials)), _entries(best, scored, trials))
         arrange(figure)
-        for ax, name in zip((first, *others), ("trials", *names), strict=True):
+        title_panel(first, "trials", far)
+        for ax, name in zip(others, names, strict=True):
             title_panel(ax, name)
         for ax, name in zip(others, names, strict=True):
             _name_categories(ax, categories_of(values_of(scored, name)))
@@ -126,27 +126,17 @@ def _draw_trials(axes: Axes, trials: Sequence[Trial], best: Trial | None, sign: 
     axes.set_xlabel("trial")
 
 
-def _draw_far(axes: Axes, scored: Sequence[Trial], sign: int) -> list[Entry]:
-    """Leaves scores far worse than the others outside the axes, each marked by an arrow.
-
-    Returns:
-        What the legend says of that, if there is any.
-    """
+def _cut_far(axes: Axes, scored: Sequence[Trial], sign: int) -> str:
+    """Leaves scores far worse than the others outside the axes, and says so."""
     scores = [trial["score"] for trial in scored]
     if not scores:
-        return []
+        return ""
     limit = worst_shown(scores, lower_is_better=sign == 1)
-    far = [trial["trial"] for trial in scored if sign * trial["score"] > sign * limit]
-    if not far:
-        return []
-    best = min(sign * score for score in scores) * sign
-    room = 0.06 * (limit - best)
-    axes.set_ylim(min(best - room, limit + 2 * room), max(best - room, limit + 2 * room))
-    place, marker = (0.97, "^") if sign == 1 else (0.03, "v")
-    arrow = {**_POINT, "marker": marker}
-    line = {**arrow, "transform": axes.get_xaxis_transform()}
-    axes.plot(far, [place] * len(far), **line, in_layout=False)
-    return [("far worse, not in the other panels", arrow)]
+    if max(sign * score for score in scores) <= sign * limit:
+        return ""
+    low, high = sorted((limit, min(scores, key=lambda score: sign * score)))
+    cut_axis(axes, low, high)
+    return f"values {'above' if sign == 1 else 'below'} {text_of(limit)} are outside"
 
 
 def _draw_hyperparameter(
@@ -197,18 +187,14 @@ def _title(best: Trial | None, score_name: str, trials: int) -> str:
     return f"best of {count}: trial {best['trial']}, {score_name} {text_of(best['score'])}"
 
 
-def _entries(
-    best: Trial | None, scored: Sequence[Trial], trials: Sequence[Trial], far: list[Entry]
-) -> list[Entry]:
+def _entries(best: Trial | None, scored: Sequence[Trial], trials: Sequence[Trial]) -> list[Entry]:
     ring_line = {"color": VERMILLION, **RING}
     found: list[Entry] = [("trial", _POINT), ("best so far", _RUNNING), ("best trial", ring_line)]
     lost: list[Entry] = [("no finite score", {"color": INK, **CROSS})]
-    return found * (best is not None) + far + lost * (len(scored) < len(trials))
+    return found * (best is not None) + lost * (len(scored) < len(trials))
 
 
-_LEAST = 4  # rows that there is room for
-# Points.
-_NAME, _GAP, _ABOVE, _BELOW, _PANEL, _ROW, _VALUE = 170.0, 9.0, 34.0, 40.0, 330.0, 22.0, 90.0
+_NAME = 170.0  # points
 
 
 def importance_figure(importances: Mapping[str, Estimate], *, title: str = "importance") -> Figure:
@@ -220,7 +206,7 @@ def importance_figure(importances: Mapping[str, Estimate], *, title: str = "impo
         title: Of the figure, one line. Default `"importance"`.
 
     Returns:
-        A figure that no pyplot knows of.
+        A figure that pyplot does not know.
 
     Raises:
         ValueError: If there is no hyperparameter.
@@ -233,42 +219,26 @@ def importance_figure(importances: Mapping[str, Estimate], *, title: str = "impo
             "importances is empty. Expected one hyperparameter at least; where there are too few "
             "trials to tell, say so in words."
         )
-    ordered = dict(sorted(importances.items(), key=lambda item: -item[1].value))
+    ordered = sorted(importances.items(), key=lambda item: -item[1].value)
+    rows = range(len(ordered))
     with figure_style():
-        figure = blank_figure(1, 1)
-        names = [fit_text(figure, name, _NAME, 9)[0] for name in ordered]
-        left = _GAP + max(text_width(figure, name, 9) for name in names) + 10
-        tall = _ROW * max(_LEAST, len(names))
-        width, height = left + _PANEL + _VALUE + _GAP, _ABOVE + tall + _BELOW
-        figure.set_size_inches(width / 72, height / 72)
-        place = (left / width, _BELOW / height, _PANEL / width, tall / height)
-        axes = figure.add_axes(place)
-        _draw(axes, list(ordered.values()))
-        axes.set_yticks(range(len(names)), names)
+        figure, (axes,) = panel_grid(1)
+        figure.set_figheight(max(4, len(ordered)) * 0.3 + 1.2)
+        names = fit_names(figure, [name for name, _ in ordered], _NAME, 9)
+        low, high = ([getattr(one, end) for _, one in ordered] for end in ("low", "high"))
+        axes.barh(rows, [one.value for _, one in ordered], height=0.62, color=BLUE)
+        axes.hlines(rows, low, high, color=INK, linewidth=1.4)
+        axes.axvline(0, color=GREY, linewidth=1.0)
+        axes.invert_yaxis()
+        axes.set_xlim(1.12 * min(0.0, *low), 1.12 * max(0.05, *high))
+        axes.set_yticks(rows, names)
         axes.tick_params(axis="y", length=0, labelsize=9, labelcolor=INK)
-        head, size = fit_text(figure, title, width - 2 * _GAP, 11, "bold")
-        top = 1 - _GAP / height
-        figure.text(_GAP / width, top, head, size=size, weight="bold", ha="left", va="top")
+        axes.grid(False, axis="y")
+        for row, (_, one) in enumerate(ordered):
+            place = (max(0.0, one.high), row)
+            offset: Any = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+            axes.annotate(f"{one.value:z.2f}", place, color=INK, **offset)
+        axes.set_xlabel("by how much R² falls when its values are shuffled")
+        header(figure, title, [])
+        arrange(figure)
     return figure
-
-
-def _draw(axes: Axes, found: list[Estimate]) -> None:
-    rows = range(len(found))
-    axes.barh(rows, [one.value for one in found], height=0.62, color=BLUE)
-    axes.hlines(
-        rows, [one.low for one in found], [one.high for one in found], color=INK, linewidth=1.4
-    )
-    axes.axvline(0, color=GREY, linewidth=1.0)
-    axes.set_ylim(max(_LEAST, len(found)) - 0.5, -0.5)
-    axes.grid(False, axis="y")
-    axes.set_xlim(min(0.0, *(one.low for one in found)), max(0.05, *(one.high for one in found)))
-    for row, one in enumerate(found):
-        axes.annotate(
-            f"{round(one.value, 2) + 0.0:.2f}",  # no -0.00
-            (max(0.0, one.high), row),
-            (6, 0),
-            textcoords="offset points",
-            va="center",
-            color=INK,
-        )
-    axes.set_xlabel("by how much R² falls when its values are shuffled among the trials")

@@ -1,151 +1,30 @@
-"""The area under the ROC curve of a classifier, with a 95 % interval."""
+"""Scores of a model on labelled images, each with a 95 % interval, and comparisons of models."""
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
 
 import keras
 import numpy as np
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest, rankdata, sem, t
 
 from keras_transfer.evaluation.metrics import report_numbers
 from keras_transfer.search.metrics import Objective
 from keras_transfer.search.state.outcome import Outcome
-from keras_transfer.utils.confidence_intervals import (
-    UNKNOWN,
-    Estimate,
-    auc_interval,
-    bootstrap_rows,
-    difference,
-    wilson,
-)
-
-
-@dataclass(frozen=True)
-class _Ranked:
-    """Rows in the order of their score for a class.
-
-    Attributes:
-        order: The rows, rising.
-        starts: Where in these each value of the score begins.
-        positive: Whether each of these is of the class.
-    """
-
-    order: np.ndarray
-    starts: np.ndarray
-    positive: np.ndarray
-
-    @classmethod
-    def of(cls, positive: np.ndarray, score: np.ndarray) -> Self:
-        order = np.argsort(score)
-        rising = score[order]
-        starts = np.flatnonzero(np.concatenate([[True], rising[1:] != rising[:-1]]))
-        return cls(order, starts, positive[order])
-
-    def areas(self, times: np.ndarray) -> np.ndarray:
-        """The areas where each row is there so many times, `(draws, n)`; NaN for one class."""
-        times = times[:, self.order]
-        of_class, of_rest = (
-            np.add.reduceat(times * which, self.starts, axis=1)
-            for which in (self.positive, ~self.positive)
-        )
-        below = np.cumsum(of_rest, axis=1) - of_rest / 2  # ties count half
-        return _divided((of_class * below).sum(1), of_class.sum(1) * of_rest.sum(1))
-
-    def estimate(self) -> Estimate:
-        """The area with its interval."""
-        positives, rows = int(self.positive.sum()), len(self.positive)
-        area = float(self.areas(np.ones((1, rows)))[0])
-        return auc_interval(area, positives, rows - positives)
-
-
-def macro_area(labels: np.ndarray, scores: np.ndarray) -> Estimate:
-    """Returns the area for two classes, or the mean of each class against the rest.
-
-    For two classes the interval is Newcombe's, for more that of a bootstrap. Classes that do not
-    occur are left out.
-
-    Args:
-        labels: Positions of the true classes, `(n,)`, one at least.
-        scores: A column for each class, `(n, classes)`.
-    """
-    classes = range(1, 2) if scores.shape[1] == 2 else range(scores.shape[1])
-    ranked = [_Ranked.of(labels == c, scores[:, c]) for c in classes]
-    ranked = [one for one in ranked if 0 < one.positive.sum() < len(labels)]
-    if not ranked:
-        return UNKNOWN
-    each = np.array([(e.value, e.low, e.high) for e in (one.estimate() for one in ranked)])
-    area, low, high = each.mean(axis=0).tolist()
-    if len(ranked) == 1 or area == 1:  # where a bootstrap would find nothing to be uncertain of
-        return Estimate(area, low, high)
-
-    def mean(times: np.ndarray) -> np.ndarray:
-        areas = np.stack([one.areas(times) for one in ranked])
-        return _divided(np.nansum(areas, axis=0), np.isfinite(areas).sum(axis=0))
-
-    low, high = bootstrap_rows(len(labels), mean)
-    return Estimate(area, min(area, low), max(area, high))
-
-
-def _divided(what: np.ndarray, by: np.ndarray) -> np.ndarray:
-    return np.divide(what, by, out=np.full(len(by), np.nan), where=by > 0)
-
-
-@dataclass(frozen=True)
-class Score:
-    """How a model did on the images of a split.
-
-    Attributes:
-        correct: Images classified rightly.
-        images: All images.
-        low: Lower end of the 95 % interval (Wilson) of the accuracy, 0..1.
-        high: Upper end of it.
-    """
-
-    correct: int
-    images: int
-    low: float
-    high: float
-
-    @property
-    def accuracy(self) -> float:
-        """Share of images classified rightly, 0..1."""
-        return self.correct / self.images
-
-    def __str__(self) -> str:
-        interval = f"95 % interval {self.low:.2%} to {self.high:.2%}"
-        return f"{self.accuracy:.2%} of {self.images} images ({interval})"
-
-
-def score_of(model: keras.Model, data: Any, labels: np.ndarray) -> Score:
-    """Returns the score of a model on batches of images or of kept activations, in their order."""
-    probabilities = model.predict(data, verbose=0)
-    if probabilities.shape[1] == 1:
-        predicted = (probabilities[:, 0] > 0.5).astype(int)
-    else:
-        predicted = probabilities.argmax(axis=1)
-    return score(int(np.sum(predicted == labels)), len(predicted))
-
-
-def score(correct: int, images: int) -> Score:
-    """Returns a score from two counts."""
-    interval = binomtest(correct, images).proportion_ci(method="wilson")
-    return Score(correct, images, interval.low, interval.high)
+from keras_transfer.utils.confidence_intervals import UNKNOWN, Estimate, difference, wilson
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What a search can aim at, on some images, each with its 95 % interval.
+    """The scores that a search can aim at, on some images, each with its 95 % interval.
 
     Attributes:
-        images: How many there are.
+        images: Number of images.
         loss: Log loss, as Keras computes it.
-        accuracy: Share classified rightly, with Wilson's interval.
+        accuracy: Share of images classified rightly.
         auc: Area under the ROC curve; for more than two classes the mean of each against the rest.
-            Newcombe's interval for two classes, a bootstrap's for more. `UNKNOWN` for one class.
-        f1: Mean F1 of the classes that occur, with a bootstrap's interval.
+            `UNKNOWN` where only one class occurs.
+        f1: Mean F1 of the classes that occur.
     """
 
     images: int
@@ -162,15 +41,22 @@ class Measures:
 
     def __str__(self) -> str:
         named = {"accuracy": self.accuracy, "AUC": self.auc, "macro F1": self.f1}
-        parts = [f"{name} {_with_interval(one)}" for name, one in named.items()]
+        parts = [f"{name} {_with_interval(estimate)}" for name, estimate in named.items()]
         return f"{', '.join(parts)} on {self.images} images (95 % intervals)"
 
 
+def _with_interval(estimate: Estimate) -> str:
+    if not estimate.known:
+        return "unknown"
+    value, low, high = (100 * end for end in (estimate.value, estimate.low, estimate.high))
+    return f"{value:.1f} % ({low:.1f} to {high:.1f})"
+
+
 def measures(labels: np.ndarray, probabilities: np.ndarray) -> Measures:
-    """Returns how well images are classified.
+    """Scores the predictions for labelled images.
 
     Args:
-        labels: Positions of the true classes, `(n,)`, one at least.
+        labels: Positions of the true classes, `(n,)`, one or more.
         probabilities: As a model gives them, `(n, 1)` for two classes, else `(n, classes)`.
 
     Raises:
@@ -203,10 +89,37 @@ def columns(probabilities: np.ndarray) -> np.ndarray:
     return np.hstack([1 - by_class, by_class]) if by_class.shape[1] == 1 else by_class
 
 
-def _with_interval(one: Estimate) -> str:
-    if not one.known:
-        return "unknown"
-    return f"{one.value:.1%} ({100 * one.low:.1f} to {100 * one.high:.1f})".replace("%", " %")
+def macro_area(labels: np.ndarray, scores: np.ndarray) -> Estimate:
+    """Returns the area under the ROC curve, or its mean of each class against the rest.
+
+    Its variance is that of DeLong, DeLong and Clarke-Pearson (Biometrics 44, 1988); the interval is
+    Wilson's for a share of as many images as have that variance, so it is not empty at 1. Classes
+    that do not occur are left out.
+
+    Args:
+        labels: Positions of the true classes, `(n,)`, one or more.
+        scores: A column for each class, `(n, classes)`.
+    """
+    classes = range(1, 2) if scores.shape[1] == 2 else range(scores.shape[1])
+    areas, influence, fewest = [], np.zeros(len(labels)), len(labels)
+    for positive, score in ((labels == c, scores[:, c]) for c in classes):
+        kinds = (positive, ~positive)
+        if not all(kind.any() for kind in kinds):
+            continue
+        ranks = rankdata(score)
+        for own, other in (kinds, kinds[::-1]):
+            # The share of images of the other kind with a lower score; a tie counts half.
+            above = (ranks[own] - rankdata(score[own])) / other.sum()
+            influence[own] += (above - above.mean()) / own.sum() * (1 if own is positive else -1)
+            if own is positive:
+                areas.append(float(above.mean()))
+        fewest = min(fewest, *(int(kind.sum()) for kind in kinds))
+    if not areas:
+        return UNKNOWN
+    area = statistics.fmean(areas)
+    variance = float(np.sum((influence / len(areas)) ** 2))
+    count = area * (1 - area) / variance if variance else fewest
+    return wilson(area * count, count)
 
 
 def paired(
@@ -221,8 +134,9 @@ def paired(
 
     Args:
         labels: Positions of the true classes, `(n,)`.
-        first: Probabilities that the first gives, `(n, 1)` for two classes, else `(n, classes)`.
-        second: Those of the other.
+        first: Probabilities of the first classifier, `(n, 1)` for two classes, else
+            `(n, classes)`.
+        second: Those of the second.
         names: What to call them.
 
     Example:
@@ -251,7 +165,7 @@ class Gain:
         probe: Its value for the probe.
         winner: Its value for the winner.
         value: The gain, above 0 where the winner is better.
-        low: Lower end of its 95 % interval; None where nothing is known of it.
+        low: Lower end of its 95 % interval; None where it is not known.
         high: Upper end of it.
         how: How the interval was computed, or why there is none.
     """
@@ -274,7 +188,7 @@ def gains(
         winner: The best trial.
         probe: Trial 0.
         objective: What the search aims at.
-        images: How many images a validation without folds is of; None if that is not known.
+        images: Number of images of a validation without folds; None if that is not known.
 
     Example:
         >>> for gain in gains(best, probe, Objective("val_accuracy", "max"), images=328):
@@ -291,13 +205,14 @@ def gains(
 
 def _gain(metric: str, sign: int, winner: Outcome, probe: Outcome, images: int | None) -> Gain:
     ours, theirs = winner.metrics[metric], probe.metrics[metric]
-    pairs = list(zip(winner.folds, probe.folds, strict=False))
     low = high = None
     how = "no interval: one validation split tells nothing of its own spread"
-    if len(winner.folds) == len(probe.folds) > 1:
+    if len(winner.folds) == (count := len(probe.folds)) > 1:
+        pairs = zip(winner.folds, probe.folds, strict=True)
         steps = [sign * (one[metric] - other[metric]) for one, other in pairs]
-        low, high = _of_folds(steps)
-        how = f"t interval of the differences in {len(steps)} folds, whose training images overlap"
+        mean, spread = statistics.fmean(steps), float(t.ppf(0.975, count - 1) * sem(steps))
+        low, high = mean - spread, mean + spread
+        how = f"t interval of the differences in {count} folds, whose training images overlap"
     elif metric == "val_accuracy" and images:
         both = difference(wilson(ours * images, images), wilson(theirs * images, images))
         low, high = both.low, both.high
@@ -306,9 +221,3 @@ def _gain(metric: str, sign: int, winner: Outcome, probe: Outcome, images: int |
             "here, the true one is narrower"
         )
     return Gain(metric, theirs, ours, sign * (ours - theirs), low, high, how)
-
-
-def _of_folds(differences: Sequence[float]) -> tuple[float, float]:
-    count, mean = len(differences), statistics.fmean(differences)
-    spread = float(t.ppf(0.975, count - 1)) * statistics.stdev(differences) / math.sqrt(count)
-    return mean - spread, mean + spread

@@ -1,4 +1,5 @@
 import csv
+import html
 import re
 import shutil
 from types import SimpleNamespace
@@ -6,18 +7,22 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import tiny_network
 from hub_modules import save_reusable
 from PIL import Image
 from small_lite import small_lite
 from test_plots import all_text, assert_readable
+from test_report_page import Document, words
+from white_charts import leave_figures_white, white
 
-from keras_transfer import FeatureCache, FrozenBackbone, image_folder
+from keras_transfer import FeatureCache, FrozenBackbone, image_folder, report
 from keras_transfer.backbones import efficientnet_lite
 from keras_transfer.cli import compare
 from keras_transfer.comparison import recipes, results
+from keras_transfer.comparison.page import write_comparison_page
 from keras_transfer.comparison.picture import compared_picture
-from keras_transfer.search.scoring import score
+from keras_transfer.comparison.results import Score
 from keras_transfer.utils.confidence_intervals import wilson
 
 QUICK = ("--epochs", "2", "--image-size", "32", "--seeds", "1")
@@ -106,22 +111,26 @@ def small(photos, module, output, *more):
     return [str(photos), *named, "--epochs", "1", "--image-size", "32", "--seeds", "1", *more]
 
 
+@pytest.mark.slow
 def test_a_module_is_compared_with_the_right_and_the_wrong_pixel_range(
-    photos, module, tmp_path, capsys
+    photos, module, tmp_path, capsys, monkeypatch
 ):
+    leave_figures_white(monkeypatch)
     output = tmp_path / "run"
     assert compare.main(small(photos, module, output, "--show-pixel-range")) == 0
     right = ["Dense(6) alone", "Dense(6) with Dropout(0.3) and EarlyStopping"]
     wrong = [f"{recipe}, wrong pixel range" for recipe in right]
     assert [row["recipe"] for row in table(output)] == right + wrong
     out = capsys.readouterr().out
-    assert out.count("the wrong pixel range") == 2
-    assert re.search(r"test accuracy \d+\.\d% became .*\(95 % interval -\d", out)
+    assert len(re.findall(r"wrong pixel range test accuracy \d+\.\d% became .*\(95 % in", out)) == 2
     assert "wrong pixel range" not in out.partition("Report of the best")[2]
+    assert "How good" in (output / "compare.html").read_text()
     assert (output / "report" / "report.html").exists()
 
 
 def test_an_interrupted_comparison_reports_what_it_has(photos, module, tmp_path, monkeypatch):
+    leave_figures_white(monkeypatch)
+
     def interrupted(bench):
         raise KeyboardInterrupt
 
@@ -154,9 +163,10 @@ def test_the_seeds_of_a_recipe_share_what_was_extracted_once(photos, module):
         assert len(cache) == 2  # the training and the validation images
 
 
+@pytest.mark.slow
 def test_the_same_seed_sees_the_same_order_whatever_was_run_before(photos):
-    data, cache = image_folder(photos, image_size=24, batch_size=4), FeatureCache(verbose=False)
-    settings = recipes.Settings(hidden=4, rate=1e-2, epochs=2)
+    data, cache = image_folder(photos, image_size=24, batch_size=8), FeatureCache(verbose=False)
+    settings = recipes.Settings(hidden=4, rate=1e-2, epochs=1)
 
     def losses(recipe, preprocessing="tf", seed=1):
         def make():
@@ -165,37 +175,39 @@ def test_the_same_seed_sees_the_same_order_whatever_was_run_before(photos):
         bench = recipes.Bench(data, make, settings, seed, cache)
         return next(recipe(bench)).plotter.history["val_loss"]
 
-    for preprocessing in ("tf", "unit"):
-        of_b = losses(recipes.end_to_end, preprocessing)
-        assert losses(recipes.end_to_end, preprocessing) == of_b
-        of_a = losses(recipes.features_once, preprocessing)
-        np.testing.assert_allclose(of_a, of_b, rtol=1e-5)
+    of_b = losses(recipes.end_to_end)
+    np.testing.assert_allclose(losses(recipes.features_once), of_b, rtol=1e-5)
+    assert losses(recipes.end_to_end) == of_b
     assert losses(recipes.end_to_end, seed=2) != of_b
+    losses(recipes.features_once, "unit")
     assert len(cache) == 4  # the training and the validation images, with each pixel range
-    assert losses(recipes.cured) == losses(recipes.cured)
 
 
-def test_what_the_wrong_pixel_range_costs_is_said_where_chance_does_not_explain_it():
-    few = results.cost("test", [score(3, 12)], [score(5, 12)])
-    assert few == (
-        "with the wrong pixel range test accuracy 25.0% became 41.7%, and on 12 images no "
-        "difference beyond chance is seen (95 % interval -47.6 to 19.3 points lost)"
+def test_what_the_wrong_pixel_range_costs_is_said_with_its_interval():
+    def cost(right, wrong):
+        pairs = {"a": right, f"a{results.WRONG}": wrong}
+        (sentence,) = results.costs(
+            {name: [SimpleNamespace(test=Score(n, of)) for n, of in some]
+             for name, some in pairs.items()}
+        )  # fmt: skip
+        return sentence
+
+    assert cost([(3, 12)], [(5, 12)]) == (
+        "a: with the wrong pixel range test accuracy 25.0% became 41.7%, -16.7 points (95 % "
+        "interval -47.6 to 19.3, on 12 images): no difference beyond chance."
     )
-    assert "no difference beyond chance" in results.cost("test", [score(9, 12)], [score(9, 12)])
-    lost = results.cost("valid", [score(90, 100), score(92, 100)], [score(50, 100)] * 2)
-    assert lost == (
-        "the wrong pixel range costs 41.0 points (95 % interval 29.0 to 51.5 points, on 100 "
-        "images): valid accuracy 91.0% became 50.0%"
+    lost = cost([(90, 100), (92, 100)], [(50, 100)] * 2)
+    assert lost.endswith(
+        "41.0 points (95 % interval 29.0 to 51.5, on 100 images): more than chance explains."
     )
-    won = results.cost("test", [score(50, 100)], [score(91, 100)])
-    assert "gains 41.0 points (95 % interval 29.0 to 51.5 points, " in won
+    assert cost([(50, 100)], [(91, 100)]).endswith("more than chance explains.")
 
 
 def test_the_interval_is_that_of_the_exact_mean_over_the_seeds():
-    scores = [score(13, 18), score(12, 18)]
+    scores = [Score(13, 18), Score(12, 18)]
     mean = wilson(12.5, 18)
     assert results._interval(scores) == f"{mean.low:.1%} to {mean.high:.1%}"
-    assert results._interval([score(10, 12), score(11, 12)]) != results._interval([score(10, 12)])
+    assert results._interval([Score(10, 12), Score(11, 12)]) != results._interval([Score(10, 12)])
     assert results._interval([]) == ""
 
 
@@ -206,7 +218,7 @@ def bench(photos):
     def make():
         return FrozenBackbone(tiny_network(), preprocessing="tf", pooling="flatten")
 
-    return recipes.Bench(data, make, recipes.Settings(hidden=4, rate=0.3, epochs=7), 0, None)
+    return recipes.Bench(data, make, recipes.Settings(hidden=4, rate=0.3, epochs=2), 0, None)
 
 
 def weights_by_epoch(monkeypatch):
@@ -233,12 +245,12 @@ def test_the_weights_that_are_scored_are_those_of_the_epoch_that_is_told(
         losses = outcome.plotter.history["val_loss"]
         assert outcome.val_loss == losses[outcome.plotter.epochs.index(outcome.scored)]
         if recipe == "overfitting":
-            assert outcome.weights == "weights of epoch 7, the last of 7"
+            assert outcome.weights == "weights of epoch 2, the last of 2"
         elif recipe == "end_to_end":
             assert outcome.val_loss == min(losses)
     if recipe == "end_to_end":
-        assert outcome.about.startswith("begins at epoch 8 with b's weights of epoch ")
-        assert outcome.weights.endswith(", the best of 7 by val_loss")
+        assert outcome.about.startswith("begins at epoch 3 with b's weights of epoch ")
+        assert outcome.weights.endswith(", the best of 2 by val_loss")
 
 
 def test_a_run_that_was_ended_early_says_so():
@@ -253,25 +265,25 @@ FALLS = [0.9, 0.7, 0.6, 0.5, 0.45, 0.4, 0.36, 0.33, 0.31, 0.29, 0.27, 0.25]
 RISES = [0.9, 0.75, 0.65, 0.6, 0.62, 0.66, 0.7, 0.75, 0.8, 0.86, 0.92, 0.99]
 
 
-def told(recipe, scored, valid, *, hits=90, seed=0, choice="", about=""):
+def outcome(recipe, scored, valid, *, hits=90, seed=0, choice="", about=""):
     """An outcome with some validation losses."""
     logs = {"loss": FALLS[: len(valid)], "val_loss": valid, "accuracy": FALLS[: len(valid)]}
     plotter = SimpleNamespace(history=logs, epochs=list(range(len(valid))))
-    scores = (score(45, 50), score(hits, 100))
+    scores = (Score(45, 50), Score(hits, 100))
     return recipes.Outcome(recipe, seed, *scores, 1.0, 1, plotter, scored, choice, about, None)
 
 
 def test_overfitting_is_told_and_whether_the_weights_that_are_scored_have_it():
-    late, kept = told("alone", 11, RISES), told("cured", 3, RISES[:9])
-    assert late.told == "overfitting since epoch 5"
-    assert kept.told == "overfitting since epoch 5, after these weights"
+    late, kept = outcome("alone", 11, RISES), outcome("cured", 3, RISES[:9])
+    assert late.verdict == "overfitting since epoch 5"
+    assert kept.verdict == "overfitting since epoch 5, after these weights"
     said = results.overfitting({"alone": [late, late], "cured": [kept]})
     assert said == (
         "Overfitting was seen in 3 of 3 trainings; the weights that were scored are of an "
         "overfitted epoch in alone (2 of 2)."
     )
     assert results.overfitting({"cured": [kept]}).endswith("are of epochs before it.")
-    falls = told("alone", 11, FALLS)
+    falls = outcome("alone", 11, FALLS)
     wrong = {f"alone{results.WRONG}": [late]}
     assert results.overfitting({"alone": [falls], **wrong}) == (
         "No overfitting was seen in this run, in none of 1 trainings."
@@ -279,12 +291,12 @@ def test_overfitting_is_told_and_whether_the_weights_that_are_scored_have_it():
 
 
 def test_whether_chance_explains_how_far_recipes_are_apart_is_said():
-    near = {"a": [told("a", 3, RISES)], "b": [told("b", 3, RISES, hits=93)]}
+    near = {"a": [outcome("a", 3, RISES)], "b": [outcome("b", 3, RISES, hits=93)]}
     assert results.gap(near) == (
-        "The highest and the lowest test accuracy of the recipes are 3.0 points apart (95 % "
+        "Between the highest and the lowest test accuracy of the recipes lie 3.0 points (95 % "
         "interval -5.1 to 11.2, on 100 images): no difference beyond chance."
     )
-    far = {**near, "b": [told("b", 3, RISES, hits=30)]}
+    far = {**near, "b": [outcome("b", 3, RISES, hits=30)]}
     assert results.gap(far).endswith("on 100 images): more than chance explains.")
     assert results.gap({"a": near["a"], f"a{results.WRONG}": far["b"]}) == ""
 
@@ -298,7 +310,7 @@ def pictured():
     names = ("a. head on features extracted once", "c. after b, block7 and top unfrozen")
     return {
         f"{name}{suffix}": [
-            told(name, 3, [v * times for v in RISES], seed=seed, hits=90 + seed, **more)
+            outcome(name, 3, [v * times for v in RISES], seed=seed, hits=90 + seed, **more)
             for seed in (0, 1)
         ]
         for suffix, times in (("", 1.0), (results.WRONG, 100.0))
@@ -306,21 +318,42 @@ def pictured():
     }
 
 
-def test_the_picture_says_what_its_numbers_mean_and_which_weights_were_scored():
+def test_the_picture_rings_the_weights_that_were_scored():
     figure = compared_picture(pictured(), "two: efficientnet_lite0 at 64 px")
     assert_readable(figure)
     texts = all_text(figure)
+    name = "a. head on features extracted once: test 90.5% ± 0.5% (83.2% to 94.8%)"
+    assert f"{name}  ○ 0.6000 at epoch 4" in texts
+    assert "epoch whose weights were kept" in texts
+
+
+def test_the_page_opens_with_the_answer_and_names_are_text(tmp_path, monkeypatch):
+    evil = "c. <img src=x onerror=alert(1)>"
+    by_recipe = {**pictured(), evil: [outcome(evil, 3, RISES, hits=30)]}
+    leave_figures_white(monkeypatch)
+    (tmp_path / "compare.png").write_bytes(white("compare", None, "").png)
+    images = tf.data.Dataset.from_tensor_slices((np.eye(4, 3)[:, None, None], [0, 1, 2, 0]))
+    model = keras.Sequential(
+        [keras.Input((1, 1, 3)), keras.layers.Flatten(), keras.layers.Softmax()]
+    )
+    seen = report(model, images.batch(4), tmp_path / "report")
+    best = by_recipe["a. head on features extracted once"][0]
+    text = write_comparison_page(tmp_path, by_recipe, best, seen, evil).read_text()
+    Document(text)
+    assert "<img src=x" not in text
+    answer = words(text[: text.index("<nav")])
+    order = ["How good test 90.5%", "How sure A real difference", "What it cost 9 s", "Mistakes"]
+    places = [answer.index(part) for part in (*order, "What to do next Take a. head")]
+    assert places == sorted(places)
+    assert f'<a href="report/{seen.path.name}">' in text
+    text = write_comparison_page(tmp_path, pictured(), best, seen, "two").read_text()
+    assert "How sure Not told apart" in words(text)
+    assert "Take the cheapest" in words(text)
+    assert "± half of their range" in words(text)
     assert (
-        "a. head on features extracted once: test 90.5% ± 0.5% (83.2% to 94.8%)\n"
-        "○ 0.6000 at epoch 4, the best of 12 by val_loss; overfitting since epoch 5, after these "
-        "weights\nbegins at epoch 13 with b's weights of epoch 4"
-    ) in texts
-    assert not any("…" in text for text in texts)
-    below = " ".join(texts)
-    assert "± is half of the range over 2 seeds" in below
-    assert "no difference beyond chance" in below
-    one = {name: some[:1] for name, some in pictured().items()}
-    assert "±" not in " ".join(all_text(compared_picture(one, "two")))
+        "a. head on features extracted once (begins at epoch 13 with b's weights of epoch 4): "
+        "weights of epoch 4, the best of 12 by val_loss (overfitting since epoch 5, after these"
+    ) in html.unescape(words(text))
 
 
 def test_the_best_model_is_as_it_was_when_it_was_scored():
@@ -365,8 +398,8 @@ def test_what_the_user_can_put_right_is_said_in_a_line(photos, module, tmp_path,
     assert "holds 1 class folders ('cat')" in refused(small(tmp_path / "one", module, output))
     assert "is no folder" in refused(small(tmp_path / "nowhere", module, output))
     assert "is there already" in refused(small(photos, module, tmp_path / "one"))
-    tiny = ["--backbone", "inception_v3", "--weights", "none"]
-    assert "--image-size 32 does not fit backbone inception_v3: " in refused(
+    tiny = ["--backbone", "vgg16", "--weights", "none", "--image-size", "16"]
+    assert "--image-size 16 does not fit backbone vgg16: " in refused(
         small(photos, module, output, *tiny)
     )
 
@@ -379,6 +412,6 @@ def test_a_backbone_that_was_asked_for_is_not_replaced(photos, tmp_path, offline
 
 
 def test_more_blocks_than_there_are_are_refused(photos, tmp_path, capsys):
-    arguments = ["--backbone", "efficientnet_lite0", "--unfreeze", "40", "--image-size", "32"]
+    arguments = ["--backbone", "vgg16", "--weights", "none", "--unfreeze", "40"]
     assert compare.main([str(photos), "--output", str(tmp_path / "run"), *arguments]) == 2
     assert "matches 40" in capsys.readouterr().err

@@ -42,7 +42,10 @@ def found():
     return {case: make() for case, make in NUMBERS.items()}
 
 
-@pytest.mark.parametrize("case", NUMBERS)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=pytest.mark.slow if "hundred" in case else ()) for case in NUMBERS],
+)
 @pytest.mark.parametrize("kind", ["classes", "confusion", "curves", "calibration"])
 def test_texts_neither_overlap_nor_leave_the_figure(found, case, kind):
     of = found[case]
@@ -78,6 +81,7 @@ def test_a_hundred_classes_have_each_its_name_beside_its_row():
     assert min(label.get_size() for label in labels) >= 7
 
 
+@pytest.mark.slow
 def test_of_more_than_a_hundred_classes_those_with_the_most_mistakes_are_drawn():
     true = np.repeat(np.arange(130), 2)
     probabilities = np.eye(130)[np.where(true >= 120, 0, true)]  # ten classes are taken for 0
@@ -93,25 +97,17 @@ def test_of_more_than_a_hundred_classes_those_with_the_most_mistakes_are_drawn()
     assert len(score_figure(of).axes[0].get_lines()) <= 5
 
 
-@pytest.mark.parametrize(
-    ("names", "last"),
-    [
-        ([f"class number {i} of the whole" for i in range(10, 20)], "class num…19…the whole"),
-        ([f"{i} of a kind that has a rather long name" for i in range(30)], "29 of a kind"),
-        ([f"a rather long name in front of species {i}" for i in range(100)], "a rather"),
-        (["a", *(f"{X}{i}{'y' * 30}{i}{X}" for i in range(20))], "…19yyyyyyy…"),
-        (["a", *(f"{X}{i}{'y' * 40}{k}{'y' * 40}{i}{X}" for i in "bc" for k in "01")], "4 xxx"),
-    ],
-)
-def test_long_names_are_cut_so_that_they_still_differ(names, last):
-    of = np.eye(len(names), dtype=int)
-    true = np.arange(len(names))
-    figures = [confusion_figure(of, names), class_figure(report_numbers(true, of * 1.0, names))]
-    for figure in figures:
-        labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-        assert len(set(labels)) == len(names)
-        assert_readable(figure)
-    assert figures[0].axes[0].get_yticklabels()[-1].get_text().startswith(last)
+def test_long_names_are_cut_so_that_they_still_differ():
+    for names in (
+        [f"class number {i} of the whole" for i in range(10, 20)],
+        ["a", *(f"{X}{i}{'y' * 40}{k}{'y' * 40}{i}{X}" for i in "bc" for k in "01")],
+    ):
+        of = np.eye(len(names), dtype=int)
+        numbers = report_numbers(np.arange(len(names)), of * 1.0, names)
+        for figure in (confusion_figure(of, names), class_figure(numbers)):
+            labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+            assert len(set(labels)) == len(names)
+            assert_readable(figure)
 
 
 def test_a_row_without_images_is_blank_and_no_number():
@@ -156,14 +152,14 @@ def test_up_to_six_classes_differ_in_colour_and_their_mean_is_drawn():
     assert len({line.get_color() for line in lines.values()}) == 8
 
 
-def test_of_many_classes_the_three_worst_are_named():
+def test_of_many_classes_the_three_worst_are_drawn():
     of = numbers(100, name="species {}")
     figure = score_figure(of)
     worst = sorted(of.classes, key=lambda one: one.precision_recall.area)[:3]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     named = [f"{one.name} (average precision {one.precision_recall.area:.2f})" for one in worst]
-    assert legend == [*named, "mean of the classes", "the other 97 classes", "chance"]
-    assert len(labelled(figure.axes[0])) == 102
+    assert legend == [*named, "mean of the classes", "chance"]
+    assert len(labelled(figure.axes[0])) == 5
 
 
 def test_calibration_is_drawn_at_its_numbers():

@@ -19,9 +19,10 @@ from test_report_figures import LONG
 from test_report_numbers import predictions
 
 from keras_transfer.evaluation.metrics import report_numbers
-from keras_transfer.evaluation.page import escaped, printable
+from keras_transfer.evaluation.page import render_page
 from keras_transfer.evaluation.predictions import Classified, Example
 from keras_transfer.evaluation.report_files import report_files
+from keras_transfer.evaluation.report_page import next_steps
 from keras_transfer.utils.confidence_intervals import percent
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -29,6 +30,17 @@ BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 in_a_browser = pytest.mark.skipif(
     BROWSER is None, reason=f"no browser is installed: none of {', '.join(BROWSERS)}"
 )
+
+
+NO_MISTAKE = report_numbers(
+    np.arange(400) % 2, np.eye(2)[np.arange(400) % 2] * 0.98 + 0.01, ("a", "b")
+)
+
+
+def words(text: str) -> str:
+    """What a reader sees, on one line."""
+    body = re.sub(r"<style>.*?</style>", "", text, flags=re.S)
+    return " ".join(re.sub(r"<[^>]*>", " ", body).split())
 
 
 def page(classes: int = 5, name: str = 'class "{}" <b>&amp;</b>') -> str:
@@ -100,7 +112,7 @@ def test_every_picture_is_sound_and_has_its_alternative_text(document):
         image = Image.open(io.BytesIO(base64.b64decode(content, validate=True)))
         image.load()
         assert image.format.lower() == kind
-        if "width" in picture:
+        if "width" in picture:  # of a chart, so that nothing moves while the page loads
             assert int(picture["width"]) == round(image.width / 1.25)
             assert int(picture["height"]) == round(image.height / 1.25)
 
@@ -113,20 +125,52 @@ def test_the_page_can_be_used_by_ear_and_by_keyboard(document):
     links = [link["href"] for link in document.all("a")]
     assert links[0] == "#main"  # skips the contents
     assert {link[1:] for link in links} <= set(names)
-    assert len(document.all("h2")) == len(links) - 1
+    assert len(document.all("h2")) == len(links)  # and the answer, before the contents
     assert len(document.all("table")) == len(document.all("caption")) == 5
     assert all(cell.get("scope") in ("row", "col") for cell in document.all("th"))
     scrolled = [div for div in document.all("div") if div.get("class") == "wide"]
     assert all(div["tabindex"] == "0" and div["aria-label"] for div in scrolled)
     assert len(scrolled) == 5 + 4
+    assert all(cell["data-column"] for cell in document.all("td"))  # its name on a phone
 
 
 def test_whatever_names_hold_is_text(text, document):
     assert 'class "0" <b>' not in text
     assert "<b>" not in text
+    assert "<img src=x" not in text
+    assert "&lt;img src=x onerror=alert(1)&gt;" in text
     assert text.count("<img ") == len(document.all("img"))
-    assert escaped("a \"b\" <c> & 'd'") == "a &quot;b&quot; &lt;c&gt; &amp; &#x27;d&#x27;"
-    assert printable("a\ud800\x00b") == "a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}b"
+    rendered = render_page(
+        "evaluation/templates/report.html", title="a\ud800\x00b", lead="", sections={}, facts=[],
+        next_steps=[], numbers=NO_MISTAKE, pictures=None, notes=[],
+    )  # fmt: skip
+    assert "<h1>a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}b</h1>" in rendered
+
+
+def test_the_page_opens_with_the_answer(text):
+    answer = text[text.index('<section id="answer"') : text.index("<nav")]
+    seen = words(answer)
+    assert re.search(r"How good [\d.]+ % right \d+ of 100 images are right", seen)
+    assert re.search(r"How sure [\d.]+ to [\d.]+ % 95 % interval", seen)
+    assert "What it costs 0 weights" in seen
+    assert seen.index("Mistakes") < seen.index("What to do next")
+    assert answer.count("<img ") == 2  # the worst mistakes
+    assert "<table" not in answer
+
+
+def test_next_steps_follow_from_the_numbers():
+    true = np.repeat([0, 1, 2], [40, 40, 5])
+    predicted = np.where(true == 2, 1, true)
+    of = report_numbers(true, np.eye(3)[predicted] * 0.99 + 0.01 / 3, ("cat", "dog", "fox"))
+    steps = " ".join(next_steps(of))
+    assert "Look at the 5 images of fox that are taken for dog." in steps
+    assert "Never predicted: fox." in steps
+    assert "Fewer than 30 images tell about fox." in steps
+    assert "points wide" in steps
+    assert "most common class" not in steps
+    assert next_steps(NO_MISTAKE)[0].startswith("Nothing stands out.")
+    blind = report_numbers(np.arange(400) % 2, np.tile([0.6, 0.4], (400, 1)), ("a", "b"))
+    assert "do not show that the model is better" in next_steps(blind)[0]
 
 
 def test_no_share_looks_like_all_or_nothing_that_is_not():

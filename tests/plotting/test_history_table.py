@@ -8,7 +8,7 @@ from keras_transfer.plotting.history_table import read_csv
 def test_of_an_epoch_that_is_there_again_the_later_run_counts_with_a_warning(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("epoch,loss\n0,0.9\n1,0.8\n2,0.7\n1,0.6\n2,0.5\n3,0.4\n")
-    with pytest.warns(UserWarning, match=r"log.csv': epoch 1 is there again in line 5; .* 2 rows"):
+    with pytest.warns(UserWarning, match=r"log.csv': epoch 1 is there again; the later run counts"):
         assert read_csv(path) == ({"loss": [0.9, 0.6, 0.5, 0.4]}, [0, 1, 2, 3], [])
 
 
@@ -16,14 +16,14 @@ def test_two_runs_in_one_table_are_not_merged_into_one_curve(tmp_path):
     path = tmp_path / "log.csv"
     rows = [*((epoch, 0.9 - epoch / 20) for epoch in range(12)), *((e, 0.5) for e in range(4))]
     path.write_text("epoch,loss\n" + "".join(f"{epoch},{loss}\n" for epoch, loss in rows))
-    with pytest.warns(UserWarning, match=r"epoch 0 is there again in line 14; .* 12 rows"):
+    with pytest.warns(UserWarning, match=r"epoch 0 is there again; the later run"):
         assert read_csv(path) == ({"loss": [0.5] * 4}, [0, 1, 2, 3], [])
 
 
 def test_a_last_row_with_too_few_columns_is_left_out_with_a_warning(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("epoch,loss,val_loss\n0,0.9,0.8\n1,0.7\n2,0.6,0.5\n1,0.")
-    with pytest.warns(UserWarning, match=r"log.csv': line 5, the last, has 2 of 3 columns"):
+    with pytest.warns(UserWarning, match=r"log.csv': line 5, the last, is left out as torn"):
         history, epochs, _ = read_csv(path)
     assert (history, epochs) == ({"loss": [0.9, 0.7, 0.6], "val_loss": [0.8, None, 0.5]}, [0, 1, 2])
 
@@ -32,7 +32,7 @@ def test_a_last_row_with_too_few_columns_is_left_out_with_a_warning(tmp_path):
 def test_a_table_that_is_cut_anywhere_in_its_last_row_gives_no_other_number(tmp_path, cut):
     path = tmp_path / "log.csv"
     path.write_text("epoch,loss\n0,0.9\n1,0.0625\n"[:-cut])
-    with pytest.warns(UserWarning, match=r"log.csv': line 3, the last, has .* left out as torn"):
+    with pytest.warns(UserWarning, match=r"log.csv': line 3, the last, is left out as torn"):
         assert read_csv(path) == ({"loss": [0.9]}, [0], [])
 
 

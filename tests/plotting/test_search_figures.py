@@ -78,7 +78,7 @@ def test_texts_of_parallel_coordinates_neither_overlap_nor_leave_the_figure(case
 
 
 def test_each_trial_is_a_line_at_the_places_of_its_values():
-    figure = parallel_figure(small([1e-4, 1e-2, 1e-3, 1e-3], [0.4, 0.2, 0.3, None]))
+    figure = parallel_figure(small([1e-5, 1e-1, 1e-3, 1e-3], [0.4, 0.2, 0.3, None]))
     axes = figure.axes[0]
     assert line(axes, "trial 0") == ([0, 1], [0.0, 0.0])
     assert line(axes, "trial 1") == ([0, 1], [1.0, 1.0])
@@ -132,8 +132,7 @@ def test_axes_suit_their_values():
         of = [{"hyperparameters": {name: value}} for value in values]
         return [text for _, text in hyperparameter_axis(name, of).ticks]
 
-    assert ticks([32, 512, 64, 128]) == ["32", "64", "128", "512"]  # a power of two each
-    assert hyperparameter_axis("a", small([32, 64, 128])).places == pytest.approx((0, 0.5, 1))
+    assert ticks([32, 512, 64, 128]) == ["32", "64", "128", "512"]
     assert ticks([1e-4, 3e-3, 1e-2], "learning_rate") == ["1e-4", "3e-3", "0.01"]
     assert ticks([10 ** (-4 + i / 10) for i in range(22)]) == ["1e-4", "2e-4", "5e-4", "1e-3",
                                                              "2e-3", "5e-3", "0.01"]  # fmt: skip
@@ -169,7 +168,7 @@ def test_an_ordinary_bad_trial_stands_in_its_place():
         axis = score_axis("val_auc", scores, lower_is_better=False)
         assert "≤" not in "".join(text for _, text in axis.ticks)
         figure = search_figure(small([1, 2, 3], scores), score_name="val_auc")
-        assert "far worse" not in all_text(figure)
+        assert "outside" not in figure.axes[0].get_title("right")
 
 
 def test_nothing_to_draw_is_an_error_with_the_next_step():
@@ -181,15 +180,12 @@ def test_nothing_to_draw_is_an_error_with_the_next_step():
 
 def test_a_search_lets_trials_that_diverged_lie_outside():
     figure = search_figure(small([1, 2, 3, 4], [0.3, 0.2, 0.3, 99.0]))
-    first = figure.axes[0]
-    assert first.get_ylim()[1] < 0.8
-    (far,) = [one for one in first.lines if one.get_marker() == "^"]
-    assert list(far.get_xdata()) == [3]
-    assert "far worse, not in the other panels" in all_text(figure)
+    assert figure.axes[0].get_ylim()[1] < 0.8
+    assert figure.axes[0].get_title("right") == "values above 0.7000 are outside"
     assert_readable(figure)
     figure = search_figure(small([1, 2, 3, 4], [0.8, 0.9, 0.8, 0.1]), score_name="val_auc")
     assert figure.axes[0].get_ylim()[0] > 0.3
-    assert [one.get_xdata()[0] for one in figure.axes[0].lines if one.get_marker() == "v"] == [3]
+    assert figure.axes[0].get_title("right").startswith("values below")
 
 
 IMPORTANCES = {

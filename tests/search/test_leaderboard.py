@@ -14,7 +14,7 @@ from keras_transfer.search.report.leaderboard import (
     write_leaderboard,
 )
 from keras_transfer.search.report.summary import summary, write_summary
-from keras_transfer.search.scoring import gains, score
+from keras_transfer.search.scoring import gains
 from keras_transfer.search.state.outcome import Outcome
 
 LOSS, ACCURACY = Objective("val_loss", "min"), Objective("val_accuracy", "max")
@@ -119,13 +119,13 @@ def test_where_all_trials_are_shown_there_are_no_more(capsys):
     assert "more in" not in capsys.readouterr().out
 
 
-def test_what_has_no_room_on_the_screen_is_named(capsys):
+def test_hyperparameters_are_broken_where_there_is_no_room_on_the_screen(capsys):
     values = [{f"hyperparameter_number_{i}": n * i for i in range(1, 12)} for n in (1, 2)]
     print_leaderboard([trial(n, 0.1, hyperparameters=values[n - 1]) for n in (1, 2)], LOSS)
-    table, _, rest = capsys.readouterr().out.partition("Not shown for want of room: ")
+    table = capsys.readouterr().out
     assert max(map(len, table.splitlines())) <= 200
     assert "hyperparameter_number_1 " in table
-    assert rest.strip().endswith("hyperparameter_number_11.")
+    assert "hyperparameter_number_11 " in " ".join(table.split())
 
 
 def test_the_gain_over_the_probe_is_the_mean_difference_of_the_folds_with_its_t_interval():
@@ -162,7 +162,7 @@ def test_the_interval_of_two_shares_is_newcombes():
 
 def test_the_summary_tells_what_was_found(tmp_path):
     facts = {"seed": 0, "backbone": "efficientnet_lite0"}
-    content = summary(OUTCOMES, LOSS, facts, test=score(90, 100), images=100)
+    content = summary(OUTCOMES, LOSS, facts, images=100)
     write_summary(tmp_path / "summary.json", content)
     found = json.loads((tmp_path / "summary.json").read_text())
     assert found["seed"] == 0
@@ -171,7 +171,6 @@ def test_the_summary_tells_what_was_found(tmp_path):
     assert [gain["metric"] for gain in found["gain_over_probe"]] == ["val_loss", "val_accuracy"]
     assert found["gain_over_probe"][0]["value"] == pytest.approx(0.2)
     assert (found["trials"], found["failed_trials"], found["stopped_trials"]) == (4, 1, 1)
-    assert found["test"]["accuracy"] == 0.9
     assert {"keras", "tensorflow", "keras-tuner", "python"} <= set(found["versions"])
 
 

@@ -5,7 +5,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from keras_transfer.search.metrics import AUC, F1
 from keras_transfer.search.scoring import columns, macro_area, measures, paired
-from keras_transfer.utils.confidence_intervals import UNKNOWN, auc_interval
+from keras_transfer.utils.confidence_intervals import UNKNOWN
 
 RANDOM = np.random.default_rng(0)
 
@@ -91,7 +91,7 @@ def test_a_perfect_ranking_of_few_images_is_not_certain(classes):
     labels = np.arange(12) % classes
     found = macro_area(labels, np.eye(classes)[labels])
     assert found.value == found.high == 1
-    assert 0.6 < found.low < 0.9
+    assert 0.5 < found.low < 0.9
 
 
 @pytest.mark.parametrize(("classes", "count", "strength"), [(2, 60, 0.8), (2, 60, 3), (3, 90, 1)])
@@ -100,19 +100,11 @@ def test_intervals_hold_the_true_area_in_about_95_of_100_cases(classes, count, s
     labels, scores = case(classes, 20_000, strength, generator)
     truth = np.mean([roc_auc_score(labels == c, columns(scores)[:, c]) for c in range(classes)])
     held = 0
-    for _ in range(100):
+    for _ in range(200):
         labels, scores = case(classes, count, strength, generator)
         found = macro_area(labels, columns(scores))
         held += found.low <= truth <= found.high
-    assert 89 <= held <= 100
-
-
-def test_newcombes_interval_is_symmetric_and_needs_both_kinds():
-    one, other = auc_interval(0.9, 30, 50), auc_interval(0.1, 50, 30)
-    assert (one.low, one.high) == pytest.approx((1 - other.high, 1 - other.low))
-    assert auc_interval(0.5, 0, 5) is UNKNOWN
-    assert auc_interval(0.0, 5, 5).low == 0
-    assert auc_interval(0.0, 5, 5).high > 0.2
+    assert 180 <= held <= 198
 
 
 # ---- pairs

@@ -10,39 +10,49 @@ from keras_transfer.plotting.style import BLUE, PALE, figure_style
 from keras_transfer.utils.confidence_intervals import percent
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _POINTS: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 5, "linewidth": 1.4}
 _PERFECT: dict[str, Any] = {"color": PALE, "linestyle": "--", "linewidth": 1.2}
+_ENTRIES: list[Entry] = [
+    ("right, with 95 % interval", _POINTS),
+    ("perfect: right as often as it is sure", _PERFECT),
+]
 
 
 def calibration_figure(numbers: ReportNumbers) -> Figure:
     """Draws the share that is right against confidence, and how many images have it.
 
     Args:
-        numbers: Those of a report.
+        numbers: The numbers of a report.
 
     Returns:
-        A figure that no pyplot knows of.
+        A figure that pyplot does not know.
 
     Example:
         >>> figure = calibration_figure(report_numbers(true, probabilities, ["cat", "dog"]))
     """
+    bins = numbers.bins
+    confidence, right = [each.confidence for each in bins], [each.right for each in bins]
     with figure_style():
         figure, (curve, counts) = panel_grid(2)
-        _draw_curve(curve, numbers)
-        _draw_counts(counts, numbers)
-        low = int(BINS / len(numbers.classes)) / BINS  # nothing is below one in so many classes
+        curve.plot([0, 1], [0, 1], label="perfect", **_PERFECT)
+        low, high = ([getattr(each, end) for each in right] for end in ("low", "high"))
+        curve.vlines(confidence, low, high, color=BLUE, linewidth=1.2, alpha=0.7)
+        shares = [each.value for each in right]
+        curve.plot(confidence, shares, label="right", **_POINTS, clip_on=False)
+        curve.set(ylim=(0, 1), ylabel="share that is right")
+        look: dict[str, Any] = {"align": "edge", "color": BLUE, "edgecolor": "white"}
+        edges, images = [each.low for each in bins], [each.images for each in bins]
+        counts.bar(edges, images, width=1 / BINS, **look)
+        counts.set_ylabel("images")
+        left = int(BINS / len(numbers.classes)) / BINS  # nothing is below one in so many classes
         for axes in (curve, counts):
-            axes.set(xlim=(low, 1), xlabel="confidence: probability of the predicted class")
-        header(figure, calibration_sentence(numbers), _entries())
+            axes.set(xlim=(left, 1), xlabel="confidence: probability of the predicted class")
+        header(figure, calibration_sentence(numbers), _ENTRIES)
         arrange(figure)
-        title_panel(
-            curve,
-            "right at that confidence",
-            f"calibration error {percent(numbers.calibration_error)}",
-        )
+        error = f"calibration error {percent(numbers.calibration_error)}"
+        title_panel(curve, "right at that confidence", error)
         title_panel(counts, "images at that confidence", f"{numbers.images:,} in all")
     return figure
 
@@ -56,33 +66,3 @@ def calibration_sentence(numbers: ReportNumbers) -> str:
     elif sure < right.low:
         kind = "less sure than right"
     return f"{kind}: confidence {percent(sure)}, right {percent(right.value)}"
-
-
-def _draw_curve(axes: Axes, numbers: ReportNumbers) -> None:
-    axes.plot([0, 1], [0, 1], label="perfect", **_PERFECT)
-    x = [one.confidence for one in numbers.bins]
-    y = [one.right.value for one in numbers.bins]
-    low = [one.right.low for one in numbers.bins]
-    high = [one.right.high for one in numbers.bins]
-    axes.vlines(x, low, high, color=BLUE, linewidth=1.2, alpha=0.7)
-    axes.plot(x, y, label="right", **_POINTS, clip_on=False)
-    axes.set(ylim=(0, 1), ylabel="share that is right")
-
-
-def _draw_counts(axes: Axes, numbers: ReportNumbers) -> None:
-    axes.bar(
-        [one.low for one in numbers.bins],
-        [one.images for one in numbers.bins],
-        width=1 / BINS,
-        align="edge",
-        color=BLUE,
-        edgecolor="white",
-    )
-    axes.set_ylabel("images")
-
-
-def _entries() -> list[Entry]:
-    return [
-        ("right, with 95 % interval", _POINTS),
-        ("perfect: right as often as it is sure", _PERFECT),
-    ]

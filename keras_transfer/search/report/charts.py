@@ -18,9 +18,6 @@ from keras_transfer.search.state.outcome import Outcome
 
 CHARTS = ("search", "parallel", "importance", "best_five")
 _CURVES = 5
-# Cross-entropy of the least probability that Keras knows, 1e-7, is 16; whoever is above that on
-# the average of all images has diverged.
-_MOST_LOSS = 20.0
 
 
 def search_charts(
@@ -29,10 +26,10 @@ def search_charts(
     """Draws what can be drawn of a search, by the names in `CHARTS`.
 
     Args:
-        outcomes: Those of all trials.
+        outcomes: The outcomes of all trials.
         objective: What the search aimed at.
-        found: How much each hyperparameter mattered.
-        trials_folder: Where the curves of the trials lie.
+        found: The importance of each hyperparameter.
+        trials_folder: The folder with the curves of the trials.
     """
     trials = as_trials(outcomes)
     score: dict[str, Any] = {"score_name": objective.name, "mode": objective.mode}
@@ -62,7 +59,6 @@ def search_charts(
             f"{score_text(best[0])}"
             if best[0].folds
             else None,
-            most_loss=_MOST_LOSS,
         )
         words = f"Curves of {', '.join(curves)}, the best epoch of each ringed."
         charts["best_five"] = png_chart("best_five", figure, words)

@@ -19,7 +19,7 @@ def read_curves(trials_folder: Path, outcome: Outcome, fold: int = 0) -> Curves 
 
     Args:
         trials_folder: The folder of all trials.
-        outcome: What came of the trial.
+        outcome: The outcome of the trial.
         fold: Which fold, from 0.
     """
     path = trials_folder / f"{PREFIX}{outcome.id}" / numbered(FILE, fold)
@@ -42,13 +42,6 @@ def numbered(name: str, fold: int) -> str:
 def fold_of(outcome: Outcome) -> str:
     """Says which fold the curves of a trial are of; nothing without folds."""
     return ", fold 1" if len(outcome.folds) > 1 else ""
-
-
-def epochs_run(trials_folder: Path, outcome: Outcome) -> int:
-    """Returns how many epochs a trial ran, over all its folds; 0 if it left no curves."""
-    folds = range(max(1, len(outcome.folds)))
-    found = [read_curves(trials_folder, outcome, fold) for fold in folds]
-    return sum(len(curves[1]) for curves in found if curves is not None)
 
 
 def curves_of(trials_folder: Path, outcomes: Sequence[Outcome]) -> dict[str, Curves]:

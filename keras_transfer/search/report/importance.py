@@ -1,4 +1,4 @@
-"""How much each hyperparameter mattered to the trials of a search, or that nobody can tell yet."""
+"""The importance of each hyperparameter in a search, or the reason why it is not known."""
 
 from __future__ import annotations
 

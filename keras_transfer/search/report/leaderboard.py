@@ -1,7 +1,7 @@
 """The trials of a search in order of their scores: as a table on the screen and as a file."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,17 @@ _WIDTH = 200  # where there is no terminal to fit the table to
 
 
 def trials_of(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """The outcomes but the probe's, which is no trial of the tuner."""
+    """Returns the outcomes of trials, without that of the probe."""
     return [outcome for outcome in outcomes if outcome.trial]
 
 
 def probe_of(outcomes: Iterable[Outcome]) -> Outcome | None:
-    """The probe's outcome, None if there is none."""
+    """Returns the outcome of the probe, None if there is none."""
     return next((outcome for outcome in outcomes if not outcome.trial), None)
 
 
 def ranked(outcomes: Iterable[Outcome], objective: Objective) -> list[Outcome]:
-    """The trials without the probe, best first, failed ones last.
+    """Returns the trials without the probe, best first, failed ones last.
 
     Example:
         >>> [outcome.trial for outcome in ranked(outcomes, Objective("val_loss", "min"))]
@@ -45,13 +45,13 @@ def ranked(outcomes: Iterable[Outcome], objective: Objective) -> list[Outcome]:
 
 
 def best_of(outcomes: Iterable[Outcome], objective: Objective) -> Outcome | None:
-    """The best trial; None if none has a score."""
+    """Returns the best trial, None if none has a score."""
     first = next(iter(ranked(outcomes, objective)), None)
     return None if first is None or first.score is None else first
 
 
 def as_trials(outcomes: Iterable[Outcome]) -> list[Trial]:
-    """The trials without the probe, as the figures take them."""
+    """Returns the trials without the probe, in the form that figures take."""
     return [
         {"trial": o.trial, "score": o.score, "hyperparameters": o.hyperparameters}
         for o in trials_of(outcomes)
@@ -59,20 +59,17 @@ def as_trials(outcomes: Iterable[Outcome]) -> list[Trial]:
 
 
 def status_of(outcome: Outcome) -> str:
-    """What a row of the table says that it is."""
+    """Returns the status of an outcome as the table shows it."""
     return outcome.status if outcome.trial else PROBE
 
 
 def epochs_differ(outcomes: Iterable[Outcome]) -> bool:
-    """Whether some trials were allowed more epochs than others, as Hyperband does.
-
-    Its trials of one configuration look like one another without that.
-    """
+    """Whether some trials were allowed more epochs than others, as by Hyperband."""
     return len({outcome.epochs for outcome in trials_of(outcomes)} - {None}) > 1
 
 
 def hyperparameter_names(outcomes: Sequence[Outcome]) -> list[str]:
-    """The names of all hyperparameters, in the order seen; those of the probe alone last."""
+    """Returns the names of all hyperparameters; those of the probe alone come last."""
     later = [outcome for outcome in outcomes if not outcome.trial]
     ordered = [*trials_of(outcomes), *later]
     return list(dict.fromkeys(name for outcome in ordered for name in outcome.hyperparameters))
@@ -103,26 +100,46 @@ def print_leaderboard(outcomes: Sequence[Outcome], objective: Objective, rows: i
     """Prints the probe and the best trials as a table that fits the terminal.
 
     Args:
-        outcomes: Those of all trials.
+        outcomes: The outcomes of all trials.
         objective: What decides on their order.
         rows: How many trials at most. Default 10.
     """
-    ordered = _rows(outcomes, objective)
-    probes = len(ordered) - len(trials_of(outcomes))
-    shown = ordered[: rows + probes]
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
-    cells = _cells(shown, objective, varied(as_trials(outcomes)))
-    columns, left_out = _fitting(cells, console.width)
+    columns, cells = board(outcomes, objective)
+    shown = rows + (probe_of(outcomes) is not None)
     table = Table()
-    for name in columns:
-        table.add_column(Text(name))
-    for row in zip(*columns.values(), strict=True):
+    for name in columns[:-1]:
+        table.add_column(Text(name), no_wrap=True)
+    table.add_column(columns[-1])
+    for row in cells[:shown]:
         table.add_row(*map(Text, row))
-    console.print(table)
-    if more := len(ordered) - len(shown):
-        print(f"{more} more in {FILE}.")
-    if left_out:
-        print(f"Not shown for want of room: {', '.join(left_out)}.")
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
+    if len(cells) > shown:
+        print(f"{len(cells) - shown} more in {FILE}.")
+
+
+def board(outcomes: Sequence[Outcome], objective: Objective) -> tuple[list[str], list[list[str]]]:
+    """Returns columns and rows as people read them, the hyperparameters in the last column."""
+    shown = _rows(outcomes, objective)
+    names = varied(as_trials(outcomes))
+    logged = dict.fromkeys(name for one in shown for name in one.metrics if "val_" in name)
+    metrics = [name for name in logged if name != objective.name]
+    allowed = ["epochs"] * epochs_differ(shown)
+    columns = ["trial", objective.name, *metrics, "epoch", *allowed, "seconds", "hyperparameters"]
+    marks = {PROBE: f" ({PROBE})", "stopped": " (stopped)"}
+    return columns, [
+        [
+            f"{one.trial}{marks.get(status_of(one), '')}",
+            score_text(one),
+            *(f"{one.metrics[m]:z.4f}" if m in one.metrics else "" for m in metrics),
+            cell(one.epoch),
+            *(cell(one.epochs) for _ in allowed),
+            f"{one.seconds:.1f}",
+            ", ".join(
+                f"{n} {cell(one.hyperparameters[n])}" for n in names if n in one.hyperparameters
+            ),
+        ]
+        for one in shown
+    ]
 
 
 def _rows(outcomes: Iterable[Outcome], objective: Objective) -> list[Outcome]:
@@ -137,7 +154,7 @@ def _facts(outcome: Outcome) -> list[Any]:
 
 
 def score_text(outcome: Outcome) -> str:
-    """The score, and its deviation over folds where there are some; a failed trial says so."""
+    """Formats a score, with its deviation over folds where there are any."""
     if outcome.score is None:
         return outcome.status
     deviation = "" if outcome.deviation is None else f" ± {outcome.deviation:.4f}"
@@ -145,40 +162,7 @@ def score_text(outcome: Outcome) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it; nothing where there is none."""
+    """Formats a value for a table; empty for None."""
     if value is None:
         return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _cells(
-    shown: Sequence[Outcome], objective: Objective, names: Sequence[str]
-) -> Mapping[str, list[str]]:
-    """The columns of the table, cell by cell."""
-    columns = {"trial": [f"{o.trial}" if o.trial else f"0 ({PROBE})" for o in shown]}
-    columns[objective.name] = [score_text(o) for o in shown]
-    for name in ("val_loss", "val_accuracy"):
-        if name != objective.name:
-            columns[name] = [cell(o.metrics.get(name)) for o in shown]
-    columns["epoch"] = [cell(o.epoch) for o in shown]
-    if epochs_differ(shown):
-        columns["epochs"] = [cell(o.epochs) for o in shown]
-    columns["seconds"] = [f"{o.seconds:.1f}" for o in shown]
-    if any(o.status == "stopped" for o in shown):
-        columns["status"] = [status_of(o) for o in shown]
-    for name in names:
-        columns[name] = [cell(o.hyperparameters.get(name)) for o in shown]
-    return columns
-
-
-def _fitting(
-    columns: Mapping[str, list[str]], width: int
-) -> tuple[dict[str, list[str]], list[str]]:
-    """The columns that there is room for, and the names of those that there is none for."""
-    room, fitting = width - 1, {}
-    for name, cells in columns.items():
-        room -= max(map(len, (name, *cells))) + 3
-        if room < 0:
-            break
-        fitting[name] = cells
-    return fitting, [name for name in columns if name not in fitting]

@@ -1,4 +1,4 @@
-"""report.html: what a search found, as a page that needs nothing but itself."""
+"""report.html of a search, a page that needs nothing but itself."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,33 +6,38 @@ from pathlib import Path
 from typing import Any
 
 from keras_transfer.evaluation.examine import Examined
-from keras_transfer.evaluation.page import page, section
+from keras_transfer.evaluation.page import render_page
 from keras_transfer.evaluation.report_files import report_pictures
+from keras_transfer.plotting.trials import trials_text
 from keras_transfer.search.averaging.composition import Composition
 from keras_transfer.search.metrics import Objective
+from keras_transfer.search.report.answer import SearchAnswer
 from keras_transfer.search.report.charts import CHARTS, search_charts
-from keras_transfer.search.report.importance import importance
-from keras_transfer.search.report.leaderboard import as_trials, best_of
-from keras_transfer.search.report.sections import PARTS, Found, lead_sentence
+from keras_transfer.search.report.importance import Importance, importance
+from keras_transfer.search.report.leaderboard import as_trials, best_of, board
 from keras_transfer.search.report.summary import versions
 from keras_transfer.search.state.outcome import Outcome
 from keras_transfer.utils.atomic_files import check_folder, write_together
+from keras_transfer.utils.confidence_intervals import DASH
 
 PAGE = "report.html"
-# A leaderboard is wider than a sheet of paper is. Settings are text, which is read from the left.
-_STYLE = """
-#settings th, #settings td { text-align: left; vertical-align: top; }
-#settings td { white-space: normal; overflow-wrap: anywhere; }
-#settings .name { width: auto; }
-@page leaderboard { size: landscape; margin: 1cm; }
-@media print {
-  #leaderboard { page: leaderboard; }
-  #leaderboard table { font-size: 6pt; }
-  #leaderboard th, #leaderboard td { padding: .1rem .25rem; }
+_OF_WINNER = ("classes", "confusion", "mistakes")
+NAMES = (PAGE, *(f"{name}.png" for name in (*CHARTS, *_OF_WINNER)))  # all that may be written
+_ROWS = 10  # of the leaderboard that are not folded away
+_SECTIONS = {
+    "mistakes": "More mistakes of the winner",
+    "numbers": "The search in numbers",
+    "leaderboard": "Leaderboard",
+    "search": "The search",
+    "parallel": "Parallel coordinates",
+    "importance": "Importance of the hyperparameters",
+    "curves": "Curves of the best five",
+    "classes": "Each class",
+    "confusions": "Confusions of the winner",
+    "failures": "Failures",
+    "settings": "Settings and versions",
+    "method": "How this was computed",
 }
-"""
-_WINNER = ("classes", "confusion", "mistakes")
-NAMES = (PAGE, *(f"{name}.png" for name in (*CHARTS, *_WINNER)))  # all that may be written
 
 
 def write_search_page(
@@ -50,24 +55,25 @@ def write_search_page(
 ) -> Path:
     """Writes `report.html` and its pictures into the output folder of a search.
 
-    The page is one file that needs no network and no JavaScript: the best trial and what it
-    gained over the probe, the leaderboard, the search in pictures, what mattered, the curves of
-    the best five, what the winner gets wrong with pictures, failures, settings and versions. All
-    is drawn before anything is written.
+    The page is one file that needs no network and no JavaScript. It opens with the answer: how good
+    the winner is, how sure that is, what the search cost, the worst mistakes and what to do next.
+    Below are the leaderboard, the search in pictures, the importance of the hyperparameters, the
+    curves of the best five, failures, settings and versions. All is drawn before anything is
+    written.
 
     Args:
         folder: The output folder. An earlier page there is replaced. The curves are those in
             `trials/` there.
-        outcomes: Those of all trials, the probe's if there is one.
+        outcomes: The outcomes of all trials, and of the probe if there is one.
         objective: What the search aimed at.
         winner: The winner, as `examine` saw it on a split; None, the default, if there was none.
-        split: Which split that was. Default `"test"`; anything else is called too good, because
+        split: Name of that split. Default `"test"`; anything else is called too good, because
             trials were chosen by it.
-        made_of: What the winner is made of; the best trial alone if left out.
-        looks: How often the split was looked at, this time included. Default 1.
-        images: How many images a validation without folds is of, for intervals.
-        settings: What the search was asked for, by name.
-        title: Of the page.
+        made_of: The trials that the winner is made of. Default: the best trial alone.
+        looks: How often the split was used, this time included. Default 1.
+        images: Number of images of a validation without folds, for intervals.
+        settings: Settings of the search by name.
+        title: Title of the page.
 
     Returns:
         The page.
@@ -85,38 +91,69 @@ def write_search_page(
         raise ValueError("outcomes is empty. Expected at least one; write after the first trial.")
     check_folder(folder, NAMES)
     best = best_of(outcomes, objective)
+    made_of = made_of or Composition(() if best is None else (best.trial,))
+    answer = SearchAnswer(outcomes, objective, winner, split, made_of, looks, images)
     mattered = importance(as_trials(outcomes))
     charts = search_charts(outcomes, objective, mattered, folder / "trials")
-    found = Found(
-        outcomes=outcomes,
-        objective=objective,
-        importance=mattered,
-        charts=charts,
-        winner=winner,
-        split=split,
-        made_of=made_of or Composition(() if best is None else (best.trial,)),
-        looks=looks,
-        images=images,
-        settings={**(settings or {}), **{f"version of {k}": v for k, v in versions().items()}},
-    )
+    pictures, files = None, list(charts.values())
+    notes: Sequence[str] = ()
     if winner is not None:
         seen = dataclasses.replace(winner.found, uncertain=())
         pictures, notes = report_pictures(winner.model, seen, winner.numbers, winner.name)
-        found = dataclasses.replace(found, pictures=pictures, notes=notes)
-        charts = {**charts, **{name: pictures.charts[name] for name in _shown(pictures.charts)}}
-    parts = {name: (head, part(found)) for name, (head, part) in PARTS.items()}
-    sections = {
-        name: (head, section(name, head, inside))
-        for name, (head, inside) in parts.items()
-        if inside
-    }
-    text = page(title, lead_sentence(found), sections, style=_STYLE)
-    files = {PAGE: text.encode(), **{one.name: one.png for one in charts.values()}}
-    written, *_ = write_together(folder, files)
-    for old in set(NAMES) - set(files):  # of an earlier page, where this one has no such picture
+        files += [pictures.charts[name] for name in _OF_WINNER if name in pictures.charts]
+    known = {**(settings or {}), **{f"version of {k}": v for k, v in versions().items()}}
+    left_out = {name for name in ("search", "parallel") if name not in charts}
+    if pictures is None:
+        left_out |= {"mistakes", "classes", "confusions"}
+    elif len(pictures.mistakes) <= 4:  # which the answer shows
+        left_out.add("mistakes")
+    columns, rows = board(outcomes, objective)
+    page = render_page(
+        "search/report/templates/search.html",
+        title=title,
+        lead=answer.sentence,
+        sections={name: head for name, head in _SECTIONS.items() if name not in left_out},
+        facts=answer.facts,
+        next_steps=answer.next_steps,
+        answer=answer,
+        numbers=None if winner is None else winner.numbers,
+        pictures=pictures,
+        charts=charts,
+        columns=columns,
+        rows=rows[:_ROWS],
+        folded=rows[_ROWS:],
+        folded_text=f"The other {trials_text(len(rows) - _ROWS)}",
+        importance=mattered,
+        importance_rows=_importance_rows(mattered),
+        of_folds=answer.best is not None and len(answer.best.folds) > 1,
+        failures=[outcome for outcome in outcomes if outcome.failed],
+        settings=_setting_rows(known),
+        notes=notes,
+    )
+    content = {PAGE: page.encode(), **{chart.name: chart.png for chart in files}}
+    written, *_ = write_together(folder, content)
+    for old in set(NAMES) - set(content):  # of an earlier page
         (folder / old).unlink(missing_ok=True)
     return written
 
 
-def _shown(charts: Mapping[str, Any]) -> list[str]:
-    return [name for name in _WINNER if name in charts]
+def _importance_rows(mattered: Importance) -> list[tuple[str, str, str]]:
+    ordered = sorted(mattered.of.items(), key=lambda item: -item[1].value)
+    return [(name, f"{e.value:z.3f}", f"{(e.high - e.low) / 2:.3f}") for name, e in ordered]
+
+
+def _setting_rows(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns a row for each setting, and for each part of one that has parts, as the space has."""
+    rows: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        parts = value if isinstance(value, Mapping) else {"": value}
+        rows += [(f"{name} {part}".rstrip(), _setting(item)) for part, item in parts.items()]
+    return rows
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_setting(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_setting, value))}]"
+    return DASH if value is None else str(value)

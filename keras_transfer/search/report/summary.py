@@ -1,4 +1,4 @@
-"""summary.json: what was searched and found, for scripts."""
+"""summary.json: the settings and the results of a search, for scripts."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ from typing import Any
 from keras_transfer import __version__
 from keras_transfer.search.metrics import Objective
 from keras_transfer.search.report.leaderboard import best_of, probe_of, trials_of
-from keras_transfer.search.scoring import Score, gains
+from keras_transfer.search.scoring import gains
 from keras_transfer.search.state.files import write_json
 from keras_transfer.search.state.outcome import Outcome
 
@@ -19,7 +19,7 @@ _PACKAGES = ("keras", "tensorflow", "keras-tuner", "scikit-learn", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a search ran with, by name."""
+    """Returns the versions of the packages that a search runs with, by name."""
     found = {name: version(name) for name in _PACKAGES}
     return {"keras-transfer": __version__, **found, "python": platform.python_version()}
 
@@ -59,17 +59,15 @@ def summary(
     facts: Mapping[str, Any],
     *,
     best: Outcome | None = None,
-    test: Score | None = None,
     images: int | None = None,
 ) -> dict[str, Any]:
-    """Returns what was searched and found.
+    """Returns the settings and the results of a search.
 
     Args:
         outcomes: Those of all trials.
         objective: What the search aimed at.
         facts: What was asked for; stands first.
         best: The best trial in the model; that with the best score unless given.
-        test: The score of the winner on the test split, if there is one.
         images: How many images a validation without folds is of.
     """
     best, probe = best or best_of(outcomes, objective), probe_of(outcomes)
@@ -82,7 +80,7 @@ def summary(
         "gain_over_probe": [asdict(gain) for gain in gains(best, probe, objective, images)]
         if best and probe
         else [],
-        "test": {**asdict(test), "accuracy": test.accuracy} if test else None,
+        "test": None,
         "failed_trials": sum(outcome.failed for outcome in trials),
         "stopped_trials": sum(outcome.status == "stopped" for outcome in trials),
         "trials": len(trials),

@@ -31,10 +31,10 @@ def write_tensorboard(
     Written twice, a run replaces the one before.
 
     Args:
-        folder: Where TensorBoard is to look (`tensorboard --logdir`).
-        outcomes: Those of all trials; the probe has no hyperparameters to compare and is left out.
-        objective: What the search aims at; stands first.
-        trials_folder: Where the curves of the trials lie.
+        folder: The log folder (`tensorboard --logdir`).
+        outcomes: The outcomes of all trials; the probe has no hyperparameters and is left out.
+        objective: What the search aims at; comes first.
+        trials_folder: The folder with the curves of the trials.
 
     Raises:
         OSError: If it cannot be written.
@@ -58,8 +58,8 @@ def write_trial(folder: Path, outcome: Outcome, trials_folder: Path) -> None:
 
     Args:
         folder: Where TensorBoard is to look.
-        outcome: What came of the trial.
-        trials_folder: Where its curves lie.
+        outcome: The outcome of the trial.
+        trials_folder: The folder with its curves.
     """
     name = f"{PREFIX}{outcome.id}"
     with folder_written_whole(folder / name) as run, _written(run):
