@@ -1,19 +1,19 @@
 """From a handle (an address, a folder, an archive) to a folder with a SavedModel."""
 
+import functools
 import hashlib
 import http.client
 import os
 import re
 import urllib.error
 import urllib.request
-import warnings
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from keras_transfer.backbones.hub.archive import UnsafeArchive, unpack
-from keras_transfer.backbones.hub.cache import CachedModule
+from keras_transfer.backbones.hub.cache import cache_folder, cached
 from keras_transfer.backbones.hub.files import GRAPH, DamagedModule, what_is_missing
 from keras_transfer.utils.name_lists import some
 
@@ -67,17 +67,15 @@ def folder_of(handle: str | os.PathLike[str]) -> Path:
     """Returns a folder with the complete SavedModel of a handle.
 
     Args:
-        handle: The address of a module on tfhub.dev, Kaggle or any web server, which the library
-            `tensorflow_hub` opens and which is kept in the cache; a SavedModel folder; or a
-            `.tar.gz` of one, which is unpacked there.
+        handle: The address of a module on tfhub.dev, Kaggle or any web server, which is fetched
+            into the cache; a SavedModel folder; or a `.tar.gz` of one, which is unpacked there.
 
     Raises:
-        ImportError: If the handle is an address, and `tensorflow_hub` cannot be imported.
         OSError: If the module cannot be had, or the cache is not safe. The message says what to do.
         ValueError: If the handle stands for an unsafe archive.
     """
-    if (cached := _cached(handle)) is not None:
-        return cached.complete()
+    if (place := _place(handle)) is not None:
+        return cached(place, os.fspath(handle), functools.partial(_fill, handle, place=place))
     path = Path(handle).expanduser()
     if not path.is_dir():
         raise FileNotFoundError(
@@ -100,85 +98,64 @@ def folder_again(handle: str | os.PathLike[str], problem: str) -> Path:
     Raises:
         DamagedModule: If the handle is a folder, of which there is no other copy.
     """
-    if (cached := _cached(handle)) is None:
+    if (place := _place(handle)) is None:
         raise DamagedModule(f"{problem} Fetch or export {os.fspath(handle)!r} again.")
-    return cached.renewed(problem)
+    fill = functools.partial(_fill, handle, place=place)
+    return cached(place, os.fspath(handle), fill, damage=problem)
 
 
-def _cached(handle: str | os.PathLike[str]) -> CachedModule | None:
-    """Returns the place of a handle in the cache; `None` for a folder."""
+def _place(handle: str | os.PathLike[str]) -> Path | None:
+    """Returns the folder of a handle in the cache; `None` for a folder, which is not copied."""
     text = os.fspath(handle)
     if is_remote(text):
-        # tensorflow_hub's rule, so that what it has fetched is found.
-        key = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-        return CachedModule(key, text, lambda folder: _fetch(text, folder))
+        # tensorflow_hub's rule, so that modules that it has fetched are found.
+        return cache_folder() / hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
     path = Path(handle).expanduser()
     if not path.name.endswith(_ARCHIVES) or path.is_dir():
         return None
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. Expected an archive of a SavedModel.")
     with path.open("rb") as file:
-        key = hashlib.file_digest(file, "sha256").hexdigest()[:40]
-    return CachedModule(key, str(path), lambda folder: _unpack_file(path, folder))
+        return cache_folder() / hashlib.file_digest(file, "sha256").hexdigest()[:40]
 
 
-def _unpack_file(path: Path, folder: Path) -> None:
-    with path.open("rb") as file:
-        unpack(file, folder, str(path))
-
-
-def _fetch(handle: str, folder: Path) -> None:
+def _fill(handle: str | os.PathLike[str], folder: Path, place: Path) -> None:
+    """Unpacks or fetches the module of a handle into a folder."""
+    text = os.fspath(handle)
+    if not is_remote(text):
+        with Path(handle).expanduser().open("rb") as file:
+            unpack(file, folder, text)
+        return
     try:
-        with _opened(handle) as stream:
+        with _opened(text) as stream:
             unpack(stream, folder, "what the server sends")
+    except (UnsafeArchive, DamagedModule) as error:
+        raise OSError(
+            f"{text!r} cannot be fetched: {error} Look at the address in a browser."
+        ) from error
     except urllib.error.HTTPError as error:
         raise OSError(
-            f"{handle!r} cannot be fetched: the server answers {error.code} {error.reason}. "
+            f"{text!r} cannot be fetched: the server answers {error.code} {error.reason}. "
             "Expected the address of a module; look it up on the module's page."
         ) from error
-    except UnsafeArchive as error:
-        raise OSError(f"{handle!r} cannot be fetched: {error}") from error
-    except DamagedModule as error:
-        raise OSError(
-            f"{handle!r} cannot be fetched: {error} Try again, or look at the address in a browser."
-        ) from error
     except (OSError, ValueError, http.client.HTTPException, tf.errors.OpError) as error:
-        reason = getattr(error, "reason", None) or error
+        copy = f"its copy in {place} is damaged"
+        if not os.path.lexists(place):
+            copy = f"its copy is not in the cache folder {place.parent}"
         raise OSError(
-            f"{handle!r} cannot be fetched ({reason}), and its copy is not in the cache folder "
-            f"{folder.parent}. Go online once, with TFHUB_CACHE_DIR set to a folder that lasts; or "
-            f"fetch it elsewhere, 'curl -L \"{_compressed(handle)}\" -o module.tar.gz', and give "
-            "the path of that file as the source."
+            f"{text!r} cannot be fetched ({getattr(error, 'reason', None) or error}), and {copy}. "
+            "Go online once, with TFHUB_CACHE_DIR set to a folder that lasts; or fetch it "
+            f"elsewhere, 'curl -L \"{_compressed(text)}\" -o module.tar.gz', and give the path of "
+            "that file as the source."
         ) from error
 
 
 def _opened(handle: str) -> Any:
-    if handle.startswith("gs://"):
-        if not handle.endswith(_ARCHIVES):
-            raise ValueError("expected an archive, .tar.gz, on gs://")
-        return tf.io.gfile.GFile(handle, "rb")
-    return _open_with_tensorflow_hub(handle)
-
-
-def _open_with_tensorflow_hub(handle: str) -> Any:
-    """Opens an address as tensorflow_hub does, but without its unpacking, which has no limits."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old names in it, and in what it imports
-            from tensorflow_hub.resolver import HttpResolverBase
-    except ImportError as error:
-        raise ImportError(
-            f"tensorflow_hub, which fetches modules, cannot be imported ({error}). Run: pip "
-            'install "tensorflow-hub>=0.16.1" tf-keras "setuptools<82" - or give the path of a '
-            "SavedModel folder or .tar.gz, which need none of these."
-        ) from error
-
-    class Opener(HttpResolverBase):
-        def __call__(self, handle: str) -> Any:
-            address = self._append_format_query(handle, ("tf-hub-format", "compressed"))
-            return urllib.request.urlopen(address, timeout=_TIMEOUT, context=self._context)
-
-    return Opener()(handle)
+    if not handle.startswith("gs://"):
+        return urllib.request.urlopen(_compressed(handle), timeout=_TIMEOUT)
+    if not handle.endswith(_ARCHIVES):
+        raise ValueError("expected an archive, .tar.gz, on gs://")
+    return tf.io.gfile.GFile(handle, "rb")
 
 
 def _compressed(handle: str) -> str:
