@@ -11,10 +11,9 @@ from typing import Any
 
 import keras
 
-from keras_transfer.backbones import blocks
-from keras_transfer.backbones.blocks import is_numbered_by_keras
 from keras_transfer.backbones.hub import download
 from keras_transfer.backbones.hub.hub_module import HubModule
+from keras_transfer.backbones.splitting import is_numbered_by_keras, without_last_layer
 
 DEFAULT = "efficientnet_lite0"
 
@@ -169,7 +168,7 @@ def _load_application(
 
 def _of_family(model: keras.Model, family: str | None, mode: str | None) -> Source:
     if family in _NORMALIZE_POOLED and len(model.output_shape) == 4:
-        rest, last = blocks.without_last_layer(model)
+        rest, last = without_last_layer(model)
         if isinstance(last, keras.layers.LayerNormalization):
             return Source(rest, mode, norm=last)
     return Source(model, mode)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import SIZE, dataset, images, relative_difference, snapshot
-from hub_modules import SCOPE, archive, save_reusable, serving
+from hub_modules import SCOPE, archive, save_reusable, serving, shared
 from keras import layers
 
 from keras_transfer import BlockUnfreezer, FrozenBackbone, TransferModel
@@ -27,8 +27,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return save_reusable(tmp_path_factory.mktemp("hub") / SCOPE)
+def folder():
+    return shared("small")
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +110,10 @@ class TestSelfContained:
         np.testing.assert_array_equal(features, np.zeros_like(features))
 
     def test_the_size_of_a_flattened_map_comes_along(self, tmp_path):
-        maps = save_reusable(tmp_path / "maps", pooled=False)
         model = keras.Sequential(
             [
                 keras.Input((SIZE, SIZE, 3)),
-                FrozenBackbone(maps, pooling="flatten"),
+                FrozenBackbone(shared("maps"), pooling="flatten"),
                 layers.Dense(1, activation="sigmoid"),
             ]
         )

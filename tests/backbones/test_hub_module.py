@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from conftest import SIZE, dataset, identical, images, labels, relative_difference, snapshot
 from host_models import functional, sequential, subclassed
-from hub_modules import FEATURES, GROUPS, SCOPE, Reusable, save_plain, save_reusable
+from hub_modules import FEATURES, GROUPS, Reusable, save_plain, save_reusable, shared
 from keras import layers
 
 from keras_transfer import BlockUnfreezer, FeatureCache, FrozenBackbone, TransferModel
@@ -22,19 +22,18 @@ from keras_transfer.backbones.hub.hub_module import HubModule
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return save_reusable(tmp_path_factory.mktemp("hub") / SCOPE)
+def folder():
+    return shared("features")
 
 
 @pytest.fixture(scope="module")
-def maps(tmp_path_factory):
-    return save_reusable(tmp_path_factory.mktemp("hub") / "maps", pooled=False)
+def maps():
+    return shared("maps")
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Two groups of the five, for what is traced many times."""
-    return save_reusable(tmp_path_factory.mktemp("hub") / SCOPE, groups=GROUPS[-2:])
+def small():
+    return shared("small")
 
 
 def expected(folder, pixels):
@@ -46,9 +45,6 @@ def transfer(backbone):
     model = TransferModel(backbone, 2, hidden=4, dropout=0)
     model.build((None, SIZE, SIZE, 3))
     return model
-
-
-HOSTS = [sequential, functional, subclassed, transfer]
 
 
 def moved(backbone, before) -> set[str]:
@@ -122,10 +118,9 @@ class TestLayer:
             FrozenBackbone(folder).check_pixels(images(2) / 255)
         as_they_are.check_pixels(images(2) / 255)
 
-    @pytest.mark.parametrize("cache", ["auto", None])
-    def test_bytes_for_a_module_that_takes_0_to_1_are_told_of_by_fit(self, folder, cache):
-        backbone = FrozenBackbone(folder, preprocessing=None)
-        model = TransferModel(backbone, 2, hidden=0, feature_cache=cache)
+    def test_fit_warns_of_bytes_for_a_module_that_takes_0_to_1(self, small):
+        backbone = FrozenBackbone(small, preprocessing=None)
+        model = TransferModel(backbone, 2, hidden=0)
         model.compile()
         data = tf.data.Dataset.from_tensor_slices((images(8), labels(8))).batch(4)
         with pytest.warns(UserWarning, match=r"Expected pixels in 0\.\.1\. Received: "):
@@ -228,9 +223,9 @@ class TestGroups:
 
 
 class TestTraining:
-    @pytest.mark.parametrize("host", HOSTS)
-    def test_blocks_move_when_they_are_due_and_statistics_never(self, folder, host):
-        backbone = FrozenBackbone(folder)
+    @pytest.mark.parametrize("host", [functional, transfer])
+    def test_blocks_move_when_they_are_due_and_statistics_never(self, small, host):
+        backbone = FrozenBackbone(small)
         model = host(backbone)
         model.compile("adam", "binary_crossentropy")
         before, moments = snapshot(backbone), statistics(backbone)
@@ -245,12 +240,12 @@ class TestTraining:
         for old, new in zip(moments, statistics(backbone), strict=True):
             np.testing.assert_array_equal(old, new)
 
-    def test_frozen_epochs_run_on_kept_activations_and_equal_plain_ones(self, folder, capsys):
+    def test_frozen_epochs_run_on_kept_activations_and_equal_plain_ones(self, small, capsys):
         weights = []
         for cache in (FeatureCache(), None):
             keras.utils.set_random_seed(1)
             model = TransferModel(
-                FrozenBackbone(folder), 2, hidden=4, dropout=0, feature_cache=cache
+                FrozenBackbone(small), 2, hidden=4, dropout=0, feature_cache=cache
             )
             model.compile(keras.optimizers.Adam(1e-3))
             unfreezer = BlockUnfreezer({2: "block4"})
@@ -262,11 +257,11 @@ class TestTraining:
         assert "activations after pooling: 24 images" in said
         assert "part of its module trains, and a module cannot be cut" in said
 
-    def test_regularization_counts_for_what_trains(self, folder):
-        backbone = FrozenBackbone(folder)
+    def test_regularization_counts_for_what_trains(self, small):
+        backbone = FrozenBackbone(small)
         model = sequential(backbone)
         pixels = tf.constant(images(2), tf.float32)
-        for which in ((), ("block4",), ("block1", "block4")):
+        for which in ((), ("block4",), ("block3", "block4")):
             backbone.freeze()
             for name in which:
                 backbone.unfreeze(name)
@@ -419,7 +414,9 @@ class TestRefused:
                 return tf.strings.length(text)
 
         folder = _saved(Text(), tmp_path / "m", tf.TensorSpec((None,), tf.string))
-        with pytest.raises(ValueError, match="takes strings: it is one for text"):
+        with pytest.raises(
+            ValueError, match=r"takes string of shape .* Expected a batch of images"
+        ):
             FrozenBackbone(folder)
 
     def test_a_module_with_two_inputs(self, tmp_path):
@@ -496,8 +493,8 @@ class TestRefused:
 
 
 class TestCopies:
-    def test_keras_clones_a_model_around_it(self, folder):
-        model = sequential(FrozenBackbone(folder))
+    def test_keras_clones_a_model_around_it(self, small):
+        model = sequential(FrozenBackbone(small))
         clone = keras.models.clone_model(model)
         clone.set_weights(model.get_weights())
         pixels = images(2)
@@ -507,9 +504,9 @@ class TestCopies:
         clone.layers[0].unfreeze("all")
         assert not model.trainable_weights[2:]
 
-    @pytest.mark.parametrize("host", HOSTS)
-    def test_a_deep_copy_is_another_model_that_answers_the_same(self, folder, host):
-        model = host(FrozenBackbone(folder))
+    @pytest.mark.parametrize("host", [subclassed, transfer])
+    def test_a_deep_copy_is_another_model_that_answers_the_same(self, small, host):
+        model = host(FrozenBackbone(small))
         copied = copy.deepcopy(model)
         pixels = images(2)
         np.testing.assert_array_equal(
@@ -520,9 +517,8 @@ class TestCopies:
         assert identical(before, model)
 
 
-def test_a_module_can_be_cloned_when_another_of_the_same_graph_is_gone(tmp_path):
-    folder = save_reusable(tmp_path / "module")
-    first, second = HubModule(folder), HubModule(folder)
+def test_a_module_can_be_cloned_when_another_of_the_same_graph_is_gone(small):
+    first, second = HubModule(small), HubModule(small)
     del second
     gc.collect()
     clone = HubModule.from_config(first.get_config())

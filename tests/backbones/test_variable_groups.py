@@ -30,7 +30,7 @@ def test_resnet_v1_of_slim():
 
 def test_a_classifier_beside_the_network_does_not_hide_its_blocks():
     names = [*of("net/", "conv1/a", "block1/a", "block2/a"), "head/dense/kernel:0"]
-    assert groups(*names, sizes=[90, 90, 90, 1]) == ["conv1", "block1", "block2", "head"]
+    assert groups(*names, sizes=[90, 90, 90, 1]) == ["conv1", "block1", "block2", "dense"]
 
 
 def test_scopes_of_keras_layers_are_joined_to_the_stages_of_published_networks():

@@ -41,7 +41,7 @@ def unpack(stream: BinaryIO, folder: Path, source: str) -> None:
     """
     count = 0
     try:
-        content = _Content(stream)
+        content: Any = _Content(stream)
         with tarfile.TarFile(fileobj=content) as archive:
             archive.extraction_filter = lambda member, path: member  # `_check` is stricter
             for count, member in enumerate(archive, 1):

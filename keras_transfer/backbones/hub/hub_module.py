@@ -16,21 +16,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Keras has no public names to ask whether only shapes are wanted, nor whether a file is being
-# loaded that nobody has said to trust; its own TFSMLayer asks here, too.
-from keras.src.backend.common.symbolic_scope import in_symbolic_scope
-from keras.src.saving.serialization_lib import in_safe_mode
-
 from keras_transfer.backbones.hub import download
 from keras_transfer.backbones.hub.files import GRAPH, DamagedModule, GraphFiles
 from keras_transfer.backbones.hub.module_spec import ModuleSpec, VariableSpec, load_module, tried
-from keras_transfer.backbones.hub.saved_model import (
-    ModuleGraph,
-    declare_functions,
-    load_graph,
-    read_variables,
-)
+from keras_transfer.backbones.hub.saved_model import ModuleGraph, load_graph, read_variables
 from keras_transfer.backbones.hub.variable_groups import VariableGroup
+from keras_transfer.utils.keras_internals import declare_functions, in_safe_mode, in_symbolic_scope
 
 # Graphs that the user has loaded in this process, so that a layer can be cloned.
 _LOADED: weakref.WeakValueDictionary[str, GraphFiles] = weakref.WeakValueDictionary()

@@ -7,11 +7,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import tensorflow as tf
 
 from keras_transfer.backbones.hub import download
 from keras_transfer.backbones.hub.files import DamagedModule, GraphFiles, is_tf_keras
-from keras_transfer.backbones.hub.saved_model import ModuleGraph, load_graph, moves_variables
+from keras_transfer.backbones.hub.saved_model import ModuleGraph, load_graph
 from keras_transfer.backbones.hub.variable_groups import variable_groups
 from keras_transfer.utils.config_limits import check_memory
 
@@ -167,15 +168,27 @@ def load_module(
             f"The module takes batches of exactly {graph.given.shape[0]} images. Expected one for "
             "batches of any size: export it again with None as its first axis."
         )
-    size = tuple(side or _ANY_SIZE for side in images_of(graph)[1:3])
-    if moves_variables(graph, lambda: tried(graph, size)):
+    before = [variable.numpy() for variable in graph.variables]
+    output_shape: tuple[int | None, ...] = tried(
+        graph, tuple(side or _ANY_SIZE for side in images_of(graph)[1:3])
+    )
+    for variable, value in zip(graph.variables, before, strict=True):
+        if not np.array_equal(variable.numpy(), value):
+            raise ValueError(
+                f"The module of {os.fspath(handle)!r} changes its own variables in inference mode. "
+                "Expected one whose statistics stay as they are: export it for inference."
+            )
+    if len(output_shape) not in (2, 4):
         raise ValueError(
-            f"The module of {os.fspath(handle)!r} changes its own variables in inference mode. "
-            "Expected one whose statistics stay as they are: export it for inference."
+            f"The module gives a tensor of shape {output_shape}. Expected features (batch, "
+            "channels) or a feature map (batch, height, width, channels); another of its outputs "
+            "may be one: HubModule(..., output=...)."
         )
+    if None in images_of(graph)[1:3] and len(output_shape) == 4:
+        output_shape = (None, None, None, output_shape[-1])
     files = GraphFiles.read(folder)
     spec = ModuleSpec.of(
-        graph, files.digest, _output_shape(graph, size), _pixels(handle, folder, graph)
+        graph, files.digest, (None, *output_shape[1:]), _pixels(handle, folder, graph)
     )
     return graph, files, spec
 
@@ -186,22 +199,6 @@ def _pixels(handle: str | os.PathLike[str], folder: Path, graph: ModuleGraph) ->
         return "raw"
     is_of_hub = download.is_remote(handle) or not is_tf_keras(folder)
     return "unit" if graph.is_reusable and is_of_hub else None
-
-
-def _output_shape(graph: ModuleGraph, size: tuple[int, ...]) -> tuple[int | None, ...]:
-    shape = graph.gives.shape
-    is_fixed = None not in images_of(graph)[1:]
-    if shape.rank is None or shape[-1] is None or (is_fixed and None in shape[1:]):
-        found = tried(graph, size)
-        is_map = len(found) == 4 and not is_fixed
-        shape = (None, None, None, found[-1]) if is_map else (None, *found[1:])
-    if len(shape) not in (2, 4):
-        raise ValueError(
-            f"The module gives a tensor of shape {tuple(shape)}. Expected features (batch, "
-            "channels) or a feature map (batch, height, width, channels); another of its outputs "
-            "may be one: HubModule(..., output=...)."
-        )
-    return (None, *shape[1:])
 
 
 def tried(graph: ModuleGraph, size: tuple[int, ...]) -> tuple[int, ...]:

@@ -140,45 +140,36 @@ def by_signature(module: Any, name: str | None, folder: Path) -> Entry:
 
 
 def check_images(given: tf.TensorSpec) -> None:
-    """Checks that an input is a batch of images.
+    """Checks that an input is a batch of images, with channels last.
 
     Raises:
-        ValueError: If it is text, or has another number of axes.
+        ValueError: If it is something else, such as text.
     """
-    if given.dtype == tf.string:
+    is_number = given.dtype.is_floating or given.dtype.is_integer
+    shape = given.shape
+    channels_first = shape.rank == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3)
+    if not is_number or shape.rank not in (None, 4) or channels_first:
         raise ValueError(
-            "The module takes strings: it is one for text, or for encoded images. Expected one "
-            "that takes a batch of images (batch, height, width, 3) as numbers."
-        )
-    if given.shape.rank == 4 and given.shape[1] in (1, 3) and given.shape[3] not in (1, 3):
-        raise ValueError(
-            f"The module takes images of shape {tuple(given.shape)}: channels first, which is not "
-            "supported. Expected (batch, height, width, 3): export it again with channels last."
-        )
-    if given.shape.rank not in (None, 4) or not (given.dtype.is_floating or given.dtype.is_integer):
-        raise ValueError(
-            f"The module takes {given.dtype.name} of shape {tuple(given.shape)}. Expected a batch "
-            "of images (batch, height, width, 3)."
+            f"The module takes {given.dtype.name} of shape {shape}. Expected a batch of images "
+            "(batch, height, width, 3) as numbers, with channels last."
         )
 
 
-def output_of(outputs: Any, key: str | int | None) -> tuple[Callable[[Any], Any], tf.TensorSpec]:
-    """How to take the wanted tensor from what the module returns, and its spec."""
+def output_of(outputs: Any, key: str | int | None) -> Callable[[Any], Any]:
+    """Returns a function from what the module returns to the wanted tensor."""
     if isinstance(outputs, tf.TensorSpec):
         if key is not None:
             raise ValueError(f"output={key!r}: the module gives one tensor. Leave it out.")
-        return (lambda result: result), outputs
+        return lambda result: result
     keys: list[Any] = sorted(outputs) if isinstance(outputs, Mapping) else [*range(len(outputs))]
-    if key is None and "default" in keys:  # TF-Hub's name for what a module is there for
+    if key is None and "default" in keys:  # TF-Hub's name for the main output
         key = "default"
     if key is None and len(keys) == 1:
         key = keys[0]
-    if key not in keys:
+    if key not in keys or not isinstance(outputs[key], tf.TensorSpec):
         shapes = ", ".join(f"{k!r}: {getattr(outputs[k], 'shape', '...')}" for k in keys)
         raise ValueError(
             f"output={key!r}: the module gives several tensors. Expected one of their keys: "
             f"{shapes}. Give it as HubModule(..., output={keys[-1] if keys else None!r})."
         )
-    if not isinstance(outputs[key], tf.TensorSpec):
-        raise ValueError(f"Output {key!r} of the module is {outputs[key]!r}. Expected one tensor.")
-    return (lambda result: result[key]), outputs[key]
+    return lambda result: result[key]
