@@ -62,12 +62,12 @@ class NormalizedBlock:
 
     @property
     def output_shape(self) -> tuple[int | None, ...]:
-        """The shape of what is pooled."""
+        """The shape of the block's output, before the pooling."""
         return self.block.output_shape
 
     @property
     def trainable(self) -> bool:
-        """Whether both train."""
+        """Whether the block and the normalization train."""
         return self.block.trainable
 
     @trainable.setter

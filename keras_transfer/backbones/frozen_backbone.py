@@ -1,17 +1,17 @@
 """FrozenBackbone: a pretrained backbone as one layer, a chain of blocks to unfreeze."""
 
 import contextlib
-import fnmatch
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 import keras
 import numpy as np
 
-from keras_transfer.backbones import blocks, pixel_range, registry, surgery
-from keras_transfer.backbones.blocks import Unit, Which
+from keras_transfer.backbones import pixel_range, registry, surgery
+from keras_transfer.backbones.blocks import Which
+from keras_transfer.backbones.freezable_chain import FreezableChain
 from keras_transfer.backbones.hub.hub_module import HubModule, cloning
 from keras_transfer.backbones.layers import LevelPooling, PixelScaling, preprocessing_layer
 from keras_transfer.backbones.splitting import split
@@ -32,7 +32,7 @@ _POOLINGS: Mapping[str | None, Mapping[int, type[keras.layers.Layer]]] = {
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
-class FrozenBackbone(keras.layers.Layer):
+class FrozenBackbone(FreezableChain):
     """A pretrained backbone as one layer: preprocessing, a chain of blocks, pooling.
 
     All blocks are frozen at first. Every block runs in inference mode, frozen or not, so the
@@ -47,7 +47,7 @@ class FrozenBackbone(keras.layers.Layer):
         input_shape: `(height, width, 3)`; `None` for any size, where the architecture allows it.
         pooling: Of the feature map, or the tokens, that the source gives: `"avg"`, `"max"`,
             `"flatten"`, or `None` for none; `"levels"` for averages and maxima of all blocks (see
-            `LevelPooling`), which can be kept only while all of them are frozen. A source whose
+            `LevelPooling`), which can be cached only while all of them are frozen. A source whose
             output is a vector already is not pooled. As in `keras.applications`, ConvNeXt's last
             normalization comes after the pooling.
         preprocessing: `"auto"` for what the source was trained with; one of `"raw"` (0..255),
@@ -55,7 +55,7 @@ class FrozenBackbone(keras.layers.Layer):
             `None` to pass pixels on as they are.
         **kwargs: As for any Keras layer.
 
-    Input: Raw RGB images `(batch, height, width, 3)`, 0..255, uint8 or floating point. Or kept
+    Input: Raw RGB images `(batch, height, width, 3)`, 0..255, uint8 or floating point. Or cached
         activations, `{"after:<block>": tensor}` as `activations` returns them: the chain then
         starts behind that block.
     Output: Features `(batch, channels)`; without pooling what the source gives, mostly
@@ -122,52 +122,6 @@ class FrozenBackbone(keras.layers.Layer):
         layer = keras.Sequential([kind(), norm] if pools else [norm, kind()], name=name)
         layer.build(shape)
         return layer
-
-    @property
-    def blocks(self) -> tuple[blocks.Block, ...]:
-        """The blocks, first to last: name, parameter count, output shape, frozen or not.
-
-        A TF-Hub module cannot be cut; its blocks are groups of its variables.
-        """
-        return tuple(
-            blocks.Block(unit.name, unit.count_params(), unit.output_shape, not unit.trainable)
-            for unit in self._units
-        )
-
-    @property
-    def border(self) -> str | None:
-        """The cut point: the last link of the frozen part.
-
-        It is a block, `"pooling"` if all are frozen, `None` if the first block trains. The
-        activations after it are the same in every epoch.
-        """
-        return self.border_without(())
-
-    def border_without(self, unfrozen: Collection[str]) -> str | None:
-        """Returns what `border` will be when these blocks, too, are not frozen."""
-        cut_point = None
-        for link in self._links[1:]:
-            if link.trainable_weights or not blocks.unit_names(link).isdisjoint(unfrozen):
-                break
-            cut_point = link.name if link.name in self.link_names else cut_point
-        return cut_point
-
-    @property
-    def link_names(self) -> tuple[str, ...]:
-        """The places at which activations can be cached: the blocks, then `"pooling"`.
-
-        With `pooling="levels"` only the last of these, for it needs the outputs of all blocks.
-        """
-        names = self._all_names
-        return names[-1:] if self._pools_levels else names
-
-    @property
-    def _all_names(self) -> tuple[str, ...]:
-        return tuple(link.name for link in self._links[1:])
-
-    @property
-    def _pools_levels(self) -> bool:
-        return isinstance(self._pool, LevelPooling)
 
     def check_pixels(self, images: Any, *, finite_only: bool = False) -> None:
         """Warns if a batch of images is not in the range that the backbone takes.
@@ -239,83 +193,6 @@ class FrozenBackbone(keras.layers.Layer):
     def _links(self) -> list[keras.Layer]:
         return [self.preprocessing, *self._chain, self._pool]
 
-    @property
-    def _units(self) -> list[Unit]:
-        *units, last = (unit for link in self._chain for unit in blocks.units(link))
-        return [*units, blocks.NormalizedBlock(last, self._pool) if self._pool.weights else last]
-
-    def unfreeze(self, which: Which) -> None:
-        """Makes blocks trainable. A model that is compiled already must be compiled again.
-
-        Args:
-            which: A block's name, a glob (`"conv5*"`), a list of these, the number of blocks from
-                the top, or `"all"`.
-
-        Raises:
-            ValueError: If it matches no block, or none that has weights to train.
-        """
-        self.check_trains(self.select(which))
-        self._set_trainable(which, True)
-
-    def freeze(self, which: Which = "all") -> None:
-        """Makes blocks untrainable; `which` as for `unfreeze`."""
-        self._set_trainable(which, False)
-
-    def _set_trainable(self, which: Which, trainable: bool) -> None:
-        names = self.select(which)
-        flags = {u.name: trainable if u.name in names else u.trainable for u in self._units}
-        if trainable:
-            self.trainable = True  # or `backbone.trainable = False` would hide what is unfrozen
-        for link in self._chain:
-            # Keras hands a link's flag down to all that is in it, so that comes first.
-            link.trainable = any(flags[name] for name in blocks.unit_names(link))
-        for unit in self._units:
-            unit.trainable = flags[unit.name]
-
-    def block(self, name: str) -> keras.Model:
-        """Returns a block as a model of its own, which shares the layers.
-
-        Raises:
-            ValueError: If there is no such block, or it is a group of a module's variables.
-        """
-        (name,) = self.select([name])
-        if name not in self._all_names:
-            raise ValueError(
-                f"Block {name!r} of backbone '{self.name}' is a group of variables, of which no "
-                f"model can be made. Expected one of {list(self._all_names[:-1])}."
-            )
-        return self._chain[self._all_names.index(name)]
-
-    def block_weights(self, name: str) -> list[keras.Variable]:
-        """Returns the weights of a block that train while it is not frozen."""
-        (name,) = self.select([name])
-        (unit,) = (unit for unit in self._units if unit.name == name)
-        was_trainable, unit.trainable = unit.trainable, True
-        weights = unit.trainable_weights
-        unit.trainable = was_trainable
-        return weights
-
-    def check_trains(self, names: Collection[str]) -> None:
-        """Checks that one of some blocks, at least, has weights that can train.
-
-        Raises:
-            ValueError: If none has, such as those of a module that declares none.
-        """
-        chosen = [unit for unit in self._units if unit.name in names]
-        can_train = any(self.block_weights(unit.name) for unit in chosen)
-        if can_train or not any(unit.count_params() for unit in chosen):
-            return
-        why = "they hold statistics or constants only. Expected blocks with weights."
-        if self._modules:
-            why = (
-                "the module declares no trainable variables. It can be used frozen. To train it, "
-                "too, export it again with its weights in `trainable_variables`, or take another "
-                "version of it."
-            )
-        raise ValueError(
-            f"Nothing in {', '.join(names)} of backbone '{self.name}' can train: {why}"
-        )
-
     def pool(self, feature_map: Any) -> Any:
         """Pools the output of the last block, as `call` does.
 
@@ -354,31 +231,6 @@ class FrozenBackbone(keras.layers.Layer):
         """
         return surgery.share_blocks(self, own, pooling)
 
-    def select(self, which: Which) -> tuple[str, ...]:
-        """Returns the names of the blocks that `which` stands for, first to last.
-
-        Args:
-            which: As for `unfreeze`.
-
-        Raises:
-            ValueError: If it, or an item of it, matches no block. The message lists the blocks.
-        """
-        names = [unit.name for unit in self._units]
-        if isinstance(which, int) and not isinstance(which, bool) and 0 < which <= len(names):
-            return tuple(names[-which:])
-        listed = isinstance(which, Sequence) and not isinstance(which, str) and len(which) > 0
-        chosen: set[str] = set()
-        for pattern in which if listed else [which]:  # type: ignore[union-attr]
-            matches = fnmatch.filter(names, pattern) if isinstance(pattern, str) else []
-            if not matches and pattern != "all":
-                raise ValueError(
-                    f"No block of backbone '{self.name}' matches {pattern!r}. Expected one of its "
-                    f"{len(names)} blocks ({', '.join(names)}), a glob, a list of these, a number "
-                    f"of blocks from the top (1 to {len(names)}), or 'all'."
-                )
-            chosen.update(names if pattern == "all" else matches)
-        return tuple(name for name in names if name in chosen)
-
     def call(self, inputs: Any) -> Any:
         """Runs the chain on images, or the rest of it on cached activations."""
         return self._run(inputs, to=self._pool.name)
@@ -413,7 +265,7 @@ class FrozenBackbone(keras.layers.Layer):
 
     @contextlib.contextmanager
     def watched(self, watch: Callable[[str, Any], None]) -> Iterator[None]:
-        """Shows what comes out of each link in calls within a block, wherever in a model it is.
+        """Passes the output of each link to a function, in calls within a `with` block.
 
         Args:
             watch: Called with the link's name and the tensor. Functions that were traced before
@@ -430,7 +282,7 @@ class FrozenBackbone(keras.layers.Layer):
             self._watch = None
 
     def _entry(self, inputs: Any) -> tuple[int, Any]:
-        """Where in the chain the inputs enter it, told by their structure."""
+        """Returns the link at which inputs enter the chain, by their structure, and the tensor."""
         if not isinstance(inputs, Mapping):
             self._check_images(tuple(getattr(inputs, "shape", inputs)))
             return 0, inputs
@@ -484,10 +336,6 @@ class FrozenBackbone(keras.layers.Layer):
             "preprocessing": keras.saving.serialize_keras_object(self.preprocessing),
             "unfrozen": self._unfrozen,
         }
-
-    @property
-    def _unfrozen(self) -> list[str]:
-        return [unit.name for unit in self._units if unit.trainable]
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:

@@ -63,7 +63,7 @@ class PixelScaling(keras.layers.Layer):
 
 @dataclass(frozen=True)
 class _Mode:
-    """One way of scaling pixels, with the literature's name for it."""
+    """The factors, offsets and channel order of a mode."""
 
     scale: float | tuple[float, ...] = 1.0
     offset: float | tuple[float, ...] = 0.0

@@ -33,21 +33,21 @@ class ModelBlocks:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        found = [layer for layer in layers_of(model) if isinstance(layer, FrozenBackbone)]
-        if not found:
+        backbones = [layer for layer in layers_of(model) if isinstance(layer, FrozenBackbone)]
+        if not backbones:
             raise ValueError(
                 f"Model '{model.name}' holds no backbone. Expected FrozenBackbone(...) as one of "
                 "its layers, at any depth."
             )
         self._backbones = {
             f"backbone{number}" if is_numbered_by_keras(backbone) else backbone.name: backbone
-            for number, backbone in enumerate(found, 1)
+            for number, backbone in enumerate(backbones, 1)
         }
-        if len(self._backbones) < len(found):
+        if len(self._backbones) < len(backbones):
+            names = ", ".join(repr(backbone.name) for backbone in backbones)
             raise ValueError(
-                f"Model '{model.name}' holds several backbones named "
-                f"{', '.join(repr(backbone.name) for backbone in found)}. Give each a name of its "
-                "own: FrozenBackbone(..., name='left')."
+                f"Model '{model.name}' holds several backbones named {names}. Give each a name of "
+                "its own: FrozenBackbone(..., name='left')."
             )
         self.names = tuple(
             self._full(layer, block.name)

@@ -107,7 +107,7 @@ def load(
 
 
 def _is_name(source: Any) -> bool:
-    """Whether a source is a name, though there may be a folder of that name."""
+    """Returns whether a source is a name, though there may be a folder of that name."""
     return isinstance(source, str) and _key(source) in map(_key, names())
 
 
@@ -119,7 +119,7 @@ def _of_module(module: HubModule, input_shape: tuple[int | None, ...] | None) ->
 
 
 def _functional(model: keras.Model, input_shape: tuple[int | None, ...] | None) -> keras.Model:
-    """The model as a graph of layers; one that has none becomes a graph of one layer."""
+    """Returns a model as a graph of layers; a subclassed model becomes a graph of one layer."""
     own_graph = getattr(model, "inputs", None)
     if own_graph and input_shape is not None and model.input_shape[1:] != tuple(input_shape):
         raise ValueError(
@@ -205,7 +205,7 @@ def _family(application: str) -> str:
 
 
 def _known_mode(model: keras.Model) -> str | None:
-    """The mode of a model that `keras.applications` or this package made, told by its name."""
+    """Returns the mode of a model of `keras.applications` or of this package, by its name."""
     if _key(model.name) == _key(DEFAULT):
         return "lite"
     name = _known_application(model)

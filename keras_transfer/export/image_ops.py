@@ -190,9 +190,9 @@ def _decode_png(contents: tf.Tensor) -> tf.Tensor:
     """Decodes a PNG as Pillow does: of 16 bits the upper 8 are kept, but grey is rounded."""
 
     def few_bits() -> tf.Tensor:  # asked for 4, TensorFlow 2.21 fills in an alpha of 1, 3 or 15
-        found = tf.io.decode_png(contents, channels=0)
-        has_alpha = tf.shape(found)[-1] == 4
-        return tf.cond(has_alpha, lambda: found, lambda: tf.io.decode_png(contents, channels=3))
+        image = tf.io.decode_png(contents, channels=0)
+        has_alpha = tf.shape(image)[-1] == 4
+        return tf.cond(has_alpha, lambda: image, lambda: tf.io.decode_png(contents, channels=3))
 
     def grey_16() -> tf.Tensor:  # and alpha
         levels = tf.io.decode_png(contents, channels=4, dtype=tf.uint16)[..., 2:]
@@ -278,10 +278,10 @@ def _tag(tiff: tf.Tensor, little: tf.Tensor) -> tf.Tensor:
     entries = tf.reshape(entries[: tf.size(entries) // 12 * 12], (-1, 12))
     low, high = (tf.cast(entries[:, place], tf.int32) for place in (0, 1))
     tags = tf.where(little, high * 256 + low, low * 256 + high)
-    found = tf.boolean_mask(entries, tags == _ORIENTATION_TAG)[:1]
-    found = tf.pad(tf.reshape(found, [-1]), [[0, 12 - tf.size(found)]])
-    kind = _number(found, 2, 2, little)
-    lengths = [lambda n=n: _number(found, 8, n, little) if n else 1 for n in _BYTES_OF_TYPE]
+    entry = tf.boolean_mask(entries, tags == _ORIENTATION_TAG)[:1]
+    entry = tf.pad(tf.reshape(entry, [-1]), [[0, 12 - tf.size(entry)]])
+    kind = _number(entry, 2, 2, little)
+    lengths = [lambda n=n: _number(entry, 8, n, little) if n else 1 for n in _BYTES_OF_TYPE]
     value = tf.switch_case(kind, [*lengths, lambda: 1])
     return tf.where((value >= 1) & (value <= 8), value, 1)
 

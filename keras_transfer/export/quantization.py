@@ -23,7 +23,7 @@ _MOST = 1000
 
 @dataclass(frozen=True, eq=False)
 class Quantization:
-    """One way to make a LiteRT file smaller.
+    """A way to make a LiteRT file smaller.
 
     Attributes:
         kind: `"float16"` for weights of half the size; `"int8"` for weights and computation in
@@ -39,7 +39,7 @@ class Quantization:
 
     @classmethod
     def of(cls, kind: str, data: Any, image_shape: tuple[int, int, int]) -> "Quantization":
-        """Takes the images, and labels where there are any, from data.
+        """Makes it of the images in data, and of labels if there are any.
 
         Args:
             kind: `"float16"` or `"int8"`.

@@ -158,14 +158,14 @@ def _weights(places: tf.Tensor, before: tf.Tensor, after: Any) -> tf.Tensor:
 
 
 def _window(before: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
-    """The places of all pixels with a weight in each of `after`, `(after, n)`, and some beyond."""
+    """Returns the places, `(after, n)`, of all pixels with a weight, and of some beyond."""
     centres, support = _centres(before, after)
     count = 2 * tf.cast(tf.math.ceil(support), tf.int32) + 1
     return tf.cast(tf.floor(centres - support + 0.5), tf.int32)[:, None] + tf.range(count)
 
 
 def _centres(before: tf.Tensor, after: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """The centre of each of `after` pixels among `before`, and the reach of its weights."""
+    """Returns the centre of each of `after` pixels among `before`, and the reach of its weights."""
     scale = tf.cast(before, tf.float64) / tf.cast(after, tf.float64)
     centres = (tf.cast(tf.range(after), tf.float64) + 0.5) * scale
     return centres, tf.maximum(scale, 1.0)

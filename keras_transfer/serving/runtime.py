@@ -131,12 +131,12 @@ def litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     interpreter.allocate_tensors()
     (given,), (taken,) = interpreter.get_input_details(), interpreter.get_output_details()
 
-    def one(image: np.ndarray) -> np.ndarray:
+    def run(image: np.ndarray) -> np.ndarray:
         interpreter.set_tensor(given["index"], image[None].astype(given["dtype"]))
         interpreter.invoke()
         return interpreter.get_tensor(taken["index"])[0]
 
-    return lambda images: np.stack([one(image) for image in images])
+    return lambda images: np.stack([run(image) for image in images])
 
 
 def _onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:

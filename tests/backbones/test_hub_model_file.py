@@ -19,6 +19,7 @@ from keras import layers
 from keras_transfer import BlockUnfreezer, FrozenBackbone, TransferModel
 from keras_transfer.backbones.hub import download
 from keras_transfer.backbones.hub.hub_module import HubModule
+from keras_transfer.utils.keras_internals import layers_of
 
 # keras.Variable to numpy, in TensorFlow's own __array__ under numpy 2.
 pytestmark = pytest.mark.filterwarnings(
@@ -75,7 +76,7 @@ def edited(path: Path, to: Path, change, **replaced: bytes) -> Path:
 
 
 def hub_module_of(model) -> HubModule:
-    (module,) = [one for one in model._flatten_layers() if isinstance(one, HubModule)]
+    (module,) = [one for one in layers_of(model) if isinstance(one, HubModule)]
     return module
 
 

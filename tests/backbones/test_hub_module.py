@@ -91,7 +91,9 @@ class TestLayer:
         np.testing.assert_allclose(
             FrozenBackbone(module)(images(2)), expected(folder, images(2)), atol=1e-6
         )
-        with pytest.raises(ValueError, match=r"takes \['batch_norm_momentum'\] besides 'images'"):
+        with pytest.raises(
+            ValueError, match=r"'images', the module takes \['batch_norm_momentum'\]"
+        ):
             HubModule(folder, arguments={"momentum": 0.5})
         with pytest.raises(ValueError, match="`training` is always False"):
             HubModule(folder, arguments={"training": True})
@@ -426,7 +428,7 @@ class TestRefused:
                 return tf.reduce_mean(images * mask, [1, 2])
 
         folder = _saved(Two(), tmp_path / "m", IMAGES, IMAGES)
-        with pytest.raises(ValueError, match="several inputs: 'images' and 'mask'"):
+        with pytest.raises(ValueError, match=r"'images', .* \['mask'\] must be given"):
             FrozenBackbone(folder)
 
     def test_a_module_whose_statistics_move_in_inference(self, tmp_path):
@@ -474,7 +476,7 @@ class TestRefused:
 
     def test_a_saved_model_without_a_way_in(self, tmp_path):
         tf.saved_model.save(tf.Module(), str(tmp_path / "m"))
-        with pytest.raises(ValueError, match="can be called in no way"):
+        with pytest.raises(ValueError, match="cannot be called"):
             FrozenBackbone(tmp_path / "m")
 
     def test_a_module_of_tensorflow_1(self, tmp_path):

@@ -10,14 +10,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from keras_transfer.backbones.hub.archive import UnsafeArchive, unpack
 from keras_transfer.backbones.hub.cache import cache_folder, cached
 from keras_transfer.backbones.hub.files import GRAPH, DamagedModule, what_is_missing
 from keras_transfer.utils.name_lists import some
 
-_REMOTE = ("http://", "https://", "gs://")
+_REMOTE = ("http://", "https://")
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 _TIMEOUT = 60.0  # seconds without a byte
 
@@ -30,7 +28,7 @@ _COMMON_WORDS = re.compile(
 
 
 def is_handle(source: Any) -> bool:
-    """Whether a source is the address, the folder or the archive of a module.
+    """Returns whether a source is the address, the folder or the archive of a module.
 
     A string without a slash is one only if it names an archive, or a folder with a SavedModel.
     """
@@ -43,7 +41,7 @@ def is_handle(source: Any) -> bool:
 
 
 def is_remote(handle: str | os.PathLike[str]) -> bool:
-    """Whether a handle is an address."""
+    """Returns whether a handle is an address."""
     return os.fspath(handle).startswith(_REMOTE)
 
 
@@ -84,10 +82,10 @@ def folder_of(handle: str | os.PathLike[str]) -> Path:
             "'https://tfhub.dev/google/imagenet/resnet_v1_152/feature_vector/5'."
         )
     if (problem := what_is_missing(path)) is not None:
-        found = sorted(entry.name for entry in path.iterdir())
+        names = sorted(entry.name for entry in path.iterdir())
         raise DamagedModule(
             f"{os.fspath(handle)!r} is no complete SavedModel: {problem}. Expected {GRAPH} and "
-            f"variables/. Found: {some(found, 8) or 'nothing'}."
+            f"variables/. Found: {some(names, 8) or 'nothing'}."
         )
     return path
 
@@ -127,7 +125,7 @@ def _fill(handle: str | os.PathLike[str], folder: Path, place: Path) -> None:
             unpack(file, folder, text)
         return
     try:
-        with _opened(text) as stream:
+        with urllib.request.urlopen(_compressed(text), timeout=_TIMEOUT) as stream:
             unpack(stream, folder, "what the server sends")
     except (UnsafeArchive, DamagedModule) as error:
         raise OSError(
@@ -138,7 +136,7 @@ def _fill(handle: str | os.PathLike[str], folder: Path, place: Path) -> None:
             f"{text!r} cannot be fetched: the server answers {error.code} {error.reason}. "
             "Expected the address of a module; look it up on the module's page."
         ) from error
-    except (OSError, ValueError, http.client.HTTPException, tf.errors.OpError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         copy = f"its copy in {place} is damaged"
         if not os.path.lexists(place):
             copy = f"its copy is not in the cache folder {place.parent}"
@@ -148,14 +146,6 @@ def _fill(handle: str | os.PathLike[str], folder: Path, place: Path) -> None:
             f"elsewhere, 'curl -L \"{_compressed(text)}\" -o module.tar.gz', and give the path of "
             "that file as the source."
         ) from error
-
-
-def _opened(handle: str) -> Any:
-    if not handle.startswith("gs://"):
-        return urllib.request.urlopen(_compressed(handle), timeout=_TIMEOUT)
-    if not handle.endswith(_ARCHIVES):
-        raise ValueError("expected an archive, .tar.gz, on gs://")
-    return tf.io.gfile.GFile(handle, "rb")
 
 
 def _compressed(handle: str) -> str:

@@ -59,7 +59,6 @@ class HubModule(keras.layers.Layer):
 
     Raises:
         OSError: If the module cannot be had, or is damaged. The message says what to do.
-        ImportError: If `tensorflow_hub` is needed and cannot be imported.
         ValueError: If it is no module of images with one input, several outputs are not told
             apart, its statistics move in inference mode, or a file that is not trusted asks for it.
 
@@ -126,7 +125,7 @@ class HubModule(keras.layers.Layer):
 
     @property
     def groups(self) -> tuple[VariableGroup, ...]:
-        """What can be frozen by itself: groups of variables, found from their names."""
+        """The groups of variables that are frozen together, made from their names."""
         specs = self.specification.variables
         return tuple(
             VariableGroup(
@@ -275,7 +274,7 @@ _NOT_TRUSTED = (
 
 
 def _adopted(spec: VariableSpec, value: Any) -> keras.Variable:
-    """The Keras variable that holds a variable of the module, under the same scopes."""
+    """Returns a Keras variable with the name and the value of a variable of the module."""
     *scopes, name = (re.sub(r"[^\w.-]", "_", part) for part in spec.name.split("/"))
     with contextlib.ExitStack() as stack:
         for scope in scopes:
@@ -290,7 +289,7 @@ def _adopted(spec: VariableSpec, value: Any) -> keras.Variable:
 
 
 def _policy(spec: ModuleSpec, name: str) -> str:
-    """The type that a module computes in: that of its signature, whatever the policy is."""
+    """Returns the type that a module computes in: that of its signature, whatever the policy is."""
     floating = tf.as_dtype(spec.given_dtype).is_floating
     demanded = spec.given_dtype if floating else "float32"
     policy = keras.config.dtype_policy()

@@ -1,4 +1,4 @@
-"""What a model file says of a module in plain values, so that it can be built without its graph."""
+"""The description of a module in a model file: it can be built without its graph."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -89,9 +89,9 @@ class ModuleSpec:
             ValueError: If its variables take more memory than there is.
         """
         variables = tuple(
-            VariableSpec(**{**one, "shape": tuple(one["shape"])}) for one in config["variables"]
+            VariableSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in config["variables"]
         )
-        check_memory([one.shape for one in variables], "The module")
+        check_memory([spec.shape for spec in variables], "The module")
         shapes = {key: tuple(config[key]) for key in ("groups", "given_shape", "output_shape")}
         return cls(**{**config, **shapes, "variables": variables})
 
@@ -105,10 +105,10 @@ class ModuleSpec:
         Raises:
             ValueError: If it has others.
         """
-        found = [(_name(v), tuple(v.shape), v.dtype.name) for v in graph.variables]
+        actual = [(_name(v), tuple(v.shape), v.dtype.name) for v in graph.variables]
         expected = [(v.name, v.shape, v.dtype) for v in self.variables]
-        if found != expected:
-            differing = next(((a, b) for a, b in zip_longest(found, expected) if a != b))
+        if actual != expected:
+            differing = next(((a, b) for a, b in zip_longest(actual, expected) if a != b))
             raise ValueError(
                 f"The module's graph has other variables than the file says: {differing[0]} in "
                 f"the place of {differing[1]}. The file is damaged, or was put together of two."
@@ -127,9 +127,9 @@ def _groups(graph: ModuleGraph) -> Sequence[str | None]:
     ordered = [graph.variables[i] for i in graph.order]
     trainable = [graph.trainable[i] for i in graph.order]
     sizes = [variable.shape.num_elements() for variable in ordered]
-    found = variable_groups([_name(one) for one in ordered], sizes, trainable)
+    groups = variable_groups([_name(v) for v in ordered], sizes, trainable)
     grouped: list[str | None] = [None] * len(ordered)
-    for i, group in zip(graph.order, found or (), strict=found is not None):
+    for i, group in zip(graph.order, groups or (), strict=groups is not None):
         grouped[i] = group
     return grouped
 

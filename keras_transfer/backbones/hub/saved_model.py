@@ -1,4 +1,4 @@
-"""A loaded SavedModel as one function of images, with what it demands and what it holds."""
+"""A loaded SavedModel as a function of images, with its variables and losses."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ class Regularizer:
 
 @dataclass(frozen=True)
 class ModuleGraph:
-    """What a SavedModel computes of images, in inference mode.
+    """The function of images that a SavedModel computes in inference mode.
 
     Attributes:
         run: The function: images in, one tensor out.
@@ -127,21 +127,21 @@ def read_variables(graph: ModuleGraph, variables: Sequence[Any]) -> ModuleGraph:
     by_capture = {id(_capture(old)): _capture(new) for old, new in pairs}
     losses = [trace for regularizer in graph.regularizers for trace in traces_of(regularizer.loss)]
     for trace in {id(trace): trace for trace in (*graph.traces, *losses)}.values():
-        trace.set_variables([by_variable.get(id(one), one) for one in trace.variables])
-        captured = [by_capture.get(id(one), one) for one in trace.captured_inputs]
+        trace.set_variables([by_variable.get(id(v), v) for v in trace.variables])
+        captured = [by_capture.get(id(x), x) for x in trace.captured_inputs]
         trace.set_external_captures(captured)
     return replace(
         graph,
         variables=tuple(variables),
         regularizers=tuple(
-            replace(one, variables=tuple(by_variable.get(id(v), v) for v in one.variables))
-            for one in graph.regularizers
+            replace(r, variables=tuple(by_variable.get(id(v), v) for v in r.variables))
+            for r in graph.regularizers
         ),
     )
 
 
 def _capture(variable: Any) -> Any:
-    """What TensorFlow lets a function capture of a variable; the whole, where it has replicas."""
+    """Returns what a function captures of a variable: all of it if it has replicas."""
     return variable if getattr(variable, "is_distributed_variable", False) else variable.handle
 
 
@@ -183,8 +183,8 @@ def _check_fingerprint(folder: Path, module: Any) -> None:
 
 
 def _listed(module: Any, name: str) -> list[Any]:
-    found = getattr(module, name, ())
-    return [] if callable(found) else [one for one in found if isinstance(one, tf.Variable)]
+    listed = getattr(module, name, ())
+    return [] if callable(listed) else [v for v in listed if isinstance(v, tf.Variable)]
 
 
 def _distinct(variables: Sequence[Any]) -> tuple[Any, ...]:
@@ -192,7 +192,7 @@ def _distinct(variables: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def _trainable(module: Any, variables: Sequence[Any], is_reusable: bool) -> tuple[bool, ...]:
-    """Which variables can train: those that a module lists, where that is part of its interface.
+    """Returns which variables can train: those that a reusable module lists.
 
     Keras' export writes such a list, too, but of what trained when it was written: it is empty for
     a frozen network. There, each variable's own flag tells weights from statistics; Keras never
@@ -201,12 +201,12 @@ def _trainable(module: Any, variables: Sequence[Any], is_reusable: bool) -> tupl
     listed = {id(variable) for variable in _listed(module, "trainable_variables")}
     has_list = is_reusable and hasattr(module, "trainable_variables")
     return tuple(
-        one.dtype.is_floating and (id(one) in listed or (one.trainable and not has_list))
-        for one in variables
+        v.dtype.is_floating and (id(v) in listed or (v.trainable and not has_list))
+        for v in variables
     )
 
 
 def _regularizers(module: Any) -> Iterator[Regularizer]:
     for loss in getattr(module, "regularization_losses", ()):
-        variables = [one for trace in traces_of(loss) for one in trace.variables]
+        variables = [v for trace in traces_of(loss) for v in trace.variables]
         yield Regularizer(loss, _distinct(variables))

@@ -114,9 +114,9 @@ def variable_groups(
     group_of = {
         p: name for name, (_, prefixes) in zip(unique, groups, strict=True) for p in prefixes
     }
-    found = [group_of.get(path[:depth]) for path in paths]
-    current = next(filter(None, found))
-    return tuple(current := name or current for name in found)
+    of_paths = [group_of.get(path[:depth]) for path in paths]
+    current = next(filter(None, of_paths))
+    return tuple(current := name or current for name in of_paths)
 
 
 def _by_stage(prefixes: Sequence[_Path]) -> _Groups:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import SIZE, dataset, identical, images, snapshot, tiny_backbone
-from hub_modules import save_reusable
+from hub_modules import shared
 
 from keras_transfer import FeatureCache, FrozenBackbone, HubModule, TransferModel
 from keras_transfer.data.shuffling import begin_again
@@ -65,13 +65,13 @@ def test_a_backbone_that_trains_has_no_twin():
         backbone.twin("block9")
 
 
-def test_of_a_module_that_cannot_be_cut_a_twin_has_a_copy(tmp_path):
-    backbone = FrozenBackbone(HubModule(save_reusable(tmp_path)), preprocessing="unit")
+def test_of_a_module_that_cannot_be_cut_a_twin_has_a_copy():
+    backbone = FrozenBackbone(HubModule(shared("small")), preprocessing="unit")
     twin = backbone.twin(1)
     np.testing.assert_allclose(twin(images(2)), backbone(images(2)), atol=1e-6)
     name = twin.blocks[-1].name
-    shared = {id(weight) for weight in backbone.weights}
-    assert not shared & {id(weight) for weight in twin.block_weights(name)}
+    weights = {id(weight) for weight in backbone.weights}
+    assert not weights & {id(weight) for weight in twin.block_weights(name)}
 
 
 def losses(data, cache, again: bool = False) -> list[float]:
@@ -83,6 +83,7 @@ def losses(data, cache, again: bool = False) -> list[float]:
     return model.fit(data, epochs=2, verbose=0).history["loss"]
 
 
+@pytest.mark.slow
 def test_a_fit_that_begins_again_sees_the_order_of_the_first_one():
     data, cache = dataset(), FeatureCache(verbose=False)
     first = losses(data, cache)
