@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 import keras
 
+from keras_transfer.backbones.hub.variable_groups import VariableGroup
 from keras_transfer.utils.keras_internals import layers_of
 
 Which = str | int | Sequence[str]
+
+Unit: TypeAlias = "keras.Model | VariableGroup"  # the smallest part that can be frozen
 
 
 @dataclass(frozen=True)
@@ -27,61 +30,6 @@ class Block:
     parameters: int
     output_shape: tuple[int | None, ...]
     frozen: bool
-
-
-class Unit(Protocol):
-    """The smallest part that can be frozen: a block, or a group of variables inside one."""
-
-    name: str
-    trainable: bool
-
-    @property
-    def output_shape(self) -> tuple[int | None, ...]:
-        """As of `Block`."""
-
-    @property
-    def trainable_weights(self) -> list[keras.Variable]:
-        """The weights that train."""
-
-    def count_params(self) -> int:
-        """Returns the number of weights, statistics included."""
-
-
-class NormalizedBlock:
-    """Joins the last block and the normalization behind the pooling to one unit.
-
-    Args:
-        block: The block.
-        norm: The layer that normalizes.
-    """
-
-    def __init__(self, block: Unit, norm: keras.Layer) -> None:
-        self.name = block.name
-        self.block = block
-        self.norm = norm
-
-    @property
-    def output_shape(self) -> tuple[int | None, ...]:
-        """The shape of the block's output, before the pooling."""
-        return self.block.output_shape
-
-    @property
-    def trainable(self) -> bool:
-        """Whether the block and the normalization train."""
-        return self.block.trainable
-
-    @trainable.setter
-    def trainable(self, value: bool) -> None:
-        self.block.trainable = self.norm.trainable = value
-
-    @property
-    def trainable_weights(self) -> list[keras.Variable]:
-        """The weights that train, those of the normalization last."""
-        return [*self.block.trainable_weights, *self.norm.trainable_weights]
-
-    def count_params(self) -> int:
-        """Returns the number of weights."""
-        return self.block.count_params() + self.norm.count_params()
 
 
 def units(block: keras.Model) -> tuple[Unit, ...]:

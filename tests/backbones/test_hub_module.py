@@ -242,7 +242,8 @@ class TestTraining:
         for old, new in zip(moments, statistics(backbone), strict=True):
             np.testing.assert_array_equal(old, new)
 
-    def test_frozen_epochs_run_on_kept_activations_and_equal_plain_ones(self, small, capsys):
+    @pytest.mark.slow
+    def test_frozen_epochs_run_on_cached_activations_and_equal_plain_ones(self, small, capsys):
         weights = []
         for cache in (FeatureCache(), None):
             keras.utils.set_random_seed(1)
@@ -273,6 +274,7 @@ class TestTraining:
             assert len(model.losses) == len(which)
             assert float(sum(model.losses)) == pytest.approx(expected)
 
+    @pytest.mark.slow
     # Keras, of an optimizer that is not built yet when the best model's weights are loaded.
     @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning")
     def test_keras_tuner_searches_heads_above_it(self, small, tmp_path):

@@ -205,4 +205,9 @@ def tried(graph: ModuleGraph, size: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the shape of what a graph makes of a black image."""
     with tf.init_scope():  # for real, though a function may be being traced
         black = tf.zeros((1, *size, images_of(graph)[-1]), graph.given.dtype)
-        return tuple(graph.run(black).shape)
+        if not tf.distribute.in_cross_replica_context():
+            return tuple(graph.run(black).shape)
+        strategy = tf.distribute.get_strategy()  # whose variables are read on a device each
+        return tuple(
+            strategy.experimental_local_results(strategy.run(graph.run, (black,)))[0].shape
+        )
