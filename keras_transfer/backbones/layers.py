@@ -1,7 +1,6 @@
 """Layers before and behind a backbone: pixel scaling, and pooling of all levels."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -61,25 +60,17 @@ class PixelScaling(keras.layers.Layer):
         return {**super().get_config(), **config}
 
 
-@dataclass(frozen=True)
-class _Mode:
-    """The factors, offsets and channel order of a mode."""
-
-    scale: float | tuple[float, ...] = 1.0
-    offset: float | tuple[float, ...] = 0.0
-    bgr: bool = False
-
-
-MODES: Mapping[str, _Mode] = {
-    "raw": _Mode(),  # 0..255; the model scales by itself
-    "unit": _Mode(scale=1 / 255),  # 0..1; TF-Hub's convention
-    "tf": _Mode(scale=1 / 127.5, offset=-1.0),  # -1..1; Inception, MobileNet, ResNetV2
-    "torch": _Mode(
-        scale=tuple(1 / (255 * std) for std in _IMAGENET_STD),
-        offset=tuple(-mean / std for mean, std in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)),
-    ),
-    "caffe": _Mode(offset=(-103.939, -116.779, -123.68), bgr=True),  # VGG, ResNet
-    "lite": _Mode(scale=1 / 128, offset=-127 / 128),  # EfficientNet-Lite
+# The arguments of PixelScaling, by the names that the literature gives to ways of scaling.
+MODES: Mapping[str, dict[str, Any]] = {
+    "raw": {},  # 0..255; the model scales by itself
+    "unit": {"scale": 1 / 255},  # 0..1; TF-Hub's convention
+    "tf": {"scale": 1 / 127.5, "offset": -1.0},  # -1..1; Inception, MobileNet, ResNetV2
+    "torch": {
+        "scale": tuple(1 / (255 * std) for std in _IMAGENET_STD),
+        "offset": tuple(-m / std for m, std in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)),
+    },
+    "caffe": {"offset": (-103.939, -116.779, -123.68), "bgr": True},  # VGG, ResNet
+    "lite": {"scale": 1 / 128, "offset": -127 / 128},  # EfficientNet-Lite
 }
 
 
@@ -111,8 +102,7 @@ def preprocessing_layer(
             f"Unknown preprocessing {preprocessing!r}. Expected 'auto', None, a Keras layer or one "
             f"of {', '.join(map(repr, MODES))}."
         )
-    mode = MODES[preprocessing]
-    return PixelScaling(mode.scale, mode.offset, bgr=mode.bgr, name="preprocessing", dtype=dtype)
+    return PixelScaling(**MODES[preprocessing], name="preprocessing", dtype=dtype)
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")

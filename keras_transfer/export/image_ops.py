@@ -70,23 +70,13 @@ def _too_much(contents: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     scans = _count(contents, b"\xff\xda")
     most_scans = _MOST_SCANS + tf.strings.length(contents) // 2**15  # also found by chance
     texts = _count(contents, b"zTXt") + _count(contents, b"iTXt")
-    height, width = tf.unstack(shape)
-
-    def message(most: Any, what: str, *found: Any) -> tf.Tensor:
-        numbers = [x if isinstance(x, str) else tf.strings.as_string(x) for x in (most, *found)]
-        return tf.strings.join(
-            ["Expected an image of at most ", numbers[0], f" {what}. Received: ", *numbers[1:], "."]
-        )
-
-    reasons = [
-        (height * width > MAX_PIXELS, message(f"{MAX_PIXELS:,}", "pixels", height, " x ", width)),
-        ((kind == 0) & (scans > most_scans), message(most_scans, "scans", scans)),
-        ((kind == 1) & (texts > _MOST_TEXTS), message(_MOST_TEXTS, "zTXt and iTXt chunks", texts)),
-    ]
-    error = tf.constant("")
-    for applies, reason in reversed(reasons):
-        error = tf.where(applies, reason, error)
-    return error
+    height, width = tf.unstack(tf.strings.as_string(shape))
+    most = f"Expected an image of at most {MAX_PIXELS:,} pixels. Received: "
+    error = tf.where((kind == 0) & (scans > most_scans), "Expected a JPEG of fewer scans.", "")
+    many_texts = f"Expected a PNG of at most {_MOST_TEXTS} zTXt and iTXt chunks."
+    error = tf.where((kind == 1) & (texts > _MOST_TEXTS), many_texts, error)
+    too_large = tf.strings.join([most, height, " x ", width, "."])
+    return tf.where(tf.reduce_prod(shape) > MAX_PIXELS, too_large, error)
 
 
 def _count(contents: tf.Tensor, what: bytes) -> tf.Tensor:

@@ -258,7 +258,7 @@ class TestDamaged:
         tf.saved_model.save(Evil(), str(tmp_path / "evil"))
         content = (tmp_path / "evil" / "saved_model.pb").read_bytes()
         path = edited(trained[1], tmp_path / "e.keras", lambda config: None, saved_model=content)
-        with pytest.raises(ValueError, match="is not the one that the file's config speaks of"):
+        with pytest.raises(ValueError, match="is not the one that the file's config names"):
             load(path, safe_mode=False)
         assert not (tmp_path / "written").exists()
 

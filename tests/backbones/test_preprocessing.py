@@ -125,9 +125,7 @@ def test_half_precision_rounds_the_result_only(mode, dtype, digits):
     keras.config.set_dtype_policy(f"mixed_{dtype}")
     resized = pixels().astype("float32") * 0.97  # not whole numbers any more
     half = preprocessing_layer(mode)(resized)
-    exact = PixelScaling(
-        MODES[mode].scale, MODES[mode].offset, bgr=MODES[mode].bgr, dtype="float32"
-    )
+    exact = PixelScaling(**MODES[mode], dtype="float32")
     exact = np.asarray(exact(resized))
     assert keras.backend.standardize_dtype(half.dtype) == dtype
     error = np.abs(np.asarray(keras.ops.cast(half, "float32")) - exact)

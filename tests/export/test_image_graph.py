@@ -171,10 +171,10 @@ TOO_MUCH = {  # damaged, too: what is refused was never decoded
         patched(FILES["clear webp"], 24, b"\xff\xff\0\x00\x00\x01"),
         "65537 x 65536",
     ),
-    "scans": (PROGRESSIVE[:-2] + LAST_SCAN * 200, "at most [0-9]+ scans. Received: 210"),
+    "scans": (PROGRESSIVE[:-2] + LAST_SCAN * 200, "a JPEG of fewer scans"),
     "texts": (
         behind_header(FILES["png"], chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(9))) * 17),
-        "at most 16 zTXt and iTXt chunks. Received: 17",
+        "at most 16 zTXt and iTXt chunks",
     ),
 }
 

@@ -61,20 +61,25 @@ def name_of(handle: str | os.PathLike[str]) -> str:
     return name or "hub_module"
 
 
-def folder_of(handle: str | os.PathLike[str]) -> Path:
+def folder_of(handle: str | os.PathLike[str], *, damage: str | None = None) -> Path:
     """Returns a folder with the complete SavedModel of a handle.
 
     Args:
         handle: The address of a module on tfhub.dev, Kaggle or any web server, which is fetched
             into the cache; a SavedModel folder; or a `.tar.gz` of one, which is unpacked there.
+        damage: What is wrong with the files in the cache, if that is known; they are then fetched
+            or unpacked again.
 
     Raises:
         OSError: If the module cannot be had, or the cache is not safe. The message says what to do.
         ValueError: If the handle stands for an unsafe archive.
     """
     if (place := _place(handle)) is not None:
-        return cached(place, os.fspath(handle), functools.partial(_fill, handle, place=place))
+        fill = functools.partial(_fill, handle, place=place)
+        return cached(place, os.fspath(handle), fill, damage=damage)
     path = Path(handle).expanduser()
+    if damage is not None:
+        raise DamagedModule(f"{damage} Fetch or export {os.fspath(handle)!r} again.")
     if not path.is_dir():
         raise FileNotFoundError(
             f"{os.fspath(handle)!r} is no folder. Expected a SavedModel folder, a .tar.gz of one, "
@@ -88,18 +93,6 @@ def folder_of(handle: str | os.PathLike[str]) -> Path:
             f"variables/. Found: {some(names, 8) or 'nothing'}."
         )
     return path
-
-
-def folder_again(handle: str | os.PathLike[str], problem: str) -> Path:
-    """Returns the folder of a handle whose cached files are damaged, fetched or unpacked again.
-
-    Raises:
-        DamagedModule: If the handle is a folder, of which there is no other copy.
-    """
-    if (place := _place(handle)) is None:
-        raise DamagedModule(f"{problem} Fetch or export {os.fspath(handle)!r} again.")
-    fill = functools.partial(_fill, handle, place=place)
-    return cached(place, os.fspath(handle), fill, damage=problem)
 
 
 def _place(handle: str | os.PathLike[str]) -> Path | None:

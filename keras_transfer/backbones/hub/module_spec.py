@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self
@@ -83,7 +83,7 @@ class ModuleSpec:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Makes it of what `to_config` returned.
+        """Makes it of a dict of plain values.
 
         Raises:
             ValueError: If its variables take more memory than there is.
@@ -94,10 +94,6 @@ class ModuleSpec:
         check_memory([spec.shape for spec in variables], "The module")
         shapes = {key: tuple(config[key]) for key in ("groups", "given_shape", "output_shape")}
         return cls(**{**config, **shapes, "variables": variables})
-
-    def to_config(self) -> dict[str, Any]:
-        """Returns it as what JSON can hold."""
-        return asdict(self)
 
     def check(self, graph: ModuleGraph) -> None:
         """Checks that a graph has these very variables.
@@ -158,11 +154,8 @@ def load_module(
     try:
         graph = load_graph(folder, **call)
     except DamagedModule as error:
-        folder = download.folder_again(handle, str(error))
-        try:
-            graph = load_graph(folder, **call)
-        except DamagedModule as again:
-            raise DamagedModule(f"What {os.fspath(handle)!r} gives is damaged: {again}") from again
+        folder = download.folder_of(handle, damage=str(error))
+        graph = load_graph(folder, **call)
     if graph.given.shape.rank and graph.given.shape[0] is not None:
         raise ValueError(
             f"The module takes batches of exactly {graph.given.shape[0]} images. Expected one for "
