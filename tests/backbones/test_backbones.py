@@ -162,7 +162,7 @@ def test_auto_preprocessing_is_the_applications_own(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["convnext_tiny", "efficientnetb0", "MobileNetV3Small"])
-def test_a_model_that_was_made_without_its_own_scaling_is_not_taken_for_one_with_it(name):
+def test_auto_preprocessing_is_unknown_for_a_model_without_its_own_scaling(name):
     """`include_preprocessing=False` leaves the name as it was."""
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, keras.layers.Conv2D(2, 3)(inputs), name=name)
@@ -214,7 +214,7 @@ def test_a_name_like_no_other_gets_no_guess():
 
 
 @pytest.mark.parametrize("source", [None, 3, keras.applications.VGG16, keras.layers.Dense(1)])
-def test_what_is_neither_name_nor_model_is_refused(source):
+def test_a_source_of_another_type_is_refused(source):
     with pytest.raises(TypeError, match=f"a name, a keras.Model, or .*{type(source).__name__}"):
         registry.load(source)
 
@@ -260,7 +260,7 @@ def test_weights_that_cannot_be_downloaded_are_an_os_error_with_ways_out(
         FrozenBackbone(application.lower())
 
 
-def test_other_failures_of_an_application_come_through_as_they_are(monkeypatch):
+def test_other_errors_of_an_application_are_passed_on(monkeypatch):
     def fail():
         raise ValueError("Input size must be at least 32x32")
 
@@ -271,7 +271,7 @@ def test_other_failures_of_an_application_come_through_as_they_are(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("application", ["MobileNetV2"])
-def test_an_open_image_size_does_not_warn_of_what_is_no_fault(application, monkeypatch):
+def test_an_open_image_size_does_not_warn(application, monkeypatch):
     """Keras warns that it takes the weights for 224 px, which fit every size without a top."""
     module = application_module(application)
 

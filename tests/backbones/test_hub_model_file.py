@@ -104,7 +104,7 @@ class TestSelfContained:
         ]
         assert moved == ["block4"] * 3
 
-    def test_what_it_trains_further_is_what_it_answers(self, trained):
+    def test_a_loaded_module_computes_with_its_keras_variables(self, trained):
         again = load(trained[1], safe_mode=False)
         for weight in again.backbone.weights:
             weight.assign(tf.zeros(weight.shape))
@@ -270,7 +270,7 @@ class TestDamaged:
         with pytest.raises(OSError, match="The file lacks the graph of module"):
             hub_module_of(model).load_assets(None)
 
-    def test_a_model_made_of_a_config_alone_says_so_when_it_is_called(self, trained):
+    def test_calling_a_model_made_of_a_config_alone_raises(self, trained):
         config = trained[0].backbone.get_config()
         with keras.src.saving.serialization_lib.SafeModeScope(False):
             backbone = FrozenBackbone.from_config(config)

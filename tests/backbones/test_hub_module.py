@@ -61,7 +61,7 @@ def statistics(backbone):
 
 
 class TestLayer:
-    def test_raw_pixels_are_scaled_to_what_hub_modules_take(self, folder):
+    def test_raw_pixels_are_scaled_to_the_range_of_hub_modules(self, folder):
         pixels = images(3)
         features = FrozenBackbone(str(folder))(pixels)
         np.testing.assert_allclose(features, expected(folder, pixels), atol=1e-6)
@@ -112,7 +112,7 @@ class TestLayer:
         found = backbone(images(2).astype("float32") + 0.3)
         np.testing.assert_allclose(found, loaded(images(2), training=False), atol=1e-6)
 
-    def test_pixels_for_a_module_that_takes_them_as_they_are_are_checked(self, folder):
+    def test_pixels_for_a_module_without_preprocessing_are_checked(self, folder):
         as_they_are = FrozenBackbone(folder, preprocessing=None)
         with pytest.warns(UserWarning, match=r"Expected pixels in 0\.\.1.*scales raw 0\.\.255"):
             as_they_are.check_pixels(images(2).astype("float32"))
@@ -180,17 +180,17 @@ class TestGroups:
         backbone.unfreeze("block2")
         assert {b.name for b in backbone.blocks if not b.frozen} == {"block2"}
 
-    def test_an_unknown_one_is_an_error_that_lists_them(self, folder):
+    def test_an_unknown_group_raises_with_a_list(self, folder):
         with pytest.raises(ValueError, match=r"matches 'blok4'.*conv1, block1, block2"):
             FrozenBackbone(folder).unfreeze("blok4")
 
-    def test_the_border_is_the_pooling_or_nowhere(self, folder):
+    def test_the_cut_point_of_a_module_is_the_pooling_or_none(self, folder):
         backbone = FrozenBackbone(folder)
         assert (backbone.border, backbone.border_without(["block4"])) == ("pooling", None)
         backbone.unfreeze("block4")
         assert backbone.border is None
 
-    def test_weights_of_one_that_is_frozen_are_those_that_would_train(self, folder):
+    def test_block_weights_of_a_frozen_group_are_those_that_would_train(self, folder):
         backbone = FrozenBackbone(folder)
         weights = backbone.block_weights("block2")
         assert [w.path.split("/")[1] for w in weights] == ["block2"] * 3
@@ -198,7 +198,7 @@ class TestGroups:
         with pytest.raises(ValueError, match=r"'block2'.*is a group of variables"):
             backbone.block("block2")
 
-    def test_fingerprints_tell_modules_apart_and_pass_over_what_was_tried(self, folder, maps):
+    def test_fingerprints_differ_between_modules_and_ignore_tried_sizes(self, folder, maps):
         backbone = FrozenBackbone(maps)
         before = backbone.fingerprints()
         backbone.compute_output_shape((None, 64, 64, 3))
@@ -256,7 +256,7 @@ class TestTraining:
         assert "activations after pooling: 24 images" in said
         assert "part of its module trains, and a module cannot be cut" in said
 
-    def test_regularization_counts_for_what_trains(self, small):
+    def test_regularization_losses_are_those_of_trainable_blocks(self, small):
         backbone = FrozenBackbone(small)
         model = sequential(backbone)
         pixels = tf.constant(images(2), tf.float32)
@@ -344,7 +344,7 @@ def test_two_devices_train_as_one(small, tmp_path):
 
 
 class TestPlainSavedModels:
-    def test_the_only_signature_is_called_and_the_pixels_must_be_said(self, tmp_path):
+    def test_the_only_signature_is_called_and_preprocessing_is_required(self, tmp_path):
         folder = save_plain(tmp_path / "plain")
         with pytest.raises(ValueError, match="nothing is known of the pixels that model 'plain'"):
             FrozenBackbone(folder)
@@ -355,7 +355,7 @@ class TestPlainSavedModels:
         np.testing.assert_allclose(backbone(pixels), features, atol=1e-5)
         assert [block.name for block in backbone.blocks] == ["low", "high"]
 
-    def test_of_several_outputs_one_is_named(self, tmp_path):
+    def test_one_of_several_outputs_must_be_chosen(self, tmp_path):
         folder = save_plain(tmp_path / "plain", outputs=2)
         with pytest.raises(ValueError, match=r"gives several tensors.*'features'.*'logits'"):
             HubModule(folder)
@@ -368,7 +368,7 @@ class TestPlainSavedModels:
         with pytest.raises(ValueError, match=r"signature='other'.*'serving_default'"):
             HubModule(folder, signature="other")
 
-    def test_what_keras_exports_is_a_source(self, tmp_path):
+    def test_an_export_of_keras_is_a_source(self, tmp_path):
         network = keras.Sequential(
             [keras.Input((SIZE, SIZE, 3)), layers.Conv2D(4, 3), layers.Conv2D(5, 3)]
         )
@@ -462,7 +462,7 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"gives a tensor of shape .*Expected features"):
             FrozenBackbone(_saved(Tokens(), tmp_path / "m", IMAGES))
 
-    def test_a_batch_of_one_size(self, tmp_path):
+    def test_a_fixed_batch_size(self, tmp_path):
         class One(tf.Module):
             @tf.function
             def __call__(self, images):

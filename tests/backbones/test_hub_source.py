@@ -84,7 +84,7 @@ class TestAddress:
             ("../outside", ".* lies outside of it.* do not trust where it came from"),
         ],
     )
-    def test_the_error_says_what_is_wrong_with_an_answer(self, answer, reason, server, cache):
+    def test_a_bad_answer_of_the_server_is_explained(self, answer, reason, server, cache):
         if isinstance(answer, str):
             buffer = io.BytesIO()
             with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
@@ -108,7 +108,7 @@ class TestAddress:
             ("5", "hub_module"),
         ],
     )
-    def test_the_module_is_called_what_its_address_says(self, handle, name):
+    def test_the_module_is_named_after_its_address(self, handle, name):
         assert download.name_of(handle) == name
 
     def test_names_of_networks_are_no_handles(self, tmp_path, monkeypatch):
@@ -130,7 +130,7 @@ class TestAddress:
         assert "Go online once, with TFHUB_CACHE_DIR" in message
         assert f'curl -L "{handle}?tf-hub-format=compressed" -o module.tar.gz' in message
 
-    def test_an_archive_of_something_else_is_named_and_not_kept(self, server, cache, tmp_path):
+    def test_an_archive_without_a_saved_model_is_refused_and_removed(self, server, cache, tmp_path):
         (tmp_path / "other").mkdir()
         (tmp_path / "other" / "readme.txt").write_text("no model")
         server.modules["/other"] = archive(tmp_path / "other")

@@ -89,7 +89,7 @@ def test_an_unknown_mode_is_refused_with_the_list():
         preprocessing_layer("imagenet")
 
 
-def test_what_is_neither_mode_nor_layer_is_refused():
+def test_preprocessing_of_another_type_is_refused():
     with pytest.raises(
         TypeError, match=r"'auto'.*a Keras layer or None.*Received: 255 of type int"
     ):

@@ -89,7 +89,7 @@ def test_stage_of_reads_the_names_of_published_architectures(layer, stage):
     assert stage_of(layer) == stage
 
 
-def test_layers_that_name_no_stage_are_a_block_each_and_take_in_what_has_no_weights():
+def test_layers_without_stage_names_are_a_block_each_with_weightless_layers_joined():
     model = chain_of(
         conv("a"), layers.ReLU(), conv("b"), layers.MaxPooling2D(name="pool"), conv("c")
     )

@@ -76,7 +76,7 @@ def test_a_scope_that_comes_back_under_another_gets_a_number():
     [["kernel:0", "bias:0"], ["net/dense/kernel", "net/dense/bias"], ["Variable:0"], []],
     ids=str,
 )
-def test_names_that_tell_of_one_part_only_make_no_groups(names):
+def test_names_with_one_scope_make_no_groups(names):
     assert groups(*names) is None
 
 

@@ -160,7 +160,7 @@ def test_an_image_of_too_many_pixels_is_refused_and_the_others_are_classified(lo
     assert loaded.classify_bytes(tf.constant([], tf.string))["label"].shape == (0,)
 
 
-def test_labels_are_an_asset_and_metadata_tell_the_rest(model, folder):
+def test_labels_are_an_asset_and_metadata_hold_the_rest(model, folder):
     assert (folder / "assets" / "labels.txt").read_text("utf-8") == "cat\ndög\nowl\n"
     facts = json.loads((folder / "assets.extra" / "metadata.json").read_text("utf-8"))
     assert facts["class_names"] == list(NAMES)
@@ -298,7 +298,7 @@ def test_a_file_that_cannot_be_written_leaves_the_older_one(monkeypatch, files, 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_what_is_no_export_is_never_replaced(model, tmp_path):
+def test_other_folders_are_never_replaced(model, tmp_path):
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "thesis.tex").write_text("years of work")
     with pytest.raises(FileExistsError, match=r"thesis.tex' was not written by an earlier exp"):
@@ -334,7 +334,7 @@ def test_a_folder_is_exported_to_if_it_is_empty_or_an_earlier_export(folder, fil
         check_overwrite(tmp_path / "file", "tf_saved_model")
 
 
-def test_who_opens_an_export_while_its_files_are_moved_completes_it(files, tmp_path, monkeypatch):
+def test_opening_an_export_while_its_files_are_moved_completes_it(files, tmp_path, monkeypatch):
     """Both processes move files that the other may have moved already."""
     export, opened = tmp_path / "openvino.xml", []
     replace = Path.replace
@@ -402,7 +402,7 @@ def test_metrics_that_are_not_finite_are_none():
     assert finite({"a": np.array([1.0, np.nan]), "b": np.inf}) == {"a": [1.0, None], "b": None}
 
 
-def test_what_cannot_be_exported_says_why(tmp_path):
+def test_models_that_cannot_be_exported_raise_with_the_reason(tmp_path):
     with pytest.raises(ValueError, match="The model is not built"):
         TransferModel(tiny_backbone(), 2).export(tmp_path / "1")
     with pytest.raises(ValueError, match=r"'two\\nlines' is empty or has a line break"):
@@ -415,7 +415,7 @@ def test_what_cannot_be_exported_says_why(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_model_for_any_size_needs_to_be_told_one(tmp_path):
+def test_a_model_for_any_size_needs_image_size(tmp_path):
     model = model_of(side=None)
     model.export(tmp_path / "model.onnx", format="onnx", image_size=(20, 24))
     (photo,) = photos(1)
@@ -445,7 +445,7 @@ def test_a_grey_model_is_exported_without_classify_bytes(tmp_path):
     np.testing.assert_allclose(served.serve(tf.constant(given)), expected, atol=1e-6)
 
 
-def test_verbose_says_what_was_written(tmp_path, capsys):
+def test_verbose_prints_path_and_classes(tmp_path, capsys):
     grey_model(NAMES).export(tmp_path / "model.tflite", "litert", verbose=True)
     written = capsys.readouterr().out
     assert f"Saved 'litert' at '{tmp_path / 'model.tflite'}', for raw pixels, 0..255" in written
@@ -492,7 +492,7 @@ def test_files_of_two_exports_are_not_mixed_up(files, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["float16", "int8"])
-def test_quantized_files_are_smaller_and_tell_what_changed(
+def test_quantized_files_are_smaller_and_report_the_change(
     model, files, pixels, tmp_path, capfd, kind
 ):
     data = tf.data.Dataset.from_tensor_slices((images(24, SIDE), labels(24, 3))).batch(8)

@@ -107,7 +107,7 @@ def test_encoded_images_become_the_pixels_of_image_folder(decode, tmp_path, name
     ],
     ids=["nothing", "gif", "jpeg", "png", "webp", "exif", "animated"],
 )
-def test_what_is_no_image_or_damaged_is_refused(decode, contents, message):
+def test_other_files_and_damaged_images_are_refused(decode, contents, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         decode(contents)
 
@@ -180,7 +180,7 @@ TOO_MUCH = {  # damaged, too: what is refused was never decoded
 
 
 @pytest.mark.slow
-def test_what_would_cost_too_much_is_left_out_and_the_rest_decoded(decode, decode_batch):
+def test_files_that_cost_too_much_are_refused_and_the_rest_decoded(decode, decode_batch):
     good = FILES["clear png"]
     pixels, errors = decode_batch([good, *(contents for contents, _ in TOO_MUCH.values()), good])
     first, *found, last = (error.decode() for error in errors.numpy())
