@@ -1,8 +1,12 @@
 """Small modules in TF-Hub's format, and a web server that gives them out as tfhub.dev does."""
 
+import atexit
 import contextlib
+import functools
 import io
+import shutil
 import tarfile
+import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -118,6 +122,23 @@ def save_frozen(folder: Path) -> Path:
     network.trainable = False
     network.export(str(folder), verbose=False)
     return folder
+
+
+@functools.cache
+def shared(kind: str) -> Path:
+    """A module that is written once for all tests, which leave it as it is.
+
+    Args:
+        kind: `"features"` and `"maps"` have five groups of variables, `"small"` has two, `"plain"`
+            has a signature only.
+    """
+    top = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, top, ignore_errors=True)
+    if kind == "plain":
+        return save_plain(top / "plain")
+    if kind == "maps":
+        return save_reusable(top / "maps", pooled=False)
+    return save_reusable(top / SCOPE, groups=GROUPS[-2:] if kind == "small" else GROUPS)
 
 
 def archive(folder: Path) -> bytes:

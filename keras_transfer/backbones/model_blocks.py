@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import keras
 
-from keras_transfer.backbones.blocks import Which, is_numbered_by_keras
-from keras_transfer.backbones.frozen_backbone import FrozenBackbone, warn_of_number
+from keras_transfer.backbones.blocks import Which
+from keras_transfer.backbones.frozen_backbone import FrozenBackbone
+from keras_transfer.backbones.splitting import is_numbered_by_keras
+from keras_transfer.utils.keras_internals import layers_of
 
 
 class ModelBlocks:
@@ -31,21 +33,21 @@ class ModelBlocks:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        found = [layer for layer in layers_of(model) if isinstance(layer, FrozenBackbone)]
-        if not found:
+        backbones = [layer for layer in layers_of(model) if isinstance(layer, FrozenBackbone)]
+        if not backbones:
             raise ValueError(
                 f"Model '{model.name}' holds no backbone. Expected FrozenBackbone(...) as one of "
                 "its layers, at any depth."
             )
         self._backbones = {
             f"backbone{number}" if is_numbered_by_keras(backbone) else backbone.name: backbone
-            for number, backbone in enumerate(found, 1)
+            for number, backbone in enumerate(backbones, 1)
         }
-        if len(self._backbones) < len(found):
+        if len(self._backbones) < len(backbones):
+            names = ", ".join(repr(backbone.name) for backbone in backbones)
             raise ValueError(
-                f"Model '{model.name}' holds several backbones named "
-                f"{', '.join(repr(backbone.name) for backbone in found)}. Give each a name of its "
-                "own: FrozenBackbone(..., name='left')."
+                f"Model '{model.name}' holds several backbones named {names}. Give each a name of "
+                "its own: FrozenBackbone(..., name='left')."
             )
         self.names = tuple(
             self._full(layer, block.name)
@@ -60,10 +62,6 @@ class ModelBlocks:
         if len(self._backbones) == 1:
             return next(iter(self._backbones.values())), str(name)
         layer, slash, block = name.partition("/") if isinstance(name, str) else ("", "", "")
-        for known, backbone in self._backbones.items():
-            if layer == backbone.name != known and layer not in self._backbones:
-                warn_of_number(layer, repr(known))
-                layer = known
         if not slash or layer not in self._backbones:
             raise ValueError(
                 f"The model holds the backbones {', '.join(map(repr, self._backbones))}, and "
@@ -91,16 +89,6 @@ class ModelBlocks:
             (layer,) = (name for name, known in self._backbones.items() if known is backbone)
             chosen.update(self._full(layer, name) for name in selected)
         return tuple(name for name in self.names if name in chosen)
-
-    @property
-    def former_names(self) -> dict[str, str]:
-        """The names of blocks in files of earlier versions, to their names now."""
-        former = {}
-        for layer, backbone in self._backbones.items():
-            same = {block.name: block.name for block in backbone.blocks}
-            for old, new in {**same, **backbone.former_names}.items():
-                former[self._full(backbone.name, old)] = self._full(layer, new)
-        return {old: new for old, new in former.items() if old != new}
 
     @property
     def trained(self) -> set[str]:
@@ -143,34 +131,30 @@ class ModelBlocks:
     def depth(self, name: str) -> int:
         """Returns how far below the head a block is: 1 for the top one."""
         backbone, block = self._parts(name)
-        names = [one.name for one in backbone.blocks]
+        names = [unit.name for unit in backbone.blocks]
         return len(names) - names.index(block)
 
 
 def is_wholly_built(model: keras.Model) -> bool:
-    """Whether all weights of a model exist: `Model.build` of a subclassed one makes none."""
+    """Returns whether all weights of a model exist: `Model.build` of a subclassed one makes none.
+
+    Layers whose building adds no weights of their own do not count.
+    """
     layers = list(layers_of(model))
     backbones = [layer for layer in layers if isinstance(layer, FrozenBackbone)]
     inside = {id(layer) for backbone in backbones for layer in layers_of(backbone)}
-    unbuilt = [layer for layer in layers if not layer.built and id(layer) not in inside]
-    return all(_makes_no_weights(layer) for layer in unbuilt)
-
-
-def _makes_no_weights(layer: keras.Layer) -> bool:
-    """Returns whether building a layer adds no weights of its own."""
-    return isinstance(layer, keras.Sequential) or type(layer).build is keras.Layer.build
-
-
-def layers_of(layer: keras.Layer) -> Iterator[keras.Layer]:
-    """Gives a model and all its layers, at any depth."""
-    # `model.layers` shows the outermost layers only, and not those in attributes of subclassed
-    # layers; Keras' own search through all of them has no public name.
-    return layer._flatten_layers()
+    return all(
+        layer.built
+        or id(layer) in inside
+        or isinstance(layer, keras.Sequential)
+        or type(layer).build is keras.Layer.build
+        for layer in layers
+    )
 
 
 @dataclass(frozen=True)
 class TrainedBlocks:
-    """The blocks of one backbone, and which of them train.
+    """The blocks of one backbone, and those of them that train.
 
     Attributes:
         backbone: Name of the layer.
@@ -184,47 +168,35 @@ class TrainedBlocks:
 
 
 def trained_blocks(model: Any) -> tuple[TrainedBlocks, ...]:
-    """Which blocks train, for each backbone in a model.
+    """Returns which blocks train, for each backbone in a model, in the model's order.
 
-    Args:
-        model: A Keras model, or None. A backbone is any layer in it, at any depth, whose `blocks`
-            have a `name` and are `frozen` or not.
-
-    Returns:
-        One entry a backbone, in the order in which the model holds them.
+    A backbone is any layer whose `blocks` have a `name` and are `frozen` or not.
 
     Example:
         >>> trained_blocks(model)
         (TrainedBlocks(backbone='vgg16', blocks=('block4', 'block5'), trained=frozenset()),)
     """
+    if model is None:
+        return ()
     return tuple(
         TrainedBlocks(
             backbone=layer.name,
             blocks=tuple(block.name for block in layer.blocks),
             trained=frozenset(block.name for block in layer.blocks if not block.frozen),
         )
-        for layer in _layers_of(model)
+        for layer in layers_of(model)
         if _has_blocks(layer)
     )
 
 
-def _layers_of(model: Any) -> Sequence[Any]:
-    # Keras' public `layers` are those of one level; only the private walk also finds a backbone
-    # that is an attribute of a subclassed model's layer.
-    return model._flatten_layers(include_self=False) if model is not None else ()
-
-
 def _has_blocks(layer: Any) -> bool:
-    blocks = getattr(layer, "blocks", None)  # other layers' `blocks` may be anything
-    return (
-        isinstance(blocks, Sequence)
-        and len(blocks) > 0
-        and all(hasattr(block, "name") and hasattr(block, "frozen") for block in blocks)
-    )
+    blocks: Any = getattr(layer, "blocks", None)  # other layers' `blocks` may be anything
+    is_list = isinstance(blocks, Sequence) and len(blocks) > 0
+    return is_list and all(hasattr(b, "name") and hasattr(b, "frozen") for b in blocks)
 
 
 def describe_change(before: Sequence[TrainedBlocks], after: Sequence[TrainedBlocks]) -> str:
-    """Says in a few words which blocks were unfrozen or frozen.
+    """Returns in a few words which blocks were unfrozen or frozen.
 
     Args:
         before: What trained in one epoch.
@@ -259,6 +231,6 @@ def describe_change(before: Sequence[TrainedBlocks], after: Sequence[TrainedBloc
 
 
 def _abbreviated(blocks: Sequence[str], chosen: frozenset[str]) -> str:
-    """Names of the chosen blocks; of more than two in a row, the first and the last."""
+    """Returns the names of chosen blocks; of more than two in a row, the first and the last."""
     runs = [list(run) for is_in, run in groupby(blocks, chosen.__contains__) if is_in]
     return ", ".join(f"{run[0]} … {run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs)

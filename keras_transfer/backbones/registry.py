@@ -11,10 +11,9 @@ from typing import Any
 
 import keras
 
-from keras_transfer.backbones import blocks
-from keras_transfer.backbones.blocks import is_numbered_by_keras
 from keras_transfer.backbones.hub import download
 from keras_transfer.backbones.hub.hub_module import HubModule
+from keras_transfer.backbones.splitting import is_numbered_by_keras, without_last_layer
 
 DEFAULT = "efficientnet_lite0"
 
@@ -108,7 +107,7 @@ def load(
 
 
 def _is_name(source: Any) -> bool:
-    """Whether a source is a name, though there may be a folder of that name."""
+    """Returns whether a source is a name, though there may be a folder of that name."""
     return isinstance(source, str) and _key(source) in map(_key, names())
 
 
@@ -120,7 +119,7 @@ def _of_module(module: HubModule, input_shape: tuple[int | None, ...] | None) ->
 
 
 def _functional(model: keras.Model, input_shape: tuple[int | None, ...] | None) -> keras.Model:
-    """The model as a graph of layers; one that has none becomes a graph of one layer."""
+    """Returns a model as a graph of layers; a subclassed model becomes a graph of one layer."""
     own_graph = getattr(model, "inputs", None)
     if own_graph and input_shape is not None and model.input_shape[1:] != tuple(input_shape):
         raise ValueError(
@@ -169,7 +168,7 @@ def _load_application(
 
 def _of_family(model: keras.Model, family: str | None, mode: str | None) -> Source:
     if family in _NORMALIZE_POOLED and len(model.output_shape) == 4:
-        rest, last = blocks.without_last_layer(model)
+        rest, last = without_last_layer(model)
         if isinstance(last, keras.layers.LayerNormalization):
             return Source(rest, mode, norm=last)
     return Source(model, mode)
@@ -206,7 +205,7 @@ def _family(application: str) -> str:
 
 
 def _known_mode(model: keras.Model) -> str | None:
-    """The mode of a model that `keras.applications` or this package made, told by its name."""
+    """Returns the mode of a model of `keras.applications` or of this package, by its name."""
     if _key(model.name) == _key(DEFAULT):
         return "lite"
     name = _known_application(model)

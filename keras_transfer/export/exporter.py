@@ -1,8 +1,7 @@
 """Exports: the model with all that comes before it, as files for other runtimes."""
 
-import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
@@ -13,19 +12,20 @@ import tensorflow as tf
 
 from keras_transfer import __version__
 from keras_transfer.data.fit_data import check_class_names
-from keras_transfer.export.image_ops import decoded_batch, resized
-from keras_transfer.export.quantization import Quantization
+from keras_transfer.export.quantization import Quantization, converter_options
+from keras_transfer.export.resizing import resized
+from keras_transfer.export.saved_model import write_saved_model
 from keras_transfer.serving.metadata import (
     SUFFIXES,
     ExportFacts,
-    check_files_replaceable,
-    check_folder_replaceable,
+    check_overwrite,
     digest_of,
     facts_path,
     files_written_together,
     finite,
     labels_path,
     recover_export,
+    write_labels,
 )
 from keras_transfer.utils.atomic_files import folder_written_whole
 from keras_transfer.utils.name_lists import some
@@ -38,7 +38,7 @@ _WRITERS = {"onnx": ("onnx", "tf2onnx"), "openvino": ("openvino",)}
 def facts_of(
     model: Any, format: str, image_size: tuple[int, int] | None, *, probabilities: bool
 ) -> ExportFacts:
-    """Takes down what there is to know of a classifier.
+    """Collects the metadata of a classifier.
 
     Args:
         model: A `TransferModel`.
@@ -146,25 +146,21 @@ def export(
     facts = replace(facts, versions={**versions, "tensorflow": tf.__version__})
     if facts.format == "tf_saved_model":
         with folder_written_whole(path) as folder:
-            _write_saved_model(model, folder, facts)
+            write_saved_model(model, folder, facts)
             return _add_facts(folder, facts, [p for p in folder.rglob("*") if p.is_file()])
     return _write_files(model, path, facts, quantization, options)
 
 
 def _check_target(path: Path, format: str) -> None:
     suffix = SUFFIXES.get(format)
-    if suffix is None:
-        check_folder_replaceable(path)
-        return
-    if path.suffix != suffix or path.is_dir():
+    if suffix is not None and (path.suffix != suffix or path.is_dir()):
         what = "a folder" if path.is_dir() else f"a name that ends in {path.suffix!r}"
         raise ValueError(
             f"format={format!r} writes a file whose name ends in {suffix!r}. Received: "
             f"{str(path)!r}, {what}."
         )
-    weights = [path.with_suffix(".bin")] if format == "openvino" else []
-    beside = facts_path(path, format), labels_path(path, format)
-    check_files_replaceable(path, format, [path, *weights, *beside])
+    files = [path, facts_path(path, format), labels_path(path, format), path.with_suffix(".bin")]
+    check_overwrite(path, format, [file.name for file in files[: 4 if format == "openvino" else 3]])
 
 
 def _add_facts(export: Path, facts: ExportFacts, files: list[Path]) -> ExportFacts:
@@ -179,95 +175,6 @@ def _add_facts(export: Path, facts: ExportFacts, files: list[Path]) -> ExportFac
     facts = replace(facts, digests=digests)
     facts.write(path)
     return facts
-
-
-def _write_saved_model(model: keras.Model, folder: Path, facts: ExportFacts) -> None:
-    size, channels = facts.image_size, facts.channels
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-
-    # Traced here, once, and called by all signatures.
-    outputs = _graph(
-        lambda images: model(images, training=False),
-        tf.TensorSpec((None, *size, channels), tf.float32),
-    )
-    specs = {
-        dtype: tf.TensorSpec((None, None, None, channels), dtype, "images")
-        for dtype in (tf.float32, tf.uint8)
-    }
-    resize = {d: _graph(lambda images: resized(images, size), spec) for d, spec in specs.items()}
-
-    def serve(images: tf.Tensor) -> tf.Tensor:
-        return outputs(resize[images.dtype](images))
-
-    archive.add_endpoint("serving_default", serve, [specs[tf.float32]])
-    archive.add_endpoint("serving_uint8", serve, [specs[tf.uint8]])
-    either = tf.function(serve, autograph=False)
-    for spec in specs.values():
-        either.get_concrete_function(spec)
-    archive.add_endpoint("serve", either)
-    with tempfile.TemporaryDirectory() as temporary:
-        if channels == 3:
-            _add_classify_bytes(archive, outputs, facts, Path(temporary))
-        archive.write_out(str(folder), verbose=False)
-    labels = labels_path(folder, facts.format)
-    if not labels.exists():
-        write_labels(labels, facts.class_names)
-
-
-def _graph(function: Callable[[tf.Tensor], tf.Tensor], spec: tf.TensorSpec) -> Any:
-    return tf.function(function, input_signature=[spec], autograph=False).get_concrete_function()
-
-
-def _add_classify_bytes(archive: Any, outputs: Any, facts: ExportFacts, temporary: Path) -> None:
-    """Adds a signature from encoded images to labels, which it reads from the labels asset."""
-    labels = temporary / "labels.txt"
-    write_labels(labels, facts.class_names)
-    lines = tf.lookup.TextFileInitializer(
-        str(labels),
-        tf.int64,
-        tf.lookup.TextFileIndex.LINE_NUMBER,
-        tf.string,
-        tf.lookup.TextFileIndex.WHOLE_LINE,
-    )
-    table = tf.lookup.StaticHashTable(lines, default_value="")
-    archive.track(table)
-
-    def classify_bytes(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        pixels, errors = decoded_batch(images, facts.image_size)
-        read = errors == b""
-        scores = _scores(outputs(pixels), facts.probabilities)
-        scores = tf.where(read[:, None], scores, float("nan"))
-        return {
-            "label": tf.where(read, table.lookup(tf.argmax(scores, axis=1)), ""),
-            "score": tf.reduce_max(scores, axis=1),
-            "scores": scores,
-            "error": errors,
-        }
-
-    archive.add_endpoint(
-        "classify_bytes", classify_bytes, [tf.TensorSpec((None,), tf.string, "images")]
-    )
-
-
-def _scores(outputs: tf.Tensor, are_probabilities: bool) -> tf.Tensor:
-    if outputs.shape[1] == 1:
-        second = outputs if are_probabilities else tf.sigmoid(outputs)
-        return tf.concat([1 - second, second], axis=1)
-    return outputs if are_probabilities else tf.nn.softmax(outputs)
-
-
-def write_labels(path: Path, class_names: tuple[str, ...]) -> None:
-    """Writes class names, one on each line."""
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(f"{name}\n" for name in class_names), "utf-8", newline="\n")
-
-
-def _converter_options(quantization: Quantization | None) -> dict[str, Any]:
-    """Only LiteRT's own operations: Keras would allow those that need TensorFlow at run time."""
-    if quantization is not None:
-        return quantization.options()
-    return {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}
 
 
 class _Resized(keras.layers.Layer):
@@ -297,9 +204,9 @@ def _convert(model: keras.Model, path: Path, format: str, options: Mapping[str, 
         raise
     except Exception as error:  # each converter has kinds of its own
         lines = str(error).splitlines() or [type(error).__name__]
-        said = next((line for line in lines if line.startswith("TF Select ops")), lines[0])
+        reason = next((line for line in lines if line.startswith("TF Select ops")), lines[0])
         raise ValueError(
-            f"The model cannot be written as {format!r}: {said[:300]}. A layer computes what the "
+            f"The model cannot be written as {format!r}: {reason[:300]}. A layer computes what the "
             "format cannot hold; LiteRT does not hold half precision. Export a SavedModel, or "
             "train without that layer or precision."
         ) from error
@@ -319,7 +226,7 @@ def _write_files(
     with files_written_together(path, facts.format) as folder:
         unfinished = folder / path.name
         if facts.format == "litert":
-            options = {**_converter_options(quantization), **options}
+            options = {**converter_options(quantization), **options}
         _convert(whole, unfinished, facts.format, options)
         if quantization is not None:
             facts = replace(facts, quantization=quantization.report(model, unfinished, facts))

@@ -1,6 +1,6 @@
-"""Smaller LiteRT files, and what that changes in the predictions."""
+"""Quantization of LiteRT files, and its effect on the predictions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ KINDS = ("float16", "int8")
 # The converter's own advice is 100 to 500 images to find the ranges of activations.
 _CALIBRATION = 200
 
-# As many images say enough of what quantization changes.
+# As many images are enough to measure the effect of quantization.
 _MOST = 1000
 
 
 @dataclass(frozen=True, eq=False)
 class Quantization:
-    """One way to make a LiteRT file smaller.
+    """A way to make a LiteRT file smaller.
 
     Attributes:
         kind: `"float16"` for weights of half the size; `"int8"` for weights and computation in
@@ -39,7 +39,7 @@ class Quantization:
 
     @classmethod
     def of(cls, kind: str, data: Any, image_shape: tuple[int, int, int]) -> "Quantization":
-        """Takes the images, and labels where there are any, from data.
+        """Makes it of the images in data, and of labels if there are any.
 
         Args:
             kind: `"float16"` or `"int8"`.
@@ -67,25 +67,6 @@ class Quantization:
             )
         return cls(kind, images, labels)
 
-    def options(self) -> dict[str, Any]:
-        """Returns the attributes of TensorFlow's converter."""
-        options: dict[str, Any] = {"optimizations": [tf.lite.Optimize.DEFAULT]}
-        if self.kind == "float16":
-            builtins = [tf.lite.OpsSet.TFLITE_BUILTINS]
-            spec = {"supported_types": [tf.float16], "supported_ops": builtins}
-            return {**options, "target_spec": spec}
-        whole = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        return {
-            **options,
-            "representative_dataset": self._calibration,
-            "target_spec": {"supported_ops": whole},
-        }
-
-    def _calibration(self) -> Iterator[list[np.ndarray]]:
-        assert self.images is not None  # noqa: S101
-        for image in self.images[:: max(1, len(self.images) // _CALIBRATION)]:
-            yield [image[None].astype("float32")]
-
     def report(self, model: keras.Model, path: Path, facts: ExportFacts) -> dict[str, Any]:
         """Compares what the file predicts with what the model does.
 
@@ -99,46 +80,57 @@ class Quantization:
         before = probabilities(model.predict(self.images, verbose=0), logits=logits)
         after = probabilities(litert(path)(self.images), logits=logits)
         same = before.argmax(1) == after.argmax(1)
-        found = {
+        report = {
             "kind": self.kind,
             "images": len(same),
             "agreement": float(same.mean()),
             "largest_difference": float(np.abs(before - after).max()),
         }
         if self.labels is not None:
-            found["accuracy_before"] = float((before.argmax(1) == self.labels).mean())
-            found["accuracy_after"] = float((after.argmax(1) == self.labels).mean())
-        return found
+            report["accuracy_before"] = float((before.argmax(1) == self.labels).mean())
+            report["accuracy_after"] = float((after.argmax(1) == self.labels).mean())
+        return report
 
 
-def _first(data: Any) -> Iterator[Any]:
-    """Batches until there are enough images; the data may be more than memory holds, or endless."""
-    count = 0
-    for one in data:
-        batch = one if isinstance(one, tuple | list) else (one,)
-        yield batch
-        count += len(batch[0])
-        if count >= _MOST:
-            return
+def converter_options(quantization: Quantization | None) -> dict[str, Any]:
+    """Returns the attributes of TensorFlow's converter.
+
+    They allow LiteRT's own operations only: Keras would allow those that need TensorFlow at run
+    time.
+    """
+    operations = tf.lite.OpsSet.TFLITE_BUILTINS
+    if quantization is None:
+        return {"target_spec": {"supported_ops": [operations]}}
+    options: dict[str, Any] = {"optimizations": [tf.lite.Optimize.DEFAULT]}
+    if quantization.kind == "float16":
+        spec = {"supported_types": [tf.float16], "supported_ops": [operations]}
+        return {**options, "target_spec": spec}
+    images = quantization.images
+    assert images is not None  # noqa: S101
+    some = images[:: max(1, len(images) // _CALIBRATION)]
+    return {
+        **options,
+        "representative_dataset": lambda: ([image[None].astype("float32")] for image in some),
+        "target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]},
+    }
 
 
 def _collect(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns images and labels, of some batches: data may be endless."""
     if isinstance(data, np.ndarray | tf.Tensor):
         return np.asarray(data), None
-    if _is_images_and_labels(data):
-        data = [data]
-    batches = list(_first(data))
-    images = [np.asarray(batch[0]) for batch in batches]
-    labels = [_positions(batch[1]) for batch in batches if len(batch) > 1]
+    is_pair = isinstance(data, tuple) and len(data) in (2, 3) and not isinstance(data[1], tuple)
+    if is_pair and getattr(data[0], "ndim", 0) == 4 and np.ndim(data[1]) < 3:
+        data = [data]  # as Keras' `validation_data`, and no tuple of batches
+    images, labels, count = [], [], 0
+    for part in data:
+        batch = part if isinstance(part, tuple | list) else (part,)
+        images.append(np.asarray(batch[0]))
+        labels += [_positions(label) for label in batch[1:2]]
+        count += len(images[-1])
+        if count >= _MOST:
+            break
     return np.concatenate(images), np.concatenate(labels) if labels else None
-
-
-def _is_images_and_labels(data: Any) -> bool:
-    """Whether it is a pair as Keras' `validation_data`, and not a tuple of batches."""
-    if not (isinstance(data, tuple) and len(data) in (2, 3)):
-        return False
-    images, labels = data[:2]
-    return getattr(images, "ndim", 0) == 4 and not isinstance(labels, tuple) and np.ndim(labels) < 3
 
 
 def _positions(labels: Any) -> np.ndarray:

@@ -374,7 +374,7 @@ class TransferModel(keras.Model):
         """Exports the model with its preprocessing inside: it takes raw pixels, 0..255.
 
         An earlier export is replaced when the new one is complete, and stays if it fails. What no
-        export wrote, or was changed since, is never replaced. A link to a folder stays one.
+        export wrote is never replaced. A link to a folder stays one.
 
         A SavedModel, for images of any height and width, resized as `image_folder` does, has the
         signatures `serving_default` (float32), `serving_uint8`, and `classify_bytes` (encoded

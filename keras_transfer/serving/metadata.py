@@ -1,4 +1,4 @@
-"""What an export says of itself: classes, image size, metrics, as JSON beside the model."""
+"""Metadata of exports: classes, image size and metrics, as JSON beside the model."""
 
 import contextlib
 import hashlib
@@ -17,12 +17,12 @@ from keras_transfer.utils.atomic_files import folder_written_whole, recover
 FORMATS = ("tf_saved_model", "litert", "onnx", "openvino")
 SUFFIXES = {"litert": ".tflite", "onnx": ".onnx", "openvino": ".xml"}
 
-_LAYOUT = 1  # raise it when older versions could no longer make sense of the file
+_LAYOUT = 1  # to be raised when older versions could no longer read the file
 
 
 @dataclass(frozen=True)
 class ExportFacts:
-    """What one needs to know to use an export.
+    """Everything that a runtime has to know of an export.
 
     Attributes:
         format: One of `FORMATS`.
@@ -31,9 +31,9 @@ class ExportFacts:
         any_size: Whether images of other sizes are resized inside.
         channels: Of an image: 3 for RGB.
         probabilities: Whether the outputs are probabilities; else logits.
-        metrics: Of the training's last epoch and of the last evaluation, where there was one.
-        quantization: What quantization changed; empty without.
-        versions: Of the packages that made it.
+        metrics: Those of the training's last epoch and of the last evaluation, where there was one.
+        quantization: The changes by quantization; empty without.
+        versions: Versions of the packages that made it.
         digests: Path of each of the model's files, as seen from the folder, to its SHA-256.
     """
 
@@ -58,23 +58,16 @@ class ExportFacts:
         path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Reads what `write` has written, and checks the model's files.
+    def read(cls, path: Path, *, check_files: bool = True) -> Self:
+        """Reads what `write` has written.
+
+        Args:
+            path: The file.
+            check_files: Whether to compare the model's files with their digests.
 
         Raises:
             ValueError: If it is something else, or the model's files are not those it was written
                 for.
-        """
-        facts = cls.parse(path)
-        facts._check_files(path)
-        return facts
-
-    @classmethod
-    def parse(cls, path: Path) -> Self:
-        """Reads what `write` has written, whatever became of the model's files.
-
-        Raises:
-            ValueError: If it is something else.
         """
         try:
             content = json.loads(path.read_text("utf-8"))
@@ -93,11 +86,8 @@ class ExportFacts:
                 f"{str(path)!r} has layout {layout!r}. Expected {_LAYOUT}: it was written by "
                 "another version of keras_transfer. Use that one, or export the model again."
             )
-        return facts
-
-    def _check_files(self, path: Path) -> None:
-        root = folder_of(self.format, path)
-        for name, digest in self.digests.items():
+        root = path.parents[1] if facts.format == "tf_saved_model" else path.parent
+        for name, digest in facts.digests.items() if check_files else ():
             file = root / name
             if not file.is_file():
                 raise ValueError(f"{str(file)!r} is missing. Copy it, too, or export again.")
@@ -106,6 +96,7 @@ class ExportFacts:
                     f"{str(file)!r} is damaged, or belongs to another export than "
                     f"{str(path)!r}. Copy both together, or export again."
                 )
+        return facts
 
 
 def facts_path(export: Path, format: str) -> Path:
@@ -122,9 +113,10 @@ def labels_path(export: Path, format: str) -> Path:
     return export.with_name(f"{export.name}.labels.txt")
 
 
-def folder_of(format: str, facts: Path) -> Path:
-    """Returns the folder from which the digests name files."""
-    return facts.parents[1] if format == "tf_saved_model" else facts.parent
+def write_labels(path: Path, class_names: tuple[str, ...]) -> None:
+    """Writes class names, one on each line."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(f"{name}\n" for name in class_names), "utf-8", newline="\n")
 
 
 def digest_of(path: Path) -> str:
@@ -143,40 +135,47 @@ def finite(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _finite(value: Any) -> Any:
     if isinstance(value, list):
-        return [_finite(one) for one in value]
+        return [_finite(part) for part in value]
     return value if math.isfinite(value) else None
 
 
 def plain(value: Any) -> Any:
-    """Returns what a metric gives as a float, or as a list of such where it gives several."""
+    """Returns the result of a metric as a float, or as a list if it gives several numbers."""
     return np.asarray(value, "float64").tolist()
 
 
-def check_folder_replaceable(folder: Path) -> None:
-    """Checks that a folder holds nothing but an earlier export, if there is one.
+def check_overwrite(export: Path, format: str, names: Iterable[str] = ()) -> None:
+    """Checks that nothing would be replaced but files of an earlier export of this name.
+
+    Args:
+        export: The SavedModel's folder, or the model's file.
+        format: One of `FORMATS`.
+        names: For a file, the names of all files that will be written beside each other.
 
     Raises:
-        FileExistsError: If another file is there, or one was changed after the export.
-        NotADirectoryError: If it is a file.
+        FileExistsError: If another file is there.
+        NotADirectoryError: If the path of a SavedModel is a file.
     """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise NotADirectoryError(
-            f"{str(folder)!r} is a file. A SavedModel is a folder: choose another name."
-        )
-    found = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
-    _check(found, facts_path(folder, "tf_saved_model"), folder, folder / "assets" / "labels.txt")
-
-
-def check_files_replaceable(export: Path, format: str, files: Iterable[Path]) -> None:
-    """Checks that files of an export do not exist, or belong to an earlier one of this name.
-
-    Raises:
-        FileExistsError: If one is of something else, or was changed after the export.
-    """
-    found = [path for path in files if lexists(path)]
-    _check(found, facts_path(export, format), export.parent, labels_path(export, format))
+    facts, root = facts_path(export, format), export.parent
+    existing = [root / name for name in names if lexists(root / name)]
+    if format == "tf_saved_model":
+        root = export
+        if export.exists() and not export.is_dir():
+            raise NotADirectoryError(
+                f"{str(export)!r} is a file. A SavedModel is a folder: choose another name."
+            )
+        existing = [path for path in export.rglob("*") if path.is_symlink() or not path.is_dir()]
+    own = set()
+    with contextlib.suppress(OSError, ValueError):  # there is no earlier export
+        digests = ExportFacts.read(facts, check_files=False).digests
+        own = {facts, labels_path(export, format), *(root / name for name in digests)}
+    for path in sorted(existing):
+        if path not in own:
+            raise FileExistsError(
+                f"{str(path)!r} was not written by an earlier export, and would be lost. Expected "
+                "a new name, an empty folder, or an earlier export to replace. Choose another "
+                "name, or move that away."
+            )
 
 
 @contextlib.contextmanager
@@ -192,7 +191,7 @@ def files_written_together(export: Path, format: str) -> Iterator[Path]:
     pending = _pending(export)
     with folder_written_whole(pending) as folder:
         yield folder
-        _check_pending(export, format, folder)
+        check_overwrite(export, format, [file.name for file in folder.iterdir()])
     _put_in_place(export, format, pending)
 
 
@@ -210,7 +209,7 @@ def recover_export(export: Path) -> None:
         return
     recover(pending)
     if pending.is_dir():
-        _check_pending(export, format, pending)
+        check_overwrite(export, format, [file.name for file in pending.iterdir()])
         _put_in_place(export, format, pending)
 
 
@@ -218,37 +217,10 @@ def _pending(export: Path) -> Path:
     return export.with_name(f".{export.name}.pending")
 
 
-def _check_pending(export: Path, format: str, folder: Path) -> None:
-    check_files_replaceable(export, format, [export.parent / one.name for one in folder.iterdir()])
-
-
 def _put_in_place(export: Path, format: str, pending: Path) -> None:
-    last = facts_path(export, format).name  # of the earlier export, they tell which files are its
-    for file in sorted(pending.iterdir(), key=lambda file: file.name == last):
-        file.replace(export.parent / file.name)
-    pending.rmdir()
-
-
-def _check(found: Iterable[Path], facts: Path, root: Path, labels: Path) -> None:
-    digests = _digests(facts)
-    for path in sorted(found):
-        if digests is not None and path in (facts, labels):
-            continue
-        digest = (digests or {}).get(path.relative_to(root).as_posix())
-        if digest is None or not path.is_file() or digest_of(path) != digest:
-            what = "was not written by an earlier export"
-            if digest is not None:
-                what = "was changed since it was exported"
-            raise FileExistsError(
-                f"{str(path)!r} {what}, and would be lost. Expected a new name, an empty folder, "
-                "or an earlier export, complete, to replace. Choose another name, or move that "
-                "away."
-            )
-
-
-def _digests(facts: Path) -> Mapping[str, str] | None:
-    """What an earlier export wrote; `None` if there is none."""
-    try:
-        return ExportFacts.parse(facts).digests
-    except (OSError, ValueError):  # not ours, so nothing is known of what is there
-        return None
+    last = facts_path(export, format).name  # those of the earlier export tell which files are its
+    with contextlib.suppress(FileNotFoundError):  # another process completes the export, too
+        for file in sorted(pending.iterdir(), key=lambda file: file.name == last):
+            with contextlib.suppress(FileNotFoundError):
+                file.replace(export.parent / file.name)
+        pending.rmdir()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from keras_transfer.serving.metadata import SUFFIXES, ExportFacts, facts_path, recover_export
 from keras_transfer.utils.optional_imports import import_tensorflow_alone, require
@@ -21,7 +22,7 @@ class Served:
     """An export that is ready to classify.
 
     Attributes:
-        facts: What it says of itself.
+        facts: Its metadata.
         run: From images `(batch, height, width, channels)`, uint8 or float32, to its outputs
             `(batch, units)`.
     """
@@ -35,7 +36,7 @@ class Served:
 
 
 def probabilities(outputs: np.ndarray, *, logits: bool) -> np.ndarray:
-    """Returns the probability of each class from what a model gives.
+    """Returns the probability of each class from the outputs of a model.
 
     Args:
         outputs: `(batch, 1)`, of the second of two classes, or `(batch, classes)`.
@@ -43,12 +44,9 @@ def probabilities(outputs: np.ndarray, *, logits: bool) -> np.ndarray:
     """
     outputs = np.asarray(outputs, "float64")
     if outputs.shape[1] == 1:
-        second = 1 / (1 + np.exp(-outputs)) if logits else outputs
+        second = special.expit(outputs) if logits else outputs
         return np.concatenate([1 - second, second], axis=1)
-    if logits:
-        powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
-    return outputs
+    return special.softmax(outputs, axis=1) if logits else outputs
 
 
 def open_export(path: str | os.PathLike[str]) -> Served:
@@ -69,7 +67,7 @@ def open_export(path: str | os.PathLike[str]) -> Served:
     facts = facts_path(path, format)
     if not facts.is_file():
         raise ValueError(
-            f"{str(path)!r} has no {str(facts)!r}, which tells classes and image size. Expected "
+            f"{str(path)!r} has no {str(facts)!r}, the file of classes and image size. Expected "
             "an export by `TransferModel.export`, with all the files that it wrote."
         )
     known = ExportFacts.read(facts)
@@ -133,12 +131,12 @@ def litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     interpreter.allocate_tensors()
     (given,), (taken,) = interpreter.get_input_details(), interpreter.get_output_details()
 
-    def one(image: np.ndarray) -> np.ndarray:
+    def run(image: np.ndarray) -> np.ndarray:
         interpreter.set_tensor(given["index"], image[None].astype(given["dtype"]))
         interpreter.invoke()
         return interpreter.get_tensor(taken["index"])[0]
 
-    return lambda images: np.stack([one(image) for image in images])
+    return lambda images: np.stack([run(image) for image in images])
 
 
 def _onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:

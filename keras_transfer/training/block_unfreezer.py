@@ -136,7 +136,6 @@ class BlockUnfreezer(keras.callbacks.Callback):
             )
             self._check_phases()
             groups = {name: self._blocks.weights(name) for name in sorted(self.blocks)}
-            self._optimizer.rename_groups(self._blocks.former_names)
             self._optimizer.add_groups(groups)
         self._optimizer.know(model)
         described = self._described()

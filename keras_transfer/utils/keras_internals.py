@@ -1,5 +1,7 @@
 """Private names of Keras and TensorFlow, each with the reason why no public one does."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 
@@ -11,3 +13,93 @@ def logits_of(outputs: Any) -> Any:
     probability close to 1 is lost in float32.
     """
     return getattr(outputs, "_keras_logits", None)
+
+
+# ------------------------------------------------------------------------------- of backbones
+def in_symbolic_scope() -> bool:
+    """Returns whether Keras asks a call only for the shape of its result.
+
+    Private: `keras.src.backend.common.symbolic_scope.in_symbolic_scope`. A traced function looks
+    the same from within a layer, and there are no public names to tell the two apart.
+    """
+    from keras.src.backend.common import symbolic_scope
+
+    return symbolic_scope.in_symbolic_scope()
+
+
+def in_safe_mode() -> bool | None:
+    """Returns whether a model file is being loaded that nobody trusts; `None` if none is loaded.
+
+    Private: `keras.src.saving.serialization_lib.in_safe_mode`, which Keras' own TFSMLayer asks,
+    too. What a caller passes to `load_model(safe_mode=...)` is not handed to layers.
+    """
+    from keras.src.saving import serialization_lib
+
+    return serialization_lib.in_safe_mode()
+
+
+def layers_of(layer: Any) -> Iterator[Any]:
+    """Yields a model and all its layers, at any depth.
+
+    Private: `Layer._flatten_layers`. The public `layers` are those of one level, and leave out
+    layers in attributes of subclassed layers.
+    """
+    yield from layer._flatten_layers()
+
+
+def nodes_of(model: Any) -> list[Any]:
+    """Returns the calls of a functional model in the order in which they run.
+
+    Private: `Functional._nodes_by_depth`. The public `layer.output` is ambiguous for a layer that
+    was called twice, as every layer of a model is once a model of its inner tensors has been made.
+    """
+    by_depth = model._nodes_by_depth
+    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+    return [node for node in nodes if not node.is_input]
+
+
+def automatic_name(operation: Any) -> str:
+    """Returns the name, without a number, that Keras gives to a layer that has none.
+
+    Private: `keras.src.utils.naming.to_snake_case`. Publicly, only making a layer tells.
+    """
+    from keras.src.utils.naming import to_snake_case
+
+    return to_snake_case(type(operation).__name__)
+
+
+def checksum_of_graph(folder: Path) -> int:
+    """Returns the checksum of the graph in a SavedModel folder, computed anew.
+
+    Private: `tensorflow.python.saved_model.pywrap_saved_model.fingerprinting`. The public
+    `read_fingerprint` only reads the checksum that was written, and never checks it.
+    """
+    from tensorflow.core.protobuf.fingerprint_pb2 import FingerprintDef
+    from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
+
+    content = fingerprinting.CreateFingerprintDef(str(folder))
+    return FingerprintDef.FromString(content).saved_model_checksum
+
+
+def declare_functions() -> None:
+    """Adds all functions that are called in the graph that is being traced to it, at any depth.
+
+    TensorFlow makes a call inside a function one of its `__forward_` version when a gradient of it
+    is taken, and tells the graph of that function alone, not those that call the function later.
+    OpenVINO, which looks in the outermost graph, would not find it.
+
+    Private: `Graph._functions` and `Graph._add_function_recursive`. There are no public names.
+    """
+    import tensorflow as tf
+
+    graph = tf.compat.v1.get_default_graph()
+    if not graph.building_function:
+        return
+    unseen = list(graph._functions.values())
+    seen = {function.name for function in unseen}
+    while unseen:
+        for function in getattr(unseen.pop().graph, "_functions", {}).values():
+            if function.name not in seen:
+                graph._add_function_recursive(function)
+                seen.add(function.name)
+                unseen.append(function)

@@ -1,9 +1,7 @@
 """FrozenBackbone as a Keras layer: frozen, unfrozen, trained, nested, saved, cut in the middle."""
 
 import inspect
-import subprocess
 import sys
-import textwrap
 import warnings
 
 import keras
@@ -16,6 +14,7 @@ from keras import layers
 from keras_transfer import FrozenBackbone, TransferModel
 from keras_transfer.backbones import efficientnet_lite
 from keras_transfer.backbones.blocks import Block
+from keras_transfer.utils.keras_internals import layers_of
 
 # keras.Variable to numpy, in TensorFlow's own __array__ under numpy 2.
 pytestmark = pytest.mark.filterwarnings(
@@ -71,7 +70,7 @@ def small_network(*parts, name: str = "small") -> keras.Sequential:
 
 
 class TestBlocks:
-    def test_each_tells_its_name_size_shape_and_state(self):
+    def test_blocks_have_name_parameters_shape_and_state(self):
         backbone = tiny_backbone()
         backbone.unfreeze("block4")
         assert backbone.blocks[0] == Block(
@@ -117,7 +116,7 @@ class TestBlocks:
         ["block9", "conv*", "BLOCK1", "", [], ["block1", "nope"], 0, -1, 5, True, None, 1.5, [2]],
     )
     @pytest.mark.parametrize("method", ["unfreeze", "freeze"])
-    def test_what_matches_nothing_is_an_error_that_lists_the_blocks(self, method, which):
+    def test_a_pattern_without_match_raises_with_a_list_of_blocks(self, method, which):
         backbone = tiny_backbone()
         backbone.unfreeze("block2")
         with pytest.raises(
@@ -144,7 +143,7 @@ class TestBlocks:
         assert [block.frozen for block in backbone.blocks] == [True, True, True, False]
         assert len(backbone.trainable_weights) == 4
 
-    def test_border_is_the_last_link_before_the_first_that_trains(self):
+    def test_cut_point_is_the_last_link_before_the_first_that_trains(self):
         backbone = tiny_backbone()
         assert backbone.border == "pooling"
         assert backbone.border_without({"block4", "block2"}) == "block1"
@@ -159,7 +158,7 @@ class TestBlocks:
         assert [weight.name for weight in weights] == ["kernel", "bias", "gamma", "beta"]
         assert backbone.trainable_weights == []
 
-    def test_fingerprints_tell_what_comes_before_a_link_and_only_that(self):
+    def test_fingerprints_depend_on_earlier_links_only(self):
         backbone = tiny_backbone()
         before = backbone.fingerprints()
         assert len({prints["weights"] for prints in before.values()}) == 4  # pooling has none
@@ -193,7 +192,7 @@ class TestPooling:
             (None, layers.Identity),
         ],
     )
-    def test_it_is_what_keras_calls_so(self, pooling, layer):
+    def test_pooling_equals_the_keras_layer(self, pooling, layer):
         network = tiny_network()
         backbone = FrozenBackbone(network, preprocessing="tf", pooling=pooling)
         expected = layer()(network(images(4) / np.float32(127.5) - 1))
@@ -215,7 +214,7 @@ class TestPooling:
         np.testing.assert_allclose(backbone(images(4)), expected, atol=1e-6)
         assert backbone.compute_output_shape((None, SIZE, SIZE, 3)) == (None, expected.shape[1])
 
-    def test_levels_can_be_kept_while_all_is_frozen_only(self):
+    def test_levels_can_be_cached_only_while_all_blocks_are_frozen(self):
         backbone = tiny_backbone(pooling="levels")
         assert (backbone.border, backbone.link_names) == ("pooling", ("pooling",))
         kept = backbone.activations(images(4), after="pooling")
@@ -267,11 +266,6 @@ class TestPooling:
         network = small_network(layers.Reshape((SIZE, SIZE, 3, 1)))
         with pytest.raises(ValueError, match=r"'avg' takes.*shape \(None, 24, 24, 3, 1\).*None"):
             FrozenBackbone(network, preprocessing="unit")
-
-    def test_a_file_from_before_tokens_were_pooled_keeps_its_features(self):
-        config = FrozenBackbone(tokens_network(), preprocessing="unit").get_config()
-        del config["norm"]
-        assert FrozenBackbone.from_config(config)(images(2)).shape == (2, 16, 5)
 
     @pytest.mark.parametrize("pooling", ["mean", "AVG", 2])
     def test_an_unknown_one_is_refused(self, pooling):
@@ -325,36 +319,22 @@ class TestNormBehindThePooling:
         backbone.freeze()
         assert backbone.trainable_weights == []
 
-    @pytest.mark.parametrize("unfrozen", [False, True])
-    def test_it_comes_back_from_a_file(self, convnext, unfrozen, tmp_path):
+    def test_it_comes_back_from_a_file(self, convnext, tmp_path):
         model = TransferModel(FrozenBackbone(convnext), 2, hidden=4)
-        model.compile()
-        if unfrozen:
-            model.backbone.unfreeze(1)
-        model.fit(pixels(32), labels(2), verbose=0)
+        model.backbone.unfreeze(1)
+        for weight in model.backbone.trainable_weights:
+            weight.assign(weight + 0.1)
+        model(pixels(32))
         model.save(tmp_path / "m.keras")
         again = keras.saving.load_model(tmp_path / "m.keras")
         np.testing.assert_array_equal(again(pixels(96)), model(pixels(96)))
+        assert again.backbone.blocks == model.backbone.blocks
         again.backbone.freeze()
         model.backbone.freeze()
         expected = model.backbone.twin(pooling="max")(pixels(96))
         np.testing.assert_array_equal(again.backbone.twin(pooling="max")(pixels(96)), expected)
 
-    def test_a_file_from_before_keeps_its_features(self, convnext):
-        config = FrozenBackbone(convnext).get_config()
-        config["source"] = keras.saving.serialize_keras_object(convnext)
-        del config["norm"]
-        backbone = FrozenBackbone.from_config(config)
-        backbone.set_weights(convnext.get_weights())
-        expected = np.mean(convnext(pixels(96)), (1, 2))
-        np.testing.assert_allclose(backbone(pixels(96)), expected, rtol=1e-4, atol=1e-5)
-        new, old = FrozenBackbone(convnext).fingerprints(), backbone.fingerprints()
-        assert new["stage_2"] == old["stage_2"]
-        assert new["stage_3"]["architecture"] != old["stage_3"]["architecture"]
-        assert new["pooling"]["architecture"] != old["pooling"]["architecture"]
-        assert new["pooling"]["weights"] != old["pooling"]["weights"]
-
-    def test_a_twin_trains_it_on_its_own(self, convnext):
+    def test_a_copied_last_block_has_its_own_normalization(self, convnext):
         backbone = FrozenBackbone(convnext)
         before, features = snapshot(backbone), backbone(pixels(96))
         twin = backbone.twin("stage_3", pooling="max")
@@ -377,7 +357,7 @@ def pixels(size: int) -> np.ndarray:
 
 
 class TestPreprocessing:
-    def test_auto_of_an_unknown_model_says_what_to_do(self):
+    def test_auto_of_an_unknown_model_raises_with_the_choices(self):
         advice = (
             r"'auto'.*model 'tiny'.*preprocessing='unit' for 0..1.*'caffe'.*Keras layer, or None"
         )
@@ -390,7 +370,7 @@ class TestPreprocessing:
         expected = network(images(2).astype("float32") / 50 - 2)
         np.testing.assert_allclose(backbone(images(2)), expected, atol=1e-6)
 
-    def test_none_gives_the_network_what_came(self):
+    def test_none_passes_pixels_to_the_network_unchanged(self):
         network = tiny_network()
         backbone = FrozenBackbone(network, preprocessing=None, pooling=None)
         scaled = images(2).astype("float32") / 255
@@ -417,14 +397,14 @@ class TestPreprocessing:
 
 class TestActivations:
     @pytest.mark.parametrize("after", [*NAMES, "pooling"])
-    def test_what_is_kept_behind_any_link_leads_to_the_same_features(self, after):
+    def test_cached_activations_of_any_link_lead_to_the_same_features(self, after):
         backbone = tiny_backbone()
         kept = backbone.activations(images(4), after=after)
         assert list(kept) == [f"after:{after}"]
         np.testing.assert_array_equal(backbone(kept), backbone(images(4)))
 
     @pytest.mark.parametrize("first", NAMES)
-    def test_kept_activations_can_be_taken_further(self, first):
+    def test_cached_activations_can_be_computed_further(self, first):
         backbone = tiny_backbone()
         kept = backbone.activations(images(4), after=first)
         further = backbone.activations(kept, after="block4")
@@ -438,7 +418,7 @@ class TestActivations:
         shape = {key: tuple(value.shape) for key, value in kept.items()}
         assert backbone.compute_output_shape(shape) == (4, 10)
 
-    def test_a_graph_of_kept_activations_is_an_ordinary_model(self):
+    def test_a_functional_model_takes_cached_activations(self):
         backbone = tiny_backbone()
         kept = backbone.activations(images(4), after="block2")
         shape = kept["after:block2"].shape[1:]
@@ -448,7 +428,7 @@ class TestActivations:
         np.testing.assert_allclose(model.predict(kept, verbose=0), expected, rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("after", [*NAMES, "pooling"])
-    def test_up_to_is_a_backbone_whose_features_are_what_is_kept(self, after):
+    def test_up_to_is_a_backbone_that_computes_the_activations(self, after):
         backbone = tiny_backbone()
         lower = backbone.up_to(after)
         expected = backbone.activations(images(4), after=after)[f"after:{after}"]
@@ -490,7 +470,7 @@ class TestActivations:
     @pytest.mark.parametrize("keys", [["image"], ["after:block1", "after:block2"]])
     def test_other_dicts_are_refused(self, keys):
         with pytest.raises(ValueError, match="the one key 'after:<block>'"):
-            tiny_backbone()._entry(dict.fromkeys(keys, images(1)))
+            tiny_backbone().call(dict.fromkeys(keys, images(1)))
 
 
 class TestInferenceMode:
@@ -642,7 +622,7 @@ def trained(host, *, unfrozen=("block3",), **kwargs):
 
 
 def backbone_in(model) -> FrozenBackbone:
-    (found,) = (x for x in model._flatten_layers() if isinstance(x, FrozenBackbone))
+    (found,) = (layer for layer in layers_of(model) if isinstance(layer, FrozenBackbone))
     return found
 
 
@@ -713,9 +693,7 @@ class TestModelFile:
         np.testing.assert_array_equal(loaded(images(4)), model(images(4)))
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(
-        "name", ["vgg16", "mobilenet", "mobilenetv3small", "convnexttiny", "efficientnet_lite0"]
-    )
+    @pytest.mark.parametrize("name", ["mobilenetv3small", "convnexttiny"])
     def test_loading_calls_no_constructor_and_no_network(self, name, tmp_path, request):
         backbone = FrozenBackbone(name, weights=None)
         backbone.unfreeze(2)
@@ -729,32 +707,6 @@ class TestModelFile:
         assert np.ptp(expected) > 0
         assert backbone_in(loaded).blocks == backbone.blocks
 
-    @pytest.mark.slow
-    def test_a_fresh_process_loads_it_with_no_more_than_an_import(self, tmp_path):
-        model = trained(functional)
-        np.save(tmp_path / "expected.npy", model.predict(images(8), verbose=0))
-        np.save(tmp_path / "images.npy", images(8))
-        model.save(tmp_path / "model.keras")
-        script = """
-            import socket
-            def refuse(*_): raise OSError("no network here")
-            socket.socket.connect = refuse
-            import keras, numpy, keras_transfer
-            model = keras.saving.load_model("model.keras")
-            found = model.predict(numpy.load("images.npy"), verbose=0)
-            numpy.testing.assert_allclose(found, numpy.load("expected.npy"), rtol=1e-5)
-            print([block.name for block in model.layers[1].blocks if not block.frozen])
-        """
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(script)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert done.stdout.strip().endswith("['block3']")
-
     def test_keras_can_clone_a_model_around_it(self):
         model = sequential(tiny_backbone())
         clone = keras.models.clone_model(model)
@@ -764,9 +716,8 @@ class TestModelFile:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mobilenet"])
-def test_a_published_architecture_trains_with_its_statistics_fixed(name):
-    backbone = FrozenBackbone(name, weights=None)
+def test_a_published_architecture_trains_with_its_statistics_fixed():
+    backbone = FrozenBackbone("mobilenet", weights=None)
     backbone.unfreeze("all")
     before, weights = statistics(backbone), snapshot(backbone)
     model = keras.Sequential([keras.Input((32, 32, 3)), backbone, layers.Dense(1)])
@@ -776,16 +727,6 @@ def test_a_published_architecture_trains_with_its_statistics_fixed(name):
     for old, new in zip(before, statistics(backbone), strict=True):
         np.testing.assert_array_equal(old, new)
     assert not identical(weights, backbone)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["vgg16", "mobilenet"])
-def test_any_link_of_a_published_architecture_leads_to_the_same_features(name):
-    backbone = FrozenBackbone(name, weights=None)
-    pixels = images(2, size=32)
-    expected = backbone(pixels)
-    for link in backbone.link_names:
-        np.testing.assert_array_equal(backbone(backbone.activations(pixels, after=link)), expected)
 
 
 @pytest.mark.parametrize(
@@ -813,17 +754,6 @@ class TestMixedPrecision:
         exact = resized[..., ::-1] - np.float32([103.939, 116.779, 123.68])
         digits = {"mixed_float16": 11, "mixed_bfloat16": 8}[policy]
         assert (np.abs(found - exact) <= np.abs(exact) * 2.0**-digits + 1e-4).all()
-
-    @pytest.mark.slow
-    def test_so_are_those_of_a_published_architecture(self, policy, tolerance):
-        exact = FrozenBackbone("vgg16", weights=None)
-        keras.config.set_dtype_policy(policy)
-        backbone = FrozenBackbone("vgg16", weights=None)
-        backbone.set_weights(exact.get_weights())
-        pixels = images(2, size=32)
-        expected = np.asarray(exact(pixels))
-        found = np.asarray(keras.ops.cast(backbone(pixels), "float32"))
-        assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
 
     @pytest.mark.slow
     def test_training_and_the_model_file_work(self, policy, tolerance, tmp_path):

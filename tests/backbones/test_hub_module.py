@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from conftest import SIZE, dataset, identical, images, labels, relative_difference, snapshot
 from host_models import functional, sequential, subclassed
-from hub_modules import FEATURES, GROUPS, SCOPE, Reusable, save_plain, save_reusable
+from hub_modules import FEATURES, GROUPS, Reusable, save_plain, save_reusable, shared
 from keras import layers
 
 from keras_transfer import BlockUnfreezer, FeatureCache, FrozenBackbone, TransferModel
@@ -22,19 +22,18 @@ from keras_transfer.backbones.hub.hub_module import HubModule
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return save_reusable(tmp_path_factory.mktemp("hub") / SCOPE)
+def folder():
+    return shared("features")
 
 
 @pytest.fixture(scope="module")
-def maps(tmp_path_factory):
-    return save_reusable(tmp_path_factory.mktemp("hub") / "maps", pooled=False)
+def maps():
+    return shared("maps")
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Two groups of the five, for what is traced many times."""
-    return save_reusable(tmp_path_factory.mktemp("hub") / SCOPE, groups=GROUPS[-2:])
+def small():
+    return shared("small")
 
 
 def expected(folder, pixels):
@@ -46,9 +45,6 @@ def transfer(backbone):
     model = TransferModel(backbone, 2, hidden=4, dropout=0)
     model.build((None, SIZE, SIZE, 3))
     return model
-
-
-HOSTS = [sequential, functional, subclassed, transfer]
 
 
 def moved(backbone, before) -> set[str]:
@@ -65,7 +61,7 @@ def statistics(backbone):
 
 
 class TestLayer:
-    def test_raw_pixels_are_scaled_to_what_hub_modules_take(self, folder):
+    def test_raw_pixels_are_scaled_to_the_range_of_hub_modules(self, folder):
         pixels = images(3)
         features = FrozenBackbone(str(folder))(pixels)
         np.testing.assert_allclose(features, expected(folder, pixels), atol=1e-6)
@@ -95,7 +91,9 @@ class TestLayer:
         np.testing.assert_allclose(
             FrozenBackbone(module)(images(2)), expected(folder, images(2)), atol=1e-6
         )
-        with pytest.raises(ValueError, match=r"takes \['batch_norm_momentum'\] besides 'images'"):
+        with pytest.raises(
+            ValueError, match=r"'images', the module takes \['batch_norm_momentum'\]"
+        ):
             HubModule(folder, arguments={"momentum": 0.5})
         with pytest.raises(ValueError, match="`training` is always False"):
             HubModule(folder, arguments={"training": True})
@@ -114,7 +112,7 @@ class TestLayer:
         found = backbone(images(2).astype("float32") + 0.3)
         np.testing.assert_allclose(found, loaded(images(2), training=False), atol=1e-6)
 
-    def test_pixels_for_a_module_that_takes_them_as_they_are_are_checked(self, folder):
+    def test_pixels_for_a_module_without_preprocessing_are_checked(self, folder):
         as_they_are = FrozenBackbone(folder, preprocessing=None)
         with pytest.warns(UserWarning, match=r"Expected pixels in 0\.\.1.*scales raw 0\.\.255"):
             as_they_are.check_pixels(images(2).astype("float32"))
@@ -122,10 +120,9 @@ class TestLayer:
             FrozenBackbone(folder).check_pixels(images(2) / 255)
         as_they_are.check_pixels(images(2) / 255)
 
-    @pytest.mark.parametrize("cache", ["auto", None])
-    def test_bytes_for_a_module_that_takes_0_to_1_are_told_of_by_fit(self, folder, cache):
-        backbone = FrozenBackbone(folder, preprocessing=None)
-        model = TransferModel(backbone, 2, hidden=0, feature_cache=cache)
+    def test_fit_warns_of_bytes_for_a_module_that_takes_0_to_1(self, small):
+        backbone = FrozenBackbone(small, preprocessing=None)
+        model = TransferModel(backbone, 2, hidden=0)
         model.compile()
         data = tf.data.Dataset.from_tensor_slices((images(8), labels(8))).batch(4)
         with pytest.warns(UserWarning, match=r"Expected pixels in 0\.\.1\. Received: "):
@@ -145,15 +142,11 @@ class TestLayer:
         again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=False)
         assert len(again.trainable_weights) == 15
 
-    def test_mixed_precision_is_said_once_and_computed_in_float32(self, folder):
+    def test_under_mixed_precision_a_module_computes_in_float32(self, folder):
         plain = FrozenBackbone(folder)(images(2))
         keras.config.set_dtype_policy("mixed_float16")
-        with pytest.warns(UserWarning, match="computes in float32, as its signature demands") as w:
-            backbone = FrozenBackbone(folder)
-        assert len(w) == 1
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            features = backbone(images(2))
+        backbone = FrozenBackbone(folder)
+        features = backbone(images(2))
         assert backbone.compute_dtype == "float16"
         assert features.dtype == "float16"
         np.testing.assert_allclose(features, plain, atol=1e-3)
@@ -187,17 +180,17 @@ class TestGroups:
         backbone.unfreeze("block2")
         assert {b.name for b in backbone.blocks if not b.frozen} == {"block2"}
 
-    def test_an_unknown_one_is_an_error_that_lists_them(self, folder):
+    def test_an_unknown_group_raises_with_a_list(self, folder):
         with pytest.raises(ValueError, match=r"matches 'blok4'.*conv1, block1, block2"):
             FrozenBackbone(folder).unfreeze("blok4")
 
-    def test_the_border_is_the_pooling_or_nowhere(self, folder):
+    def test_the_cut_point_of_a_module_is_the_pooling_or_none(self, folder):
         backbone = FrozenBackbone(folder)
         assert (backbone.border, backbone.border_without(["block4"])) == ("pooling", None)
         backbone.unfreeze("block4")
         assert backbone.border is None
 
-    def test_weights_of_one_that_is_frozen_are_those_that_would_train(self, folder):
+    def test_block_weights_of_a_frozen_group_are_those_that_would_train(self, folder):
         backbone = FrozenBackbone(folder)
         weights = backbone.block_weights("block2")
         assert [w.path.split("/")[1] for w in weights] == ["block2"] * 3
@@ -205,7 +198,7 @@ class TestGroups:
         with pytest.raises(ValueError, match=r"'block2'.*is a group of variables"):
             backbone.block("block2")
 
-    def test_fingerprints_tell_modules_apart_and_pass_over_what_was_tried(self, folder, maps):
+    def test_fingerprints_differ_between_modules_and_ignore_tried_sizes(self, folder, maps):
         backbone = FrozenBackbone(maps)
         before = backbone.fingerprints()
         backbone.compute_output_shape((None, 64, 64, 3))
@@ -228,9 +221,9 @@ class TestGroups:
 
 
 class TestTraining:
-    @pytest.mark.parametrize("host", HOSTS)
-    def test_blocks_move_when_they_are_due_and_statistics_never(self, folder, host):
-        backbone = FrozenBackbone(folder)
+    @pytest.mark.parametrize("host", [functional, transfer])
+    def test_blocks_move_when_they_are_due_and_statistics_never(self, small, host):
+        backbone = FrozenBackbone(small)
         model = host(backbone)
         model.compile("adam", "binary_crossentropy")
         before, moments = snapshot(backbone), statistics(backbone)
@@ -245,12 +238,13 @@ class TestTraining:
         for old, new in zip(moments, statistics(backbone), strict=True):
             np.testing.assert_array_equal(old, new)
 
-    def test_frozen_epochs_run_on_kept_activations_and_equal_plain_ones(self, folder, capsys):
+    @pytest.mark.slow
+    def test_frozen_epochs_run_on_cached_activations_and_equal_plain_ones(self, small, capsys):
         weights = []
         for cache in (FeatureCache(), None):
             keras.utils.set_random_seed(1)
             model = TransferModel(
-                FrozenBackbone(folder), 2, hidden=4, dropout=0, feature_cache=cache
+                FrozenBackbone(small), 2, hidden=4, dropout=0, feature_cache=cache
             )
             model.compile(keras.optimizers.Adam(1e-3))
             unfreezer = BlockUnfreezer({2: "block4"})
@@ -262,11 +256,11 @@ class TestTraining:
         assert "activations after pooling: 24 images" in said
         assert "part of its module trains, and a module cannot be cut" in said
 
-    def test_regularization_counts_for_what_trains(self, folder):
-        backbone = FrozenBackbone(folder)
+    def test_regularization_losses_are_those_of_trainable_blocks(self, small):
+        backbone = FrozenBackbone(small)
         model = sequential(backbone)
         pixels = tf.constant(images(2), tf.float32)
-        for which in ((), ("block4",), ("block1", "block4")):
+        for which in ((), ("block4",), ("block3", "block4")):
             backbone.freeze()
             for name in which:
                 backbone.unfreeze(name)
@@ -276,6 +270,7 @@ class TestTraining:
             assert len(model.losses) == len(which)
             assert float(sum(model.losses)) == pytest.approx(expected)
 
+    @pytest.mark.slow
     # Keras, of an optimizer that is not built yet when the best model's weights are loaded.
     @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning")
     def test_keras_tuner_searches_heads_above_it(self, small, tmp_path):
@@ -349,7 +344,7 @@ def test_two_devices_train_as_one(small, tmp_path):
 
 
 class TestPlainSavedModels:
-    def test_the_only_signature_is_called_and_the_pixels_must_be_said(self, tmp_path):
+    def test_the_only_signature_is_called_and_preprocessing_is_required(self, tmp_path):
         folder = save_plain(tmp_path / "plain")
         with pytest.raises(ValueError, match="nothing is known of the pixels that model 'plain'"):
             FrozenBackbone(folder)
@@ -360,7 +355,7 @@ class TestPlainSavedModels:
         np.testing.assert_allclose(backbone(pixels), features, atol=1e-5)
         assert [block.name for block in backbone.blocks] == ["low", "high"]
 
-    def test_of_several_outputs_one_is_named(self, tmp_path):
+    def test_one_of_several_outputs_must_be_chosen(self, tmp_path):
         folder = save_plain(tmp_path / "plain", outputs=2)
         with pytest.raises(ValueError, match=r"gives several tensors.*'features'.*'logits'"):
             HubModule(folder)
@@ -373,7 +368,7 @@ class TestPlainSavedModels:
         with pytest.raises(ValueError, match=r"signature='other'.*'serving_default'"):
             HubModule(folder, signature="other")
 
-    def test_what_keras_exports_is_a_source(self, tmp_path):
+    def test_an_export_of_keras_is_a_source(self, tmp_path):
         network = keras.Sequential(
             [keras.Input((SIZE, SIZE, 3)), layers.Conv2D(4, 3), layers.Conv2D(5, 3)]
         )
@@ -419,7 +414,9 @@ class TestRefused:
                 return tf.strings.length(text)
 
         folder = _saved(Text(), tmp_path / "m", tf.TensorSpec((None,), tf.string))
-        with pytest.raises(ValueError, match="takes strings: it is one for text"):
+        with pytest.raises(
+            ValueError, match=r"takes string of shape .* Expected a batch of images"
+        ):
             FrozenBackbone(folder)
 
     def test_a_module_with_two_inputs(self, tmp_path):
@@ -429,7 +426,7 @@ class TestRefused:
                 return tf.reduce_mean(images * mask, [1, 2])
 
         folder = _saved(Two(), tmp_path / "m", IMAGES, IMAGES)
-        with pytest.raises(ValueError, match="several inputs: 'images' and 'mask'"):
+        with pytest.raises(ValueError, match=r"'images', .* \['mask'\] must be given"):
             FrozenBackbone(folder)
 
     def test_a_module_whose_statistics_move_in_inference(self, tmp_path):
@@ -465,7 +462,7 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"gives a tensor of shape .*Expected features"):
             FrozenBackbone(_saved(Tokens(), tmp_path / "m", IMAGES))
 
-    def test_a_batch_of_one_size(self, tmp_path):
+    def test_a_fixed_batch_size(self, tmp_path):
         class One(tf.Module):
             @tf.function
             def __call__(self, images):
@@ -477,7 +474,7 @@ class TestRefused:
 
     def test_a_saved_model_without_a_way_in(self, tmp_path):
         tf.saved_model.save(tf.Module(), str(tmp_path / "m"))
-        with pytest.raises(ValueError, match="can be called in no way"):
+        with pytest.raises(ValueError, match="cannot be called"):
             FrozenBackbone(tmp_path / "m")
 
     def test_a_module_of_tensorflow_1(self, tmp_path):
@@ -496,8 +493,8 @@ class TestRefused:
 
 
 class TestCopies:
-    def test_keras_clones_a_model_around_it(self, folder):
-        model = sequential(FrozenBackbone(folder))
+    def test_keras_clones_a_model_around_it(self, small):
+        model = sequential(FrozenBackbone(small))
         clone = keras.models.clone_model(model)
         clone.set_weights(model.get_weights())
         pixels = images(2)
@@ -507,9 +504,9 @@ class TestCopies:
         clone.layers[0].unfreeze("all")
         assert not model.trainable_weights[2:]
 
-    @pytest.mark.parametrize("host", HOSTS)
-    def test_a_deep_copy_is_another_model_that_answers_the_same(self, folder, host):
-        model = host(FrozenBackbone(folder))
+    @pytest.mark.parametrize("host", [subclassed, transfer])
+    def test_a_deep_copy_is_another_model_that_answers_the_same(self, small, host):
+        model = host(FrozenBackbone(small))
         copied = copy.deepcopy(model)
         pixels = images(2)
         np.testing.assert_array_equal(
@@ -520,9 +517,8 @@ class TestCopies:
         assert identical(before, model)
 
 
-def test_a_module_can_be_cloned_when_another_of_the_same_graph_is_gone(tmp_path):
-    folder = save_reusable(tmp_path / "module")
-    first, second = HubModule(folder), HubModule(folder)
+def test_a_module_can_be_cloned_when_another_of_the_same_graph_is_gone(small):
+    first, second = HubModule(small), HubModule(small)
     del second
     gc.collect()
     clone = HubModule.from_config(first.get_config())

@@ -30,7 +30,7 @@ def test_resnet_v1_of_slim():
 
 def test_a_classifier_beside_the_network_does_not_hide_its_blocks():
     names = [*of("net/", "conv1/a", "block1/a", "block2/a"), "head/dense/kernel:0"]
-    assert groups(*names, sizes=[90, 90, 90, 1]) == ["conv1", "block1", "block2", "head"]
+    assert groups(*names, sizes=[90, 90, 90, 1]) == ["conv1", "block1", "block2", "dense"]
 
 
 def test_scopes_of_keras_layers_are_joined_to_the_stages_of_published_networks():
@@ -76,7 +76,7 @@ def test_a_scope_that_comes_back_under_another_gets_a_number():
     [["kernel:0", "bias:0"], ["net/dense/kernel", "net/dense/bias"], ["Variable:0"], []],
     ids=str,
 )
-def test_names_that_tell_of_one_part_only_make_no_groups(names):
+def test_names_with_one_scope_make_no_groups(names):
     assert groups(*names) is None
 
 

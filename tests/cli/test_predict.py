@@ -222,7 +222,7 @@ def test_an_interrupted_run_writes_nothing(photos, tmp_path, monkeypatch, capsys
         (lambda path: path / "gone", r"gone' does not exist \(looked for"),
         (lambda path: path, r"is no export: it holds no saved_model.pb. There is one in '.*inner'"),
         (lambda path: path / "model.h5", "is no export. Expected the folder of a SavedModel, or"),
-        (lambda path: path / "inner", "has no '.*metadata.json', which tells classes"),
+        (lambda path: path / "inner", "has no '.*metadata.json', the file of classes"),
         (lambda path: path / "old.onnx", "old.onnx.metadata.json' is not what .* writes"),
     ],
 )

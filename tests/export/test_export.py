@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,16 +19,17 @@ import keras_transfer
 from keras_transfer import TransferModel
 from keras_transfer.export import exporter
 from keras_transfer.export.quantization import Quantization
+from keras_transfer.export.saved_model import _scores
 from keras_transfer.images.discovery import decode_image
 from keras_transfer.models.transfer_model import _gives_probabilities as gives_probabilities
 from keras_transfer.serving.metadata import (
     SUFFIXES,
     ExportFacts,
-    check_files_replaceable,
-    check_folder_replaceable,
+    check_overwrite,
+    files_written_together,
     finite,
 )
-from keras_transfer.serving.runtime import open_export
+from keras_transfer.serving.runtime import open_export, probabilities
 
 SIDE = 32
 NAMES = ("cat", "dög", "owl")
@@ -42,6 +44,14 @@ def model_of(classes=NAMES, side=SIDE, **kwargs) -> TransferModel:
     weights = model.head.get_weights()
     weights[0] *= 20
     model.head.set_weights(weights)
+    return model
+
+
+def grey_model(classes=("a", "b")) -> TransferModel:
+    """Of one channel, so that its export has no `classify_bytes`, which takes seconds to trace."""
+    grey = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3, name="block1")])
+    model = TransferModel(keras_transfer.FrozenBackbone(grey, preprocessing="unit"), classes)
+    model.build((None, 8, 8, 1))
     return model
 
 
@@ -150,7 +160,7 @@ def test_an_image_of_too_many_pixels_is_refused_and_the_others_are_classified(lo
     assert loaded.classify_bytes(tf.constant([], tf.string))["label"].shape == (0,)
 
 
-def test_labels_are_an_asset_and_metadata_tell_the_rest(model, folder):
+def test_labels_are_an_asset_and_metadata_hold_the_rest(model, folder):
     assert (folder / "assets" / "labels.txt").read_text("utf-8") == "cat\ndög\nowl\n"
     facts = json.loads((folder / "assets.extra" / "metadata.json").read_text("utf-8"))
     assert facts["class_names"] == list(NAMES)
@@ -169,24 +179,19 @@ def test_metrics_of_an_evaluation_before_training_are_not_kept():
     assert model.evaluation is None
 
 
-@pytest.mark.parametrize(("classes", "logits"), [(2, False), (3, True)])
-def test_scores_are_probabilities_of_all_classes(tmp_path, pixels, classes, logits):
-    units = 1 if classes == 2 else classes
-    activation = None if logits else {1: "sigmoid"}.get(units, "softmax")
-    head = keras.layers.Dense(units, activation=activation)
-    model = TransferModel(tiny_backbone(), classes, head=head)
-    model.build((None, SIDE, SIDE, 3))
-    model.export(tmp_path / "served")
-    served = tf.saved_model.load(tmp_path / "served")
-    files = [encoded(Image.fromarray(one), "PNG") for one in pixels]
-    scores = served.classify_bytes(tf.constant(files))["scores"].numpy()
-    np.testing.assert_allclose(scores.sum(1), 1, rtol=1e-5)
-    outputs = model.predict(pixels, verbose=0)
-    np.testing.assert_allclose(served.serve(tf.constant(pixels)), outputs, atol=1e-6)
+@pytest.mark.parametrize("units", [1, 3])
+@pytest.mark.parametrize("logits", [False, True])
+def test_scores_are_probabilities_of_all_classes(units, logits):
+    outputs = np.random.default_rng(0).uniform(0, 1, (4, units)).astype("float32")
+    expected = outputs
     if logits:
-        outputs = keras.ops.sigmoid(outputs) if units == 1 else keras.ops.softmax(outputs)
-    np.testing.assert_allclose(scores[:, -1], np.asarray(outputs)[:, -1], atol=1e-6)
-    np.testing.assert_allclose(open_export(tmp_path / "served").scores(pixels), scores, atol=1e-6)
+        expected = np.asarray((keras.ops.sigmoid if units == 1 else keras.ops.softmax)(outputs))
+    scores = _scores(tf.constant(outputs), not logits).numpy()
+    assert scores.shape == (4, max(units, 2))
+    np.testing.assert_allclose(scores[:, -1], expected[:, -1], atol=1e-6)
+    np.testing.assert_allclose(probabilities(outputs, logits=logits), scores, atol=1e-6)
+    if units == 1:
+        np.testing.assert_allclose(scores.sum(1), 1, atol=1e-6)
 
 
 D = keras.layers.Dense
@@ -234,6 +239,7 @@ def test_the_mean_of_an_ensemble_is_of_the_kind_of_its_members(activation, expec
     assert gives_probabilities(TransferModel(tiny_backbone(), 2, head=head)) is expected
 
 
+@pytest.mark.slow
 def test_logits_behind_an_identity_are_served_as_probabilities(tmp_path, pixels):
     head = keras.Sequential([D(1), keras.layers.Identity()])
     model = TransferModel(tiny_backbone(), ["a", "b"], head=head)
@@ -244,8 +250,12 @@ def test_logits_behind_an_identity_are_served_as_probabilities(tmp_path, pixels)
     assert not served.facts.probabilities
     expected = keras.ops.sigmoid(model.predict(pixels, verbose=0))[:, 0]
     np.testing.assert_allclose(served.scores(pixels)[:, 1], expected, atol=1e-6)
+    files = [encoded(Image.fromarray(image), "PNG") for image in pixels]
+    classified = tf.saved_model.load(tmp_path / "1").classify_bytes(tf.constant(files))
+    np.testing.assert_allclose(classified["scores"][:, 1], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_model_in_half_precision_is_exported_as_it_is(tmp_path, pixels):
     keras.config.set_dtype_policy("mixed_float16")
     model = model_of(2)
@@ -261,17 +271,16 @@ def test_a_model_in_half_precision_is_exported_as_it_is(tmp_path, pixels):
 def test_an_export_replaces_an_older_one_whole_or_not_at_all(monkeypatch, folder, tmp_path):
     target = tmp_path / "1"
     shutil.copytree(folder, target)
-    model = model_of(["a", "b"])
-    model.export(f"{target}/")
+    grey_model().export(f"{target}/")
     assert open_export(target).facts.class_names == ("a", "b")
 
     def fail(model, folder, facts):
         (folder / "saved_model.pb").write_text("half of it")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(exporter, "_write_saved_model", fail)
+    monkeypatch.setattr(exporter, "write_saved_model", fail)
     with pytest.raises(OSError, match="No space left"):
-        model_of().export(target)
+        grey_model().export(target)
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
     assert open_export(target).facts.class_names == ("a", "b")
 
@@ -289,7 +298,7 @@ def test_a_file_that_cannot_be_written_leaves_the_older_one(monkeypatch, files, 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_what_is_no_export_is_never_replaced(model, tmp_path):
+def test_other_folders_are_never_replaced(model, tmp_path):
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "thesis.tex").write_text("years of work")
     with pytest.raises(FileExistsError, match=r"thesis.tex' was not written by an earlier exp"):
@@ -300,30 +309,48 @@ def test_what_is_no_export_is_never_replaced(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["assets/precious.png", "variables/my.csv", "saved_model.pb", "assets.extra/a.txt"]
+    ("name", "earlier"),
+    [("assets/precious.png", True), ("variables/my.csv", False), ("saved_model.pb", False)],
 )
-@pytest.mark.parametrize("earlier", [False, True])
 def test_files_that_no_export_wrote_are_kept(folder, tmp_path, name, earlier):
     target = tmp_path / "site"
     if earlier:
         shutil.copytree(folder, target)
     (target / name).parent.mkdir(parents=True, exist_ok=True)
     (target / name).write_text("precious")
-    what = "was changed since" if earlier and name.endswith("pb") else "was not written by an earl"
-    with pytest.raises(FileExistsError, match=f"{name}' {what}"):
-        check_folder_replaceable(target)
+    with pytest.raises(FileExistsError, match=f"{name}' was not written by an earlier export"):
+        check_overwrite(target, "tf_saved_model")
     assert (target / name).read_text() == "precious"
 
 
 def test_a_folder_is_exported_to_if_it_is_empty_or_an_earlier_export(folder, files, tmp_path):
-    check_folder_replaceable(folder)
-    check_folder_replaceable(tmp_path)
+    check_overwrite(folder, "tf_saved_model")
+    check_overwrite(tmp_path, "tf_saved_model")
     for format, suffix in SUFFIXES.items():
-        own = [path for path in files.iterdir() if path.name.startswith(f"{format}.")]
-        check_files_replaceable(files / f"{format}{suffix}", format, own)
+        own = [path.name for path in files.iterdir() if path.name.startswith(f"{format}.")]
+        check_overwrite(files / f"{format}{suffix}", format, own)
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match=r"file' is a file. A SavedModel is a folder"):
-        check_folder_replaceable(tmp_path / "file")
+        check_overwrite(tmp_path / "file", "tf_saved_model")
+
+
+def test_opening_an_export_while_its_files_are_moved_completes_it(files, tmp_path, monkeypatch):
+    """Both processes move files that the other may have moved already."""
+    export, opened = tmp_path / "openvino.xml", []
+    replace = Path.replace
+
+    def opened_meanwhile(path, target):
+        if path.parent.name.endswith(".pending") and not opened:
+            opened.append(None)
+            opened.append(open_export(export))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", opened_meanwhile)
+    with files_written_together(export, "openvino") as folder:
+        for path in files.glob("openvino.*"):
+            shutil.copy(path, folder)
+    assert opened[1].facts.class_names == NAMES
+    assert {path.name for path in tmp_path.iterdir()} == {p.name for p in files.glob("openvino.*")}
 
 
 @pytest.mark.parametrize("name", ["ff.xml", "ff.bin", "ff.xml.metadata.json", "ff.xml.labels.txt"])
@@ -335,13 +362,14 @@ def test_single_files_of_others_are_kept(model, tmp_path, name):
     assert (tmp_path / name).read_text() == "{}"
 
 
-def test_exports_of_one_name_and_several_formats_keep_their_own_labels(model, tmp_path):
-    model.export(tmp_path / "model.onnx", format="onnx")
-    model_of(["a", "b"]).export(tmp_path / "model.tflite", format="litert")
-    assert open_export(tmp_path / "model.onnx").facts.class_names == NAMES
-    assert open_export(tmp_path / "model.tflite").facts.class_names == ("a", "b")
-    model_of(["a", "b"]).export(tmp_path / "model.onnx", format="onnx")
-    assert (tmp_path / "model.onnx.labels.txt").read_text() == "a\nb\n"
+def test_exports_of_one_name_and_several_formats_keep_their_own_labels(files, tmp_path):
+    for path in files.glob("onnx.*"):
+        shutil.copy(path, tmp_path)
+    for names in ("cd", "ab"):
+        grey_model(list(names)).export(tmp_path / "onnx.tflite", format="litert")
+    assert open_export(tmp_path / "onnx.onnx").facts.class_names == NAMES
+    assert open_export(tmp_path / "onnx.tflite").facts.class_names == ("a", "b")
+    assert (tmp_path / "onnx.tflite.labels.txt").read_text() == "a\nb\n"
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -349,7 +377,7 @@ def test_an_export_to_a_link_goes_where_it_points(folder, tmp_path, exists):
     if exists:
         shutil.copytree(folder, tmp_path / "3")
     (tmp_path / "latest").symlink_to("3")
-    model_of(["a", "b"]).export(tmp_path / "latest")
+    grey_model().export(tmp_path / "latest")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "latest"]
     assert (tmp_path / "latest").is_symlink()
     assert open_export(tmp_path / "3").facts.class_names == ("a", "b")
@@ -363,8 +391,9 @@ def test_a_metric_with_a_number_for_each_class_is_kept_as_a_list(tmp_path):
     model.fit(images(9, SIDE), one_hot, verbose=0)
     model.evaluate(images(9, SIDE), one_hot, verbose=0)
     assert len(model.evaluation["f1_score"]) == 3
-    model.export(tmp_path / "1")
-    metrics = open_export(tmp_path / "1").facts.metrics
+    facts = exporter.facts_of(model, "litert", None, probabilities=True)
+    facts.write(tmp_path / "metadata.json")
+    metrics = ExportFacts.read(tmp_path / "metadata.json").metrics
     assert metrics["evaluation"]["f1_score"] == model.evaluation["f1_score"]
     assert len(metrics["last_epoch"]["f1_score"]) == 3
 
@@ -373,7 +402,7 @@ def test_metrics_that_are_not_finite_are_none():
     assert finite({"a": np.array([1.0, np.nan]), "b": np.inf}) == {"a": [1.0, None], "b": None}
 
 
-def test_what_cannot_be_exported_says_why(tmp_path):
+def test_models_that_cannot_be_exported_raise_with_the_reason(tmp_path):
     with pytest.raises(ValueError, match="The model is not built"):
         TransferModel(tiny_backbone(), 2).export(tmp_path / "1")
     with pytest.raises(ValueError, match=r"'two\\nlines' is empty or has a line break"):
@@ -385,7 +414,8 @@ def test_what_cannot_be_exported_says_why(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_for_any_size_needs_to_be_told_one(tmp_path):
+@pytest.mark.slow
+def test_a_model_for_any_size_needs_image_size(tmp_path):
     model = model_of(side=None)
     model.export(tmp_path / "model.onnx", format="onnx", image_size=(20, 24))
     (photo,) = photos(1)
@@ -405,24 +435,21 @@ def test_a_signature_of_ones_own_is_left_to_keras(tmp_path, pixels):
 
 
 def test_a_grey_model_is_exported_without_classify_bytes(tmp_path):
-    grey = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3, name="block1")])
-    backbone = keras_transfer.FrozenBackbone(grey, preprocessing="unit")
-    model = TransferModel(backbone, 2)
-    model.build((None, 8, 8, 1))
+    model = grey_model()
     model.export(tmp_path / "1")
     served = tf.saved_model.load(tmp_path / "1")
     assert "classify_bytes" not in served.signatures
-    assert (tmp_path / "1" / "assets" / "labels.txt").read_text() == "0\n1\n"
+    assert (tmp_path / "1" / "assets" / "labels.txt").read_text() == "a\nb\n"
     given = images(2, 8)[..., :1]
     expected = model.predict(given, verbose=0)
     np.testing.assert_allclose(served.serve(tf.constant(given)), expected, atol=1e-6)
 
 
-def test_verbose_says_what_was_written(tmp_path, capsys):
-    model_of().export(tmp_path / "model.tflite", "litert", verbose=True)
+def test_verbose_prints_path_and_classes(tmp_path, capsys):
+    grey_model(NAMES).export(tmp_path / "model.tflite", "litert", verbose=True)
     written = capsys.readouterr().out
     assert f"Saved 'litert' at '{tmp_path / 'model.tflite'}', for raw pixels, 0..255" in written
-    assert "of 32 x 32.\nClasses: cat, dög, owl." in written
+    assert "of 8 x 8.\nClasses: cat, dög, owl." in written
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch, model, tmp_path):
@@ -465,7 +492,7 @@ def test_files_of_two_exports_are_not_mixed_up(files, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["float16", "int8"])
-def test_quantized_files_are_smaller_and_tell_what_changed(
+def test_quantized_files_are_smaller_and_report_the_change(
     model, files, pixels, tmp_path, capfd, kind
 ):
     data = tf.data.Dataset.from_tensor_slices((images(24, SIDE), labels(24, 3))).batch(8)

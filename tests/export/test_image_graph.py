@@ -12,8 +12,11 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from keras_transfer.export.image_ops import decoded, decoded_batch, resized
+from keras_transfer.export.image_ops import decoded, decoded_batch
+from keras_transfer.export.resizing import resized
 from keras_transfer.images.discovery import MAX_PIXELS, decode_image
+
+pytestmark = pytest.mark.traced
 
 SIZE = (64, 48)
 CHINA, FLOWER = (Image.fromarray(photo) for photo in load_sample_images().images)
@@ -104,7 +107,7 @@ def test_encoded_images_become_the_pixels_of_image_folder(decode, tmp_path, name
     ],
     ids=["nothing", "gif", "jpeg", "png", "webp", "exif", "animated"],
 )
-def test_what_is_no_image_or_damaged_is_refused(decode, contents, message):
+def test_other_files_and_damaged_images_are_refused(decode, contents, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         decode(contents)
 
@@ -138,7 +141,7 @@ LONG_EXIF += struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
 TURNED = FILES["jpeg turned 6"]
 STRANGE = {
     "jpeg with 100 kB of fill bytes": TURNED[:2] + b"\xff" * 100_000 + TURNED[2:],
-    "jpeg with 100 segments before": TURNED[:2] + b"\xff\xe5\0\x02" * 100 + TURNED[2:],
+    "jpeg with 10,000 segments before": TURNED[:2] + b"\xff\xe5\0\x02" * 10_000 + TURNED[2:],
     "png with EXIF behind 20,000 chunks": behind_header(
         encoded(ODD, "PNG"), chunk(b"teSt") * 20_000 + chunk(b"eXIf", EXIF)
     ),
@@ -151,11 +154,6 @@ STRANGE = {
 def test_the_orientation_is_found_behind_much_else(decode, name):
     expected = "png turned 6" if "png" in name else "jpeg turned 6"
     np.testing.assert_array_equal(decode(STRANGE[name]), decode(FILES[expected]))
-
-
-def test_many_segments_in_a_jpeg_hide_its_orientation(decode):  # rather than take a minute
-    contents = TURNED[:2] + b"\xff\xe5\0\x02" * 1000 + TURNED[2:]
-    np.testing.assert_array_equal(decode(contents), decode(FILES["jpeg turned 1"]))
 
 
 JPEG, PROGRESSIVE = FILES["jpeg turned 1"], FILES["progressive jpeg"]
@@ -173,15 +171,16 @@ TOO_MUCH = {  # damaged, too: what is refused was never decoded
         patched(FILES["clear webp"], 24, b"\xff\xff\0\x00\x00\x01"),
         "65537 x 65536",
     ),
-    "scans": (PROGRESSIVE[:-2] + LAST_SCAN * 200, "at most [0-9]+ scans. Received: 210"),
+    "scans": (PROGRESSIVE[:-2] + LAST_SCAN * 200, "a JPEG of fewer scans"),
     "texts": (
         behind_header(FILES["png"], chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(9))) * 17),
-        "at most 16 zTXt and iTXt chunks. Received: 17",
+        "at most 16 zTXt and iTXt chunks",
     ),
 }
 
 
-def test_what_would_cost_too_much_is_left_out_and_the_rest_decoded(decode, decode_batch):
+@pytest.mark.slow
+def test_files_that_cost_too_much_are_refused_and_the_rest_decoded(decode, decode_batch):
     good = FILES["clear png"]
     pixels, errors = decode_batch([good, *(contents for contents, _ in TOO_MUCH.values()), good])
     first, *found, last = (error.decode() for error in errors.numpy())
@@ -193,6 +192,7 @@ def test_what_would_cost_too_much_is_left_out_and_the_rest_decoded(decode, decod
     assert not pixels[1:-1].numpy().any()
 
 
+@pytest.mark.slow
 def test_the_limit_is_that_of_image_folder(decode_batch, tmp_path):
     for width, refused in ((9460, True), (9459, False)):
         assert (width * 9459 > MAX_PIXELS) is refused

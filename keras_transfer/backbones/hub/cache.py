@@ -1,15 +1,12 @@
 """The cache of modules: a folder that nobody else can fill, with a SavedModel of each source."""
 
-import contextlib
 import os
-import shutil
 import stat
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from keras_transfer.backbones.hub.files import DamagedModule, what_is_missing
+from keras_transfer.backbones.hub.files import GRAPH, DamagedModule, what_is_missing
+from keras_transfer.utils.atomic_files import folder_written_whole
 from keras_transfer.utils.console import say
 
 
@@ -65,90 +62,45 @@ def _check_writers(folder: Path, *, own: bool) -> None:
         )
 
 
-class CachedModule:
-    """The place of one source in the cache.
+def cached(
+    place: Path, source: str, fill: Callable[[Path], None], *, damage: str | None = None
+) -> Path:
+    """Returns the complete SavedModel of a source, filled into the cache if it is not there.
 
     Args:
-        key: The name of its folder.
-        source: What it is a copy of, for messages.
-        fill: Makes the folder at a path, or raises and leaves nothing there.
+        place: The folder of the source in the cache.
+        source: The name of the source in messages.
+        fill: Writes the source's files into an empty folder, or raises.
+        damage: What is wrong with the copy in the cache, if that is known; it is then replaced.
 
-    Attributes:
-        folder: Where the module is, or would be.
+    Raises:
+        DamagedModule: If the source gives no complete SavedModel. A damaged copy then stays.
     """
+    from filelock import FileLock
 
-    def __init__(self, key: str, source: str, fill: Callable[[Path], object]) -> None:
-        self.folder = cache_folder() / key
-        self._source = source
-        self._fill = fill
+    if damage is None and what_is_missing(_top(place)) is None:
+        return _top(place)
+    with FileLock(f"{place}.busy"):
+        problem = damage or what_is_missing(_top(place))
+        if problem is None:  # another process has filled it meanwhile
+            return _top(place)
+        if os.path.lexists(place):
+            say(f"{place}, the copy of {source}, is damaged ({problem}): renewing it.")
+        with folder_written_whole(place) as folder:
+            fill(folder)
+            if (problem := what_is_missing(_top(folder))) is not None:
+                raise DamagedModule(
+                    f"What {source} gives is no complete SavedModel: {problem}. Nothing of it was "
+                    "kept."
+                )
+            if place.is_symlink() or place.is_file():
+                place.unlink()
+    return _top(place)
 
-    def complete(self) -> Path:
-        """Returns the folder with all files of the module, filled if they are not there.
 
-        Raises:
-            DamagedModule: If the source gives no complete SavedModel.
-        """
-        if self.folder.is_dir() and what_is_missing(self.folder) is None:
-            return self.folder
-        with self._lock():
-            if not os.path.lexists(self.folder):
-                self._fill_checked()
-            elif (problem := what_is_missing(self.folder)) is not None:
-                self._renew(problem)
-        return self.folder
-
-    def renewed(self, problem: str) -> Path:
-        """Returns the folder, filled again because its content is damaged."""
-        with self._lock():
-            self._renew(problem)
-        return self.folder
-
-    def _lock(self) -> Any:
-        from filelock import FileLock
-
-        return FileLock(f"{self.folder}.busy")
-
-    def _renew(self, problem: str) -> None:
-        with self._set_aside(problem):
-            self._fill_checked()
-
-    def _fill_checked(self) -> None:
-        self._fill(self.folder)
-        if (problem := what_is_missing(self.folder)) is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            raise DamagedModule(
-                f"What {self._source} gives is no complete SavedModel: {problem}. Nothing of it "
-                "was kept."
-            )
-
-    @contextlib.contextmanager
-    def _set_aside(self, problem: str) -> Iterator[None]:
-        """Moves a damaged copy away while another is made, and says so.
-
-        It is removed afterwards; where the block fails, it comes back, since there is no other.
-
-        Raises:
-            DamagedModule: If it cannot be moved. The message names it.
-        """
-        say(f"{self.folder}, the copy of {self._source}, is damaged ({problem}): renewing it.")
-        aside = self.folder.with_name(f"{self.folder.name}.damaged.{uuid.uuid4().hex}")
-        try:
-            # What a link points to is not ours.
-            if self.folder.is_symlink():
-                raise OSError("it is a link")
-            self.folder.rename(aside)
-        except OSError as error:
-            raise DamagedModule(
-                f"{self.folder}, the copy of {self._source}, is damaged ({problem}) and cannot be "
-                f"moved ({error}). Delete it by hand, and try again."
-            ) from error
-        try:
-            yield
-        except BaseException:
-            if not self.folder.exists():
-                aside.rename(self.folder)
-            raise
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-            if aside.is_file():  # in the place of a folder
-                aside.unlink()
+def _top(folder: Path) -> Path:
+    """Returns the only folder in an unpacked archive, unless its files lie at the top."""
+    if not folder.is_dir() or (folder / GRAPH).exists():
+        return folder
+    entries = list(folder.iterdir())
+    return entries[0] if len(entries) == 1 and entries[0].is_dir() else folder

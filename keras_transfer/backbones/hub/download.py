@@ -1,5 +1,6 @@
 """From a handle (an address, a folder, an archive) to a folder with a SavedModel."""
 
+import functools
 import hashlib
 import http.client
 import os
@@ -13,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_transfer.backbones.hub.archive import UnsafeArchive, unpack
-from keras_transfer.backbones.hub.cache import CachedModule
+from keras_transfer.backbones.hub.cache import cache_folder, cached
 from keras_transfer.backbones.hub.files import GRAPH, DamagedModule, what_is_missing
 from keras_transfer.utils.name_lists import some
 
@@ -30,7 +31,7 @@ _COMMON_WORDS = re.compile(
 
 
 def is_handle(source: Any) -> bool:
-    """Whether a source is the address, the folder or the archive of a module.
+    """Returns whether a source is the address, the folder or the archive of a module.
 
     A string without a slash is one only if it names an archive, or a folder with a SavedModel.
     """
@@ -43,7 +44,7 @@ def is_handle(source: Any) -> bool:
 
 
 def is_remote(handle: str | os.PathLike[str]) -> bool:
-    """Whether a handle is an address."""
+    """Returns whether a handle is an address."""
     return os.fspath(handle).startswith(_REMOTE)
 
 
@@ -63,22 +64,26 @@ def name_of(handle: str | os.PathLike[str]) -> str:
     return name or "hub_module"
 
 
-def folder_of(handle: str | os.PathLike[str]) -> Path:
+def folder_of(handle: str | os.PathLike[str], *, damage: str | None = None) -> Path:
     """Returns a folder with the complete SavedModel of a handle.
 
     Args:
-        handle: The address of a module on tfhub.dev, Kaggle or any web server, which the library
-            `tensorflow_hub` opens and which is kept in the cache; a SavedModel folder; or a
-            `.tar.gz` of one, which is unpacked there.
+        handle: The address of a module on tfhub.dev, Kaggle or any web server, which is fetched
+            into the cache; a SavedModel folder; or a `.tar.gz` of one, which is unpacked there.
+        damage: What is wrong with the files in the cache, if that is known; they are then fetched
+            or unpacked again.
 
     Raises:
         ImportError: If the handle is an address, and `tensorflow_hub` cannot be imported.
         OSError: If the module cannot be had, or the cache is not safe. The message says what to do.
         ValueError: If the handle stands for an unsafe archive.
     """
-    if (cached := _cached(handle)) is not None:
-        return cached.complete()
+    if (place := _place(handle)) is not None:
+        fill = functools.partial(_fill, handle, place=place)
+        return cached(place, os.fspath(handle), fill, damage=damage)
     path = Path(handle).expanduser()
+    if damage is not None:
+        raise DamagedModule(f"{damage} Fetch or export {os.fspath(handle)!r} again.")
     if not path.is_dir():
         raise FileNotFoundError(
             f"{os.fspath(handle)!r} is no folder. Expected a SavedModel folder, a .tar.gz of one, "
@@ -86,82 +91,66 @@ def folder_of(handle: str | os.PathLike[str]) -> Path:
             "'https://tfhub.dev/google/imagenet/resnet_v1_152/feature_vector/5'."
         )
     if (problem := what_is_missing(path)) is not None:
-        found = sorted(entry.name for entry in path.iterdir())
+        names = sorted(entry.name for entry in path.iterdir())
         raise DamagedModule(
             f"{os.fspath(handle)!r} is no complete SavedModel: {problem}. Expected {GRAPH} and "
-            f"variables/. Found: {some(found, 8) or 'nothing'}."
+            f"variables/. Found: {some(names, 8) or 'nothing'}."
         )
     return path
 
 
-def folder_again(handle: str | os.PathLike[str], problem: str) -> Path:
-    """Returns the folder of a handle whose cached files are damaged, fetched or unpacked again.
-
-    Raises:
-        DamagedModule: If the handle is a folder, of which there is no other copy.
-    """
-    if (cached := _cached(handle)) is None:
-        raise DamagedModule(f"{problem} Fetch or export {os.fspath(handle)!r} again.")
-    return cached.renewed(problem)
-
-
-def _cached(handle: str | os.PathLike[str]) -> CachedModule | None:
-    """Returns the place of a handle in the cache; `None` for a folder."""
+def _place(handle: str | os.PathLike[str]) -> Path | None:
+    """Returns the folder of a handle in the cache; `None` for a folder, which is not copied."""
     text = os.fspath(handle)
     if is_remote(text):
-        # tensorflow_hub's rule, so that what it has fetched is found.
-        key = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-        return CachedModule(key, text, lambda folder: _fetch(text, folder))
+        # tensorflow_hub's rule, so that modules that it has fetched are found.
+        return cache_folder() / hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
     path = Path(handle).expanduser()
     if not path.name.endswith(_ARCHIVES) or path.is_dir():
         return None
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. Expected an archive of a SavedModel.")
     with path.open("rb") as file:
-        key = hashlib.file_digest(file, "sha256").hexdigest()[:40]
-    return CachedModule(key, str(path), lambda folder: _unpack_file(path, folder))
+        return cache_folder() / hashlib.file_digest(file, "sha256").hexdigest()[:40]
 
 
-def _unpack_file(path: Path, folder: Path) -> None:
-    with path.open("rb") as file:
-        unpack(file, folder, str(path))
-
-
-def _fetch(handle: str, folder: Path) -> None:
+def _fill(handle: str | os.PathLike[str], folder: Path, place: Path) -> None:
+    """Unpacks or fetches the module of a handle into a folder."""
+    text = os.fspath(handle)
+    if not is_remote(text):
+        with Path(handle).expanduser().open("rb") as file:
+            unpack(file, folder, text)
+        return
     try:
-        with _opened(handle) as stream:
+        with _opened(text) as stream:
             unpack(stream, folder, "what the server sends")
+    except (UnsafeArchive, DamagedModule) as error:
+        raise OSError(
+            f"{text!r} cannot be fetched: {error} Look at the address in a browser."
+        ) from error
     except urllib.error.HTTPError as error:
         raise OSError(
-            f"{handle!r} cannot be fetched: the server answers {error.code} {error.reason}. "
+            f"{text!r} cannot be fetched: the server answers {error.code} {error.reason}. "
             "Expected the address of a module; look it up on the module's page."
         ) from error
-    except UnsafeArchive as error:
-        raise OSError(f"{handle!r} cannot be fetched: {error}") from error
-    except DamagedModule as error:
-        raise OSError(
-            f"{handle!r} cannot be fetched: {error} Try again, or look at the address in a browser."
-        ) from error
     except (OSError, ValueError, http.client.HTTPException, tf.errors.OpError) as error:
-        reason = getattr(error, "reason", None) or error
+        copy = f"its copy in {place} is damaged"
+        if not os.path.lexists(place):
+            copy = f"its copy is not in the cache folder {place.parent}"
         raise OSError(
-            f"{handle!r} cannot be fetched ({reason}), and its copy is not in the cache folder "
-            f"{folder.parent}. Go online once, with TFHUB_CACHE_DIR set to a folder that lasts; or "
-            f"fetch it elsewhere, 'curl -L \"{_compressed(handle)}\" -o module.tar.gz', and give "
-            "the path of that file as the source."
+            f"{text!r} cannot be fetched ({getattr(error, 'reason', None) or error}), and {copy}. "
+            "Go online once, with TFHUB_CACHE_DIR set to a folder that lasts; or fetch it "
+            f"elsewhere, 'curl -L \"{_compressed(text)}\" -o module.tar.gz', and give the path of "
+            "that file as the source."
         ) from error
 
 
 def _opened(handle: str) -> Any:
+    """Opens an address as tensorflow_hub does, but without its unpacking, which has no limits."""
     if handle.startswith("gs://"):
         if not handle.endswith(_ARCHIVES):
             raise ValueError("expected an archive, .tar.gz, on gs://")
         return tf.io.gfile.GFile(handle, "rb")
-    return _open_with_tensorflow_hub(handle)
-
-
-def _open_with_tensorflow_hub(handle: str) -> Any:
-    """Opens an address as tensorflow_hub does, but without its unpacking, which has no limits."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old names in it, and in what it imports

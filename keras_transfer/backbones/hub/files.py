@@ -1,7 +1,6 @@
 """The files of a SavedModel folder: which are missing, and which of them are the graph."""
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Self
 
 GRAPH = "saved_model.pb"
-_SHARD = re.compile(r"variables\.data-(\d{5})-of-(\d{5})")
 
 
 class DamagedModule(OSError):
@@ -17,35 +15,23 @@ class DamagedModule(OSError):
 
 
 def what_is_missing(folder: Path) -> str | None:
-    """Says what a folder lacks to be a SavedModel of TensorFlow 2; `None` if it is complete.
+    """Returns what a folder lacks to be a SavedModel of TensorFlow 2; `None` if nothing.
 
-    Only names and sizes are looked at: what a file holds comes to light when it is loaded.
+    Damage within files, and to the values of variables, is found when they are loaded.
 
     Example:
         >>> what_is_missing(Path("module"))
-        'variables/variables.data-00001-of-00002 is missing'
+        'variables/variables.index is missing or empty'
     """
     for name in (GRAPH, "variables/variables.index"):
-        if (problem := _problem(folder, name)) is not None:
-            return problem
-    shards = [_SHARD.fullmatch(path.name) for path in (folder / "variables").iterdir()]
-    counts = {int(shard[2]) for shard in shards if shard}
-    for number in range(max(counts, default=1)):
-        name = f"variables/variables.data-{number:05d}-of-{max(counts, default=1):05d}"
-        if (problem := _problem(folder, name)) is not None:
-            return problem
+        path = folder / name
+        if not path.is_file() or not path.stat().st_size:
+            return f"{name} is missing or empty"
     return None
 
 
-def _problem(folder: Path, name: str) -> str | None:
-    path = folder / name
-    if not path.is_file():
-        return f"{name} is missing"
-    return None if path.stat().st_size else f"{name} is empty"
-
-
 def is_tf_keras(folder: Path) -> bool:
-    """Whether the Keras of TensorFlow 2.15 or before wrote the folder, for whatever pixels."""
+    """Returns whether the Keras of TensorFlow 2.15 or before wrote the folder."""
     return (folder / "keras_metadata.pb").is_file()
 
 

@@ -5,10 +5,10 @@ import os
 import re
 import shutil
 import tempfile
-import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,21 +16,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Keras has no public names to ask whether only shapes are wanted, nor whether a file is being
-# loaded that nobody has said to trust; its own TFSMLayer asks here, too.
-from keras.src.backend.common.symbolic_scope import in_symbolic_scope
-from keras.src.saving.serialization_lib import in_safe_mode
-
 from keras_transfer.backbones.hub import download
 from keras_transfer.backbones.hub.files import GRAPH, DamagedModule, GraphFiles
 from keras_transfer.backbones.hub.module_spec import ModuleSpec, VariableSpec, load_module, tried
-from keras_transfer.backbones.hub.saved_model import (
-    ModuleGraph,
-    declare_functions,
-    load_graph,
-    read_variables,
-)
+from keras_transfer.backbones.hub.saved_model import ModuleGraph, load_graph, read_variables
 from keras_transfer.backbones.hub.variable_groups import VariableGroup
+from keras_transfer.utils.keras_internals import declare_functions, in_safe_mode, in_symbolic_scope
 
 # Graphs that the user has loaded in this process, so that a layer can be cloned.
 _LOADED: weakref.WeakValueDictionary[str, GraphFiles] = weakref.WeakValueDictionary()
@@ -68,7 +59,6 @@ class HubModule(keras.layers.Layer):
 
     Raises:
         OSError: If the module cannot be had, or is damaged. The message says what to do.
-        ImportError: If `tensorflow_hub` is needed and cannot be imported.
         ValueError: If it is no module of images with one input, several outputs are not told
             apart, its statistics move in inference mode, or a file that is not trusted asks for it.
 
@@ -99,7 +89,9 @@ class HubModule(keras.layers.Layer):
                 raise ValueError("HubModule(None): expected an address, a folder or a .tar.gz.")
             graph, files, specification = load_module(handle, call)
             kwargs.setdefault("name", download.name_of(handle))
-            kwargs.setdefault("dtype", _policy(specification, kwargs["name"]))
+            # It computes in the type of its signature, whatever the policy is.
+            floating = tf.as_dtype(specification.given_dtype).is_floating
+            kwargs.setdefault("dtype", specification.given_dtype if floating else "float32")
         super().__init__(autocast=False, **kwargs)
         self.supports_jit = False  # XLA may lack an operation of a graph that others made
         self.signature = signature
@@ -135,7 +127,7 @@ class HubModule(keras.layers.Layer):
 
     @property
     def groups(self) -> tuple[VariableGroup, ...]:
-        """What can be frozen by itself: groups of variables, found from their names."""
+        """The groups of variables that are frozen together, made from their names."""
         specs = self.specification.variables
         return tuple(
             VariableGroup(
@@ -160,9 +152,9 @@ class HubModule(keras.layers.Layer):
             )
         outputs = self._graph.run(_as(self.specification.given_dtype, inputs))
         outputs.set_shape(shape)
-        training_ones = {id(variable.value) for variable in self.trainable_weights}
+        training_ids = {id(variable.value) for variable in self.trainable_weights}
         for regularizer in self._graph.regularizers:
-            if training_ones.intersection(map(id, regularizer.variables)):
+            if training_ids.intersection(map(id, regularizer.variables)):
                 self.add_loss(regularizer.loss())
         declare_functions()
         return keras.ops.cast(outputs, self.compute_dtype)
@@ -191,7 +183,7 @@ class HubModule(keras.layers.Layer):
             "signature": self.signature,
             "output": self.output_key,
             "arguments": dict(self.arguments),
-            "specification": self.specification.to_config(),
+            "specification": asdict(self.specification),
             "known_shapes": [[list(size), list(out)] for size, out in sorted(self._sizes.items())],
         }
 
@@ -229,25 +221,24 @@ class HubModule(keras.layers.Layer):
 
     def load_assets(self, store: str | None) -> None:
         """Reads the graph from a model file. The variables have their values already."""
-        # Keras tries again elsewhere in the file, and would tell of that only.
-        self._damage = self._damage or self._damage_in(store)
-        if self._damage is not None:
-            raise DamagedModule(self._damage)
-        if self._graph is None and store is not None:
-            self._load(GraphFiles.read(Path(store)))
-
-    def _damage_in(self, store: str | None) -> str | None:
-        if store is None or not (Path(store) / GRAPH).is_file():
-            return (
+        files = None
+        if store is not None and (Path(store) / GRAPH).is_file():
+            files = GraphFiles.read(Path(store))
+        elif self._damage is None:
+            self._damage = (
                 f"The file lacks the graph of module '{self.name}': {store} holds no {GRAPH}. Save "
                 "the model again, as a whole."
             )
-        if GraphFiles.read(Path(store)).digest != self.specification.graph:
-            return (
-                f"The graph of module '{self.name}' is not the one that the file's config speaks "
-                "of. The file is damaged, or was put together of two; nothing of it was run."
+        if files is not None and files.digest != self.specification.graph:
+            self._damage = (
+                f"The graph of module '{self.name}' is not the one that the file's config names. "
+                "The file is damaged, or was put together of two; nothing of it was run."
             )
-        return None
+        # Keras tries again elsewhere in the file, and would report that attempt only.
+        if self._damage is not None:
+            raise DamagedModule(self._damage)
+        if self._graph is None and files is not None:
+            self._load(files)
 
     def _load(self, files: GraphFiles) -> None:
         """Loads the graph, and lets it read the variables that this layer has."""
@@ -284,7 +275,7 @@ _NOT_TRUSTED = (
 
 
 def _adopted(spec: VariableSpec, value: Any) -> keras.Variable:
-    """The Keras variable that holds a variable of the module, under the same scopes."""
+    """Returns a Keras variable with the name and the value of a variable of the module."""
     *scopes, name = (re.sub(r"[^\w.-]", "_", part) for part in spec.name.split("/"))
     with contextlib.ExitStack() as stack:
         for scope in scopes:
@@ -296,20 +287,6 @@ def _adopted(spec: VariableSpec, value: Any) -> keras.Variable:
             autocast=False,
             name=name,
         )
-
-
-def _policy(spec: ModuleSpec, name: str) -> str:
-    """The type that a module computes in: that of its signature, whatever the policy is."""
-    floating = tf.as_dtype(spec.given_dtype).is_floating
-    demanded = spec.given_dtype if floating else "float32"
-    policy = keras.config.dtype_policy()
-    if policy.compute_dtype != demanded:
-        warnings.warn(
-            f"Module '{name}' computes in {demanded}, as its signature demands; the policy "
-            f"{policy.name!r} holds for the layers around it.",
-            stacklevel=4,
-        )
-    return demanded
 
 
 def _as(dtype: str, images: Any) -> Any:

@@ -1,17 +1,18 @@
-"""What a model file says of a module in plain values, so that it can be built without its graph."""
+"""The description of a module in a model file: it can be built without its graph."""
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import tensorflow as tf
 
 from keras_transfer.backbones.hub import download
 from keras_transfer.backbones.hub.files import DamagedModule, GraphFiles, is_tf_keras
-from keras_transfer.backbones.hub.saved_model import ModuleGraph, load_graph, moves_variables
+from keras_transfer.backbones.hub.saved_model import ModuleGraph, load_graph
 from keras_transfer.backbones.hub.variable_groups import variable_groups
 from keras_transfer.utils.config_limits import check_memory
 
@@ -82,21 +83,17 @@ class ModuleSpec:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Makes it of what `to_config` returned.
+        """Makes it of a dict of plain values.
 
         Raises:
             ValueError: If its variables take more memory than there is.
         """
         variables = tuple(
-            VariableSpec(**{**one, "shape": tuple(one["shape"])}) for one in config["variables"]
+            VariableSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in config["variables"]
         )
-        check_memory([one.shape for one in variables], "The module")
+        check_memory([spec.shape for spec in variables], "The module")
         shapes = {key: tuple(config[key]) for key in ("groups", "given_shape", "output_shape")}
         return cls(**{**config, **shapes, "variables": variables})
-
-    def to_config(self) -> dict[str, Any]:
-        """Returns it as what JSON can hold."""
-        return asdict(self)
 
     def check(self, graph: ModuleGraph) -> None:
         """Checks that a graph has these very variables.
@@ -104,10 +101,10 @@ class ModuleSpec:
         Raises:
             ValueError: If it has others.
         """
-        found = [(_name(v), tuple(v.shape), v.dtype.name) for v in graph.variables]
+        actual = [(_name(v), tuple(v.shape), v.dtype.name) for v in graph.variables]
         expected = [(v.name, v.shape, v.dtype) for v in self.variables]
-        if found != expected:
-            differing = next(((a, b) for a, b in zip_longest(found, expected) if a != b))
+        if actual != expected:
+            differing = next(((a, b) for a, b in zip_longest(actual, expected) if a != b))
             raise ValueError(
                 f"The module's graph has other variables than the file says: {differing[0]} in "
                 f"the place of {differing[1]}. The file is damaged, or was put together of two."
@@ -126,9 +123,9 @@ def _groups(graph: ModuleGraph) -> Sequence[str | None]:
     ordered = [graph.variables[i] for i in graph.order]
     trainable = [graph.trainable[i] for i in graph.order]
     sizes = [variable.shape.num_elements() for variable in ordered]
-    found = variable_groups([_name(one) for one in ordered], sizes, trainable)
+    groups = variable_groups([_name(v) for v in ordered], sizes, trainable)
     grouped: list[str | None] = [None] * len(ordered)
-    for i, group in zip(graph.order, found or (), strict=found is not None):
+    for i, group in zip(graph.order, groups or (), strict=groups is not None):
         grouped[i] = group
     return grouped
 
@@ -157,25 +154,34 @@ def load_module(
     try:
         graph = load_graph(folder, **call)
     except DamagedModule as error:
-        folder = download.folder_again(handle, str(error))
-        try:
-            graph = load_graph(folder, **call)
-        except DamagedModule as again:
-            raise DamagedModule(f"What {os.fspath(handle)!r} gives is damaged: {again}") from again
+        folder = download.folder_of(handle, damage=str(error))
+        graph = load_graph(folder, **call)
     if graph.given.shape.rank and graph.given.shape[0] is not None:
         raise ValueError(
             f"The module takes batches of exactly {graph.given.shape[0]} images. Expected one for "
             "batches of any size: export it again with None as its first axis."
         )
-    size = tuple(side or _ANY_SIZE for side in images_of(graph)[1:3])
-    if moves_variables(graph, lambda: tried(graph, size)):
+    before = [variable.numpy() for variable in graph.variables]
+    output_shape: tuple[int | None, ...] = tried(
+        graph, tuple(side or _ANY_SIZE for side in images_of(graph)[1:3])
+    )
+    for variable, value in zip(graph.variables, before, strict=True):
+        if not np.array_equal(variable.numpy(), value):
+            raise ValueError(
+                f"The module of {os.fspath(handle)!r} changes its own variables in inference mode. "
+                "Expected one whose statistics stay as they are: export it for inference."
+            )
+    if len(output_shape) not in (2, 4):
         raise ValueError(
-            f"The module of {os.fspath(handle)!r} changes its own variables in inference mode. "
-            "Expected one whose statistics stay as they are: export it for inference."
+            f"The module gives a tensor of shape {output_shape}. Expected features (batch, "
+            "channels) or a feature map (batch, height, width, channels); another of its outputs "
+            "may be one: HubModule(..., output=...)."
         )
+    if None in images_of(graph)[1:3] and len(output_shape) == 4:
+        output_shape = (None, None, None, output_shape[-1])
     files = GraphFiles.read(folder)
     spec = ModuleSpec.of(
-        graph, files.digest, _output_shape(graph, size), _pixels(handle, folder, graph)
+        graph, files.digest, (None, *output_shape[1:]), _pixels(handle, folder, graph)
     )
     return graph, files, spec
 
@@ -188,24 +194,13 @@ def _pixels(handle: str | os.PathLike[str], folder: Path, graph: ModuleGraph) ->
     return "unit" if graph.is_reusable and is_of_hub else None
 
 
-def _output_shape(graph: ModuleGraph, size: tuple[int, ...]) -> tuple[int | None, ...]:
-    shape = graph.gives.shape
-    is_fixed = None not in images_of(graph)[1:]
-    if shape.rank is None or shape[-1] is None or (is_fixed and None in shape[1:]):
-        found = tried(graph, size)
-        is_map = len(found) == 4 and not is_fixed
-        shape = (None, None, None, found[-1]) if is_map else (None, *found[1:])
-    if len(shape) not in (2, 4):
-        raise ValueError(
-            f"The module gives a tensor of shape {tuple(shape)}. Expected features (batch, "
-            "channels) or a feature map (batch, height, width, channels); another of its outputs "
-            "may be one: HubModule(..., output=...)."
-        )
-    return (None, *shape[1:])
-
-
 def tried(graph: ModuleGraph, size: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the shape of what a graph makes of a black image."""
     with tf.init_scope():  # for real, though a function may be being traced
         black = tf.zeros((1, *size, images_of(graph)[-1]), graph.given.dtype)
-        return tuple(graph.run(black).shape)
+        if not tf.distribute.in_cross_replica_context():
+            return tuple(graph.run(black).shape)
+        strategy = tf.distribute.get_strategy()  # whose variables are read on a device each
+        return tuple(
+            strategy.experimental_local_results(strategy.run(graph.run, (black,)))[0].shape
+        )

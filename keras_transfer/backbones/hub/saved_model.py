@@ -1,6 +1,5 @@
-"""A loaded SavedModel as one function of images, with what it demands and what it holds."""
+"""A loaded SavedModel as a function of images, with its variables and losses."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from keras_transfer.backbones.hub.signatures import (
     reusable,
     traces_of,
 )
+from keras_transfer.utils.keras_internals import checksum_of_graph
 
 # Errors of the machine, not of the files.
 _NOT_DAMAGE = (
@@ -36,12 +36,11 @@ class Regularizer:
 
 @dataclass(frozen=True)
 class ModuleGraph:
-    """What a SavedModel computes of images, in inference mode.
+    """The function of images that a SavedModel computes in inference mode.
 
     Attributes:
         run: The function: images in, one tensor out.
         given: Shape and type of the images that it takes.
-        gives: Shape and type of what comes out, as far as the graph tells.
         variables: All variables of the module.
         trainable: Whether each of them can train.
         order: Indices of `variables` in the order in which the network uses them.
@@ -53,7 +52,6 @@ class ModuleGraph:
 
     run: Callable[[Any], Any]
     given: tf.TensorSpec
-    gives: tf.TensorSpec
     variables: tuple[Any, ...]
     trainable: tuple[bool, ...]
     order: tuple[int, ...]
@@ -99,23 +97,19 @@ def load_graph(
             raise ValueError(f"arguments={arguments!r}: a signature takes none but the images.")
         entry = by_signature(module, signature, folder)
     check_images(entry.given)
-    pick, gives = output_of(entry.outputs, output)
+    pick = output_of(entry.outputs, output)
+    traced = [variable for trace in entry.traces for variable in trace.variables]
     variables = _distinct(
-        [
-            *_listed(module, "variables"),
-            *_listed(module, "trainable_variables"),
-            *(variable for trace in entry.traces for variable in trace.variables),
-        ]
+        [*_listed(module, "variables"), *_listed(module, "trainable_variables"), *traced]
     )
-    used = [id(variable) for trace in entry.traces for variable in trace.variables]
-    places = {key: place for place, key in reversed(list(enumerate(used)))}
+    used = [id(variable) for variable in _distinct(traced)]
     order = sorted(
-        range(len(variables)), key=lambda i: (places.get(id(variables[i]), len(used)), i)
+        range(len(variables)),
+        key=lambda i: used.index(id(variables[i])) if id(variables[i]) in used else len(used),
     )
     return ModuleGraph(
         run=lambda images: pick(entry.run(images)),
         given=entry.given,
-        gives=gives,
         variables=variables,
         trainable=_trainable(module, variables, is_reusable),
         order=tuple(order),
@@ -133,21 +127,21 @@ def read_variables(graph: ModuleGraph, variables: Sequence[Any]) -> ModuleGraph:
     by_capture = {id(_capture(old)): _capture(new) for old, new in pairs}
     losses = [trace for regularizer in graph.regularizers for trace in traces_of(regularizer.loss)]
     for trace in {id(trace): trace for trace in (*graph.traces, *losses)}.values():
-        trace.set_variables([by_variable.get(id(one), one) for one in trace.variables])
-        captured = [by_capture.get(id(one), one) for one in trace.captured_inputs]
+        trace.set_variables([by_variable.get(id(v), v) for v in trace.variables])
+        captured = [by_capture.get(id(x), x) for x in trace.captured_inputs]
         trace.set_external_captures(captured)
     return replace(
         graph,
         variables=tuple(variables),
         regularizers=tuple(
-            replace(one, variables=tuple(by_variable.get(id(v), v) for v in one.variables))
-            for one in graph.regularizers
+            replace(r, variables=tuple(by_variable.get(id(v), v) for v in r.variables))
+            for r in graph.regularizers
         ),
     )
 
 
 def _capture(variable: Any) -> Any:
-    """What TensorFlow lets a function capture of a variable; the whole, where it has replicas."""
+    """Returns what a function captures of a variable: all of it if it has replicas."""
     return variable if getattr(variable, "is_distributed_variable", False) else variable.handle
 
 
@@ -175,11 +169,8 @@ def _check_fingerprint(folder: Path, module: Any) -> None:
     """Checks a graph by the fingerprint that TensorFlow writes beside it, but never checks.
 
     The values of variables have checksums of their own, the constants of a graph have none. Only
-    the version that wrote a fingerprint is sure to compute the same; it has no public name for it.
+    the version that wrote a fingerprint is sure to compute the same.
     """
-    from tensorflow.core.protobuf.fingerprint_pb2 import FingerprintDef
-    from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
-
     path = folder / "fingerprint.pb"
     if not path.is_file() or module.tensorflow_version != tf.version.VERSION:
         return
@@ -187,14 +178,13 @@ def _check_fingerprint(folder: Path, module: Any) -> None:
         expected = tf.saved_model.experimental.read_fingerprint(str(folder)).saved_model_checksum
     except RuntimeError as error:
         raise DamagedModule(f"{folder} is damaged: {path.name} cannot be read.") from error
-    found = FingerprintDef.FromString(fingerprinting.CreateFingerprintDef(str(folder)))
-    if found.saved_model_checksum != expected:
+    if checksum_of_graph(folder) != expected:
         raise DamagedModule(f"{folder} is damaged: its graph does not fit {path.name}.")
 
 
 def _listed(module: Any, name: str) -> list[Any]:
-    found = getattr(module, name, ())
-    return [] if callable(found) else [one for one in found if isinstance(one, tf.Variable)]
+    listed = getattr(module, name, ())
+    return [] if callable(listed) else [v for v in listed if isinstance(v, tf.Variable)]
 
 
 def _distinct(variables: Sequence[Any]) -> tuple[Any, ...]:
@@ -202,7 +192,7 @@ def _distinct(variables: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def _trainable(module: Any, variables: Sequence[Any], is_reusable: bool) -> tuple[bool, ...]:
-    """Which variables can train: those that a module lists, where that is part of its interface.
+    """Returns which variables can train: those that a reusable module lists.
 
     Keras' export writes such a list, too, but of what trained when it was written: it is empty for
     a frozen network. There, each variable's own flag tells weights from statistics; Keras never
@@ -211,55 +201,12 @@ def _trainable(module: Any, variables: Sequence[Any], is_reusable: bool) -> tupl
     listed = {id(variable) for variable in _listed(module, "trainable_variables")}
     has_list = is_reusable and hasattr(module, "trainable_variables")
     return tuple(
-        one.dtype.is_floating and (id(one) in listed or (one.trainable and not has_list))
-        for one in variables
+        v.dtype.is_floating and (id(v) in listed or (v.trainable and not has_list))
+        for v in variables
     )
 
 
 def _regularizers(module: Any) -> Iterator[Regularizer]:
     for loss in getattr(module, "regularization_losses", ()):
-        variables = [one for trace in traces_of(loss) for one in trace.variables]
+        variables = [v for trace in traces_of(loss) for v in trace.variables]
         yield Regularizer(loss, _distinct(variables))
-
-
-def declare_functions() -> None:
-    """Tells the graph that is being traced of all functions that are called in it, at any depth.
-
-    TensorFlow makes a call inside a function one of its `__forward_` version when a gradient of it
-    is taken, and tells the graph of that function alone, not those that call the function later.
-    OpenVINO, which looks in the outermost graph, would not find it. There are no public names.
-    """
-    graph = tf.compat.v1.get_default_graph()
-    if not graph.building_function:
-        return
-    unseen = list(graph._functions.values())
-    seen = {function.name for function in unseen}
-    while unseen:
-        inner = getattr(unseen.pop().graph, "_functions", {}).values()
-        for function in inner:
-            name = function.name
-            if name not in seen:
-                graph._add_function_recursive(function)
-                seen.add(name)
-                unseen.append(function)
-
-
-def moves_variables(graph: ModuleGraph, run: Callable[[], Any]) -> bool:
-    """Whether a run in inference mode changes a variable, as one saved for training may.
-
-    Args:
-        graph: The module.
-        run: Runs it once. It does so only if the graph has an operation that assigns at all.
-    """
-    if not any(_assigns(trace.graph) for trace in graph.traces):
-        return False
-    before = [variable.numpy() for variable in graph.variables]
-    run()
-    after = [variable.numpy() for variable in graph.variables]
-    return any((a != b).any() for a, b in zip(before, after, strict=True))
-
-
-def _assigns(graph: Any) -> bool:
-    definition = graph.as_graph_def()
-    nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
-    return any(re.fullmatch(r"Assign\w*VariableOp|\w*ScatterUpdate", node.op) for node in nodes)

@@ -1,4 +1,4 @@
-"""Ways into a SavedModel: which function takes images, and which tensor comes out."""
+"""Signatures of a SavedModel: the function of images, and the tensor that comes out."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 @dataclass(frozen=True)
 class Entry:
-    """One way into a module: a function, what it was traced with, and its traces."""
+    """A function of a module, the spec of its images, its outputs and its traces."""
 
     run: Callable[[Any], Any]
     given: tf.TensorSpec
@@ -25,7 +25,7 @@ def traces_of(function: Any) -> list[Any]:
 
 
 def reusable(module: Any, arguments: dict[str, Any]) -> Entry:
-    """The interface that TF-Hub calls a reusable SavedModel: `module(images, training=...)`."""
+    """Returns the function of a reusable SavedModel of TF-Hub: `module(images, training=...)`."""
     parameters = inspect.signature(module.__call__).parameters
     (first, *others) = parameters.values()
     _check_arguments(first.name, others, arguments)
@@ -44,37 +44,25 @@ def reusable(module: Any, arguments: dict[str, Any]) -> Entry:
 def _check_arguments(
     first: str, others: Sequence[inspect.Parameter], arguments: Mapping[str, Any]
 ) -> None:
-    named = [other for other in others if other.kind is not other.VAR_KEYWORD]
-    open_ended = len(named) < len(others)
-    unknown = [name for name in arguments if name not in {other.name for other in named}]
-    if "training" in arguments or (unknown and not open_ended):
-        known = [other.name for other in named if other.name != "training"]
+    named = {p.name: p for p in others if p.kind is not p.VAR_KEYWORD and p.name != "training"}
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in others)
+    unknown = [name for name in arguments if not (open_ended or name in named)]
+    missing = [n for n, p in named.items() if p.default is p.empty and n not in arguments]
+    if unknown or missing or "training" in arguments:
         raise ValueError(
-            f"arguments={dict(arguments)!r}: the module takes {known or 'no others'} besides "
-            f"{first!r}; `training` is always False."
-        )
-    missing = [
-        other.name
-        for other in named
-        if other.default is other.empty and other.name not in (*arguments, "training")
-    ]
-    if missing:
-        raise ValueError(
-            f"The module has several inputs: {first!r} and {', '.join(map(repr, missing))}. "
-            f"Expected one, a batch of images. Give the others as arguments={{{missing[0]!r}: ...}}"
-            ", if they are plain values."
+            f"arguments={dict(arguments)!r}: besides the images, {first!r}, the module takes "
+            f"{list(named) or 'none'}, of which {missing or 'none'} must be given; "
+            "`training` is always False."
         )
 
 
 def _inference(place: int, traces: Sequence[Any]) -> tuple[Any, list[Any]]:
-    """The value of `training` that means inference, and the traces that take it."""
-    values = [_bound(trace, place, "training") for trace in traces]
-    for wanted in (False, None):
-        fitting = [t for t, v in zip(traces, values, strict=True) if v is wanted]
-        if fitting:
-            return wanted, fitting
-    fitting = [t for t, v in zip(traces, values, strict=True) if isinstance(v, tf.TensorSpec)]
-    if fitting:
+    """Returns the value of `training` that means inference, and the traces that take it."""
+    values = [(trace, _bound(trace, place, "training")) for trace in traces]
+    for value in (False, None):
+        if fitting := [trace for trace, given in values if given is value]:
+            return value, fitting
+    if fitting := [trace for trace, given in values if isinstance(given, tf.TensorSpec)]:
         return False, fitting
     raise ValueError(
         "The module was saved for training=True only. Expected a trace for training=False, in "
@@ -88,7 +76,7 @@ def _bound(trace: Any, place: int, name: str) -> Any:
 
 
 def _widest(specs: Sequence[Any], name: str) -> tf.TensorSpec:
-    """One spec for all traces, of floating point where there are such."""
+    """Returns one spec for all traces, of floating point where there are such."""
     plain = [spec for spec in specs if isinstance(spec, tf.TensorSpec)]
     if not plain:
         raise ValueError(
@@ -102,7 +90,7 @@ def _widest(specs: Sequence[Any], name: str) -> tf.TensorSpec:
 
 
 def by_signature(module: Any, name: str | None, folder: Path) -> Entry:
-    """The way in through a signature with one input.
+    """Returns a signature with one input.
 
     Args:
         module: What TensorFlow loaded.
@@ -115,7 +103,7 @@ def by_signature(module: Any, name: str | None, folder: Path) -> Entry:
     signatures = dict(getattr(module, "signatures", {}))
     if not signatures:
         raise ValueError(
-            f"The SavedModel in {folder} can be called in no way: it has neither traces of "
+            f"The SavedModel in {folder} cannot be called: it has neither traces of "
             "__call__ nor signatures. Expected a TF-Hub module, or a model with a signature."
         )
     if name is None:
@@ -140,45 +128,36 @@ def by_signature(module: Any, name: str | None, folder: Path) -> Entry:
 
 
 def check_images(given: tf.TensorSpec) -> None:
-    """Checks that an input is a batch of images.
+    """Checks that an input is a batch of images, with channels last.
 
     Raises:
-        ValueError: If it is text, or has another number of axes.
+        ValueError: If it is something else, such as text.
     """
-    if given.dtype == tf.string:
+    is_number = given.dtype.is_floating or given.dtype.is_integer
+    shape = given.shape
+    channels_first = shape.rank == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3)
+    if not is_number or shape.rank not in (None, 4) or channels_first:
         raise ValueError(
-            "The module takes strings: it is one for text, or for encoded images. Expected one "
-            "that takes a batch of images (batch, height, width, 3) as numbers."
-        )
-    if given.shape.rank == 4 and given.shape[1] in (1, 3) and given.shape[3] not in (1, 3):
-        raise ValueError(
-            f"The module takes images of shape {tuple(given.shape)}: channels first, which is not "
-            "supported. Expected (batch, height, width, 3): export it again with channels last."
-        )
-    if given.shape.rank not in (None, 4) or not (given.dtype.is_floating or given.dtype.is_integer):
-        raise ValueError(
-            f"The module takes {given.dtype.name} of shape {tuple(given.shape)}. Expected a batch "
-            "of images (batch, height, width, 3)."
+            f"The module takes {given.dtype.name} of shape {shape}. Expected a batch of images "
+            "(batch, height, width, 3) as numbers, with channels last."
         )
 
 
-def output_of(outputs: Any, key: str | int | None) -> tuple[Callable[[Any], Any], tf.TensorSpec]:
-    """How to take the wanted tensor from what the module returns, and its spec."""
+def output_of(outputs: Any, key: str | int | None) -> Callable[[Any], Any]:
+    """Returns a function from what the module returns to the wanted tensor."""
     if isinstance(outputs, tf.TensorSpec):
         if key is not None:
             raise ValueError(f"output={key!r}: the module gives one tensor. Leave it out.")
-        return (lambda result: result), outputs
+        return lambda result: result
     keys: list[Any] = sorted(outputs) if isinstance(outputs, Mapping) else [*range(len(outputs))]
-    if key is None and "default" in keys:  # TF-Hub's name for what a module is there for
+    if key is None and "default" in keys:  # TF-Hub's name for the main output
         key = "default"
     if key is None and len(keys) == 1:
         key = keys[0]
-    if key not in keys:
+    if key not in keys or not isinstance(outputs[key], tf.TensorSpec):
         shapes = ", ".join(f"{k!r}: {getattr(outputs[k], 'shape', '...')}" for k in keys)
         raise ValueError(
             f"output={key!r}: the module gives several tensors. Expected one of their keys: "
             f"{shapes}. Give it as HubModule(..., output={keys[-1] if keys else None!r})."
         )
-    if not isinstance(outputs[key], tf.TensorSpec):
-        raise ValueError(f"Output {key!r} of the module is {outputs[key]!r}. Expected one tensor.")
-    return (lambda result: result[key]), outputs[key]
+    return lambda result: result[key]

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_transfer.backbones.blocks import MAX_BLOCKS, stage_of
+from keras_transfer.backbones.splitting import MAX_BLOCKS, numbered, stage_of
 
 
 class VariableGroup:
-    """Some of a layer's variables, with what `FrozenBackbone` asks of a block.
+    """Some of a layer's variables, with the interface of a block of `FrozenBackbone`.
 
     Args:
         name: The group's name.
-        layer: The layer that they are of.
+        layer: The layer that has the variables.
         weights: The variables.
         trains: Whether each of them can train.
     """
@@ -33,7 +33,7 @@ class VariableGroup:
 
     @property
     def output_shape(self) -> tuple[int | None, ...]:
-        """That of the layer: what lies inside is not known."""
+        """The shape of the layer's output: those within it are not known."""
         return self._layer.specification.output_shape
 
     @property
@@ -52,7 +52,7 @@ class VariableGroup:
 
     @property
     def trainable_weights(self) -> list[keras.Variable]:
-        """Those of them that train."""
+        """The variables that train."""
         return [weight for weight in self._trains if weight.trainable] if self.trainable else []
 
     def count_params(self) -> int:
@@ -60,16 +60,20 @@ class VariableGroup:
         return sum(math.prod(weight.shape) for weight in self.weights)
 
 
-_FEW = 4  # with fewer groups, one that holds nearly everything is divided again
 _NEARLY_ALL = 0.8
 
 _Path = tuple[str, ...]
+_Groups = list[tuple[str, list[_Path]]]
 
 
 def variable_groups(
     names: Sequence[str], sizes: Sequence[int], trainable: Sequence[bool]
 ) -> tuple[str, ...] | None:
-    """Puts the variables of a module into 2 to 12 groups by the scopes that their names speak of.
+    """Puts the variables of a module into 2 to 12 groups by the scopes in their names.
+
+    The groups are the scopes at the smallest depth at which none holds nearly all weights. Scopes
+    that are named like stages of published networks are joined by stage. Variables outside of all
+    groups join the group before them.
 
     Args:
         names: The variables' names, in the order in which the network uses them, such as
@@ -78,73 +82,60 @@ def variable_groups(
         trainable: Whether each can train. Each group holds one that can.
 
     Returns:
-        The name of the group of each variable, such as `block4`; `None` if the names tell of no
-        more than one group. What no name speaks of joins what comes before it.
+        The name of the group of each variable, such as `block4`; `None` if there would be one
+        group only.
 
     Example:
         >>> variable_groups(["m/stem/w", "m/stem/mean", "m/top/w"], [9, 3, 9], [True, False, True])
         ('stem', 'stem', 'top')
     """
     paths = [tuple(name.split(":")[0].split("/")[:-1]) for name in names]
-    weights = {
-        (i, path): size
-        for i, (path, size, trains) in enumerate(zip(paths, sizes, trainable, strict=True))
-        if trains
-    }
-    groups = _at_most(_by_stage(_divided(_children((), weights), weights)))
-    if len(groups) < 2:
-        return None
-    names_of = {prefix: name for name, prefixes in _unique(groups) for prefix in prefixes}
-    return _spread([_group_of(path, names_of) for path in paths])
-
-
-def _children(prefix: _Path, weights: dict[tuple[int, _Path], int]) -> list[_Path]:
-    """The scopes right below the longest one that all weights under `prefix` share."""
-    below = [path for _, path in weights if path[: len(prefix)] == prefix]
-    deeper = [path for path in below if len(path) > len(prefix)]
-    if not deeper:
-        return []
-    # Two paths that differ most differ first where any two of them do.
-    pairs = enumerate(zip(min(deeper), max(deeper), strict=False))
-    depth = next((i for i, (a, b) in pairs if a != b), len(min(deeper, key=len)))
-    return list(dict.fromkeys(path[: depth + 1] for path in deeper if len(path) > depth))
-
-
-def _divided(prefixes: list[_Path], weights: dict[tuple[int, _Path], int]) -> list[_Path]:
-    """Divides the scope that holds nearly everything, such as the network beside its head."""
-    while 1 < len(prefixes) < _FEW:
-        share = Counter(
-            {
-                prefix: sum(n for (_, p), n in weights.items() if p[: len(prefix)] == prefix)
-                for prefix in prefixes
-            }
-        )
-        ((largest, size),) = share.most_common(1)
-        parts = _children(largest, weights)
-        if size < _NEARLY_ALL * share.total() or not 1 < len(parts) <= MAX_BLOCKS:
+    best: tuple[int, _Groups] | None = None
+    for depth in range(1, max(map(len, paths), default=0) + 1):
+        weights: Counter[_Path] = Counter()
+        for path, size, trains in zip(paths, sizes, trainable, strict=True):
+            if trains:
+                weights[path[:depth]] += size
+        scopes = {path[:end] for path in weights for end in range(len(path))}  # that hold others
+        groups = _by_stage([prefix for prefix in weights if prefix not in scopes])
+        if len(groups) < 2:
+            continue
+        if best is not None and len(groups) > MAX_BLOCKS:
             break
-        at = prefixes.index(largest)
-        prefixes = [*prefixes[:at], *parts, *prefixes[at + 1 :]]
-    return prefixes
+        largest = max(sum(weights[prefix] for prefix in prefixes) for _, prefixes in groups)
+        is_even = largest <= _NEARLY_ALL * weights.total()
+        best = (depth, groups) if best is None or is_even else best
+        if is_even:
+            break
+    if best is None:
+        return None
+    depth, groups = best[0], _at_most(best[1])
+    unique = numbered(name for name, _ in groups)
+    group_of = {
+        p: name for name, (_, prefixes) in zip(unique, groups, strict=True) for p in prefixes
+    }
+    of_paths = [group_of.get(path[:depth]) for path in paths]
+    current = next(filter(None, of_paths))
+    return tuple(current := name or current for name in of_paths)
 
 
-def _by_stage(prefixes: Sequence[_Path]) -> list[tuple[str, list[_Path]]]:
-    """Joins scopes by the stage that they speak of, where nearly all of them speak of one."""
+def _by_stage(prefixes: Sequence[_Path]) -> _Groups:
+    """Joins scopes by the stages in their names, if nearly all of them name one."""
     stages = [stage_of(prefix[-1]) for prefix in prefixes]
-    spoken = [stage for stage in stages if stage is not None]
-    if len(set(spoken)) < 2 or len(spoken) < _NEARLY_ALL * len(stages):
+    known = [stage for stage in stages if stage is not None]
+    if len(set(known)) < 2 or len(known) < _NEARLY_ALL * len(stages):
         return [(prefix[-1], [prefix]) for prefix in prefixes]
-    groups: list[tuple[str, list[_Path]]] = []
+    groups: _Groups = []
     for prefix, stage in zip(prefixes, stages, strict=True):
         if groups and stage in (None, groups[-1][0]):
             groups[-1][1].append(prefix)
         else:
-            groups.append((stage or spoken[0], [prefix]))
+            groups.append((stage or known[0], [prefix]))
     return groups
 
 
-def _at_most(groups: list[tuple[str, list[_Path]]]) -> list[tuple[str, list[_Path]]]:
-    """Joins neighbours while there are too many to name."""
+def _at_most(groups: _Groups) -> _Groups:
+    """Joins neighbours while there are too many groups to name."""
     if len(groups) <= MAX_BLOCKS:
         return groups
     size = -(-len(groups) // MAX_BLOCKS)
@@ -153,27 +144,3 @@ def _at_most(groups: list[tuple[str, list[_Path]]]) -> list[tuple[str, list[_Pat
         (f"stage{number}", [prefix for _, prefixes in run for prefix in prefixes])
         for number, run in enumerate(runs, 1)
     ]
-
-
-def _unique(groups: Sequence[tuple[str, list[_Path]]]) -> list[tuple[str, list[_Path]]]:
-    taken: Counter[str] = Counter()
-    found = []
-    for name, prefixes in groups:
-        taken[name] += 1
-        found.append((name if taken[name] == 1 else f"{name}_{taken[name]}", prefixes))
-    return found
-
-
-def _group_of(path: _Path, names_of: dict[_Path, str]) -> str | None:
-    fitting = (path[:depth] for depth in range(len(path), 0, -1))
-    return next((names_of[prefix] for prefix in fitting if prefix in names_of), None)
-
-
-def _spread(groups: Sequence[str | None]) -> tuple[str, ...]:
-    """Joins variables of no group to the group before them, the first ones to the one behind."""
-    current = next(group for group in groups if group is not None)
-    spread = []
-    for group in groups:
-        current = group or current
-        spread.append(current)
-    return tuple(spread)

@@ -8,7 +8,7 @@ import pytest
 from conftest import tiny_network
 from keras import layers, ops
 
-from keras_transfer.backbones import blocks
+from keras_transfer.backbones.splitting import split, stage_of
 
 
 def image(size: int | None = 16):
@@ -35,7 +35,7 @@ def run(chain, x):
 
 def assert_is_the_same_function(model: keras.Model) -> dict[str, keras.Model]:
     """Checks that the chain is the model and that its blocks share out the weights."""
-    chain = blocks.split(model)
+    chain = split(model)
     x = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
     np.testing.assert_array_equal(run(chain, x), np.asarray(model(x, training=False)))
     owned = [id(weight) for block in chain.values() for weight in block.weights]
@@ -86,26 +86,10 @@ def residual(x, name: str):
     ],
 )
 def test_stage_of_reads_the_names_of_published_architectures(layer, stage):
-    assert blocks.stage_of(layer) == stage
+    assert stage_of(layer) == stage
 
 
-def test_keras_still_lists_the_nodes_of_a_graph_under_the_private_name_that_split_reads():
-    """If Keras renames or reorders `_nodes_by_depth`, this says so before anything else does."""
-    inputs = image()
-    hidden = conv("first")(inputs)
-    outputs = layers.Add(name="join")([hidden, conv("second")(hidden)])
-    by_depth = keras.Model(inputs, outputs)._nodes_by_depth
-    assert isinstance(by_depth, dict)
-    in_order = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
-    assert [node.is_input for node in in_order] == [True, False, False, False]
-    assert [node.operation.name for node in in_order[1:]] == ["first", "second", "join"]
-    assert in_order[1].input_tensors[0] is inputs
-    assert in_order[1].output_tensors[0] is hidden
-    assert in_order[3].input_tensors[0] is hidden
-    assert in_order[3].output_tensors[0] is outputs
-
-
-def test_layers_that_name_no_stage_are_a_block_each_and_take_in_what_has_no_weights():
+def test_layers_without_stage_names_are_a_block_each_with_weightless_layers_joined():
     model = chain_of(
         conv("a"), layers.ReLU(), conv("b"), layers.MaxPooling2D(name="pool"), conv("c")
     )
@@ -163,7 +147,7 @@ def test_more_than_12_stretches_are_put_together_by_resolution():
 
 
 def test_12_stretches_stay_as_they_are():
-    chain = blocks.split(chain_of(*[conv(f"z{i}") for i in range(12)]))
+    chain = split(chain_of(*[conv(f"z{i}") for i in range(12)]))
     assert list(chain) == [f"z{i}" for i in range(12)]
 
 
@@ -252,7 +236,7 @@ def test_the_model_stays_whole_and_can_be_split_again():
     model = tiny_network_of_a_fixed_size()
     config, x = model.get_config(), np.ones((1, 24, 24, 3), "float32")
     before = np.asarray(model(x))
-    first, second = blocks.split(model), blocks.split(model)
+    first, second = split(model), split(model)
     assert list(first) == list(second)
     np.testing.assert_array_equal(run(second, x), before)
     np.testing.assert_array_equal(np.asarray(model(x)), before)
@@ -261,7 +245,7 @@ def test_the_model_stays_whole_and_can_be_split_again():
 
 def test_blocks_share_the_layers_of_the_model():
     model = tiny_network()
-    chain = blocks.split(model)
+    chain = split(model)
     assert chain["block2"].get_layer("block2_conv") is model.get_layer("block2_conv")
     chain["block2"].trainable = False
     assert not model.get_layer("block2_conv").trainable
@@ -269,7 +253,7 @@ def test_blocks_share_the_layers_of_the_model():
 
 
 def test_an_image_size_that_is_open_stays_open():
-    chain = blocks.split(chain_of(conv("a", 4, strides=2), conv("b", 5), size=None))
+    chain = split(chain_of(conv("a", 4, strides=2), conv("b", 5), size=None))
     assert [block.output_shape for block in chain.values()] == [
         (None, None, None, c) for c in (4, 5)
     ]
@@ -280,10 +264,10 @@ def test_several_inputs_are_refused():
     with pytest.raises(
         ValueError, match=r"one input and one output.*'pair' with 2 inputs and 1 out"
     ):
-        blocks.split(model)
+        split(model)
 
 
 def test_several_outputs_are_refused():
     model = keras.Model(inputs := image(), [conv("a")(inputs), conv("b")(inputs)], name="fork")
     with pytest.raises(ValueError, match=r"'fork' with 1 inputs and 2 outputs.*keras\.Model\("):
-        blocks.split(model)
+        split(model)

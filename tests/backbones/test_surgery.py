@@ -4,13 +4,13 @@ import keras
 import numpy as np
 import pytest
 from conftest import SIZE, dataset, identical, images, snapshot, tiny_backbone
-from hub_modules import save_reusable
+from hub_modules import shared
 
 from keras_transfer import FeatureCache, FrozenBackbone, HubModule, TransferModel
 from keras_transfer.data.shuffling import begin_again
 
 
-def test_a_twin_has_own_copies_of_some_blocks_and_shares_the_rest():
+def test_copied_blocks_are_not_shared_and_the_rest_is():
     backbone = tiny_backbone()
     twin = backbone.twin(2)
     assert [block.name for block in twin.blocks] == [block.name for block in backbone.blocks]
@@ -22,7 +22,7 @@ def test_a_twin_has_own_copies_of_some_blocks_and_shares_the_rest():
     assert len(twin.weights) == len(backbone.weights)
 
 
-def test_what_a_twin_trains_is_not_seen_by_others():
+def test_training_copied_blocks_leaves_other_backbones_unchanged():
     backbone = tiny_backbone()
     before, twin, other = snapshot(backbone), backbone.twin("block4"), backbone.twin(2)
     twin.unfreeze("block4")
@@ -34,7 +34,7 @@ def test_what_a_twin_trains_is_not_seen_by_others():
     assert len(twin.trainable_weights) == len(backbone.block_weights("block4"))
 
 
-def test_a_twin_may_pool_in_another_way_and_kept_activations_are_known_again():
+def test_another_pooling_changes_only_the_fingerprint_of_the_pooling():
     backbone = tiny_backbone()
     twin = backbone.twin(1, pooling="max")
     assert (twin.pooling, backbone.twin().pooling) == ("max", "avg")
@@ -44,7 +44,7 @@ def test_a_twin_may_pool_in_another_way_and_kept_activations_are_known_again():
     assert [name for name in prints[0] if prints[0][name] != prints[1][name]] == ["pooling"]
 
 
-def test_a_twin_is_saved_with_its_own_weights(tmp_path):
+def test_copied_blocks_are_saved_with_their_own_weights(tmp_path):
     twin = tiny_backbone().twin(1)
     for weight in twin.block_weights("block4"):
         weight.assign_add(0.1 * keras.ops.ones_like(weight))
@@ -55,7 +55,7 @@ def test_a_twin_is_saved_with_its_own_weights(tmp_path):
     np.testing.assert_allclose(loaded.backbone(images(2)), twin(images(2)), atol=1e-6)
 
 
-def test_a_backbone_that_trains_has_no_twin():
+def test_blocks_of_a_backbone_that_trains_cannot_be_shared():
     backbone = tiny_backbone()
     backbone.unfreeze("block3")
     with pytest.raises(ValueError, match="cannot share what trains: block3"):
@@ -65,13 +65,13 @@ def test_a_backbone_that_trains_has_no_twin():
         backbone.twin("block9")
 
 
-def test_of_a_module_that_cannot_be_cut_a_twin_has_a_copy(tmp_path):
-    backbone = FrozenBackbone(HubModule(save_reusable(tmp_path)), preprocessing="unit")
+def test_a_module_that_cannot_be_cut_is_copied_as_a_whole():
+    backbone = FrozenBackbone(HubModule(shared("small")), preprocessing="unit")
     twin = backbone.twin(1)
     np.testing.assert_allclose(twin(images(2)), backbone(images(2)), atol=1e-6)
     name = twin.blocks[-1].name
-    shared = {id(weight) for weight in backbone.weights}
-    assert not shared & {id(weight) for weight in twin.block_weights(name)}
+    weights = {id(weight) for weight in backbone.weights}
+    assert not weights & {id(weight) for weight in twin.block_weights(name)}
 
 
 def losses(data, cache, again: bool = False) -> list[float]:
@@ -83,6 +83,7 @@ def losses(data, cache, again: bool = False) -> list[float]:
     return model.fit(data, epochs=2, verbose=0).history["loss"]
 
 
+@pytest.mark.slow
 def test_a_fit_that_begins_again_sees_the_order_of_the_first_one():
     data, cache = dataset(), FeatureCache(verbose=False)
     first = losses(data, cache)
