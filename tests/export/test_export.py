@@ -251,7 +251,8 @@ def test_logits_behind_an_identity_are_served_as_probabilities(tmp_path, pixels)
     expected = keras.ops.sigmoid(model.predict(pixels, verbose=0))[:, 0]
     np.testing.assert_allclose(served.scores(pixels)[:, 1], expected, atol=1e-6)
     files = [encoded(Image.fromarray(image), "PNG") for image in pixels]
-    classified = tf.saved_model.load(tmp_path / "1").classify_bytes(tf.constant(files))
+    loaded = tf.saved_model.load(tmp_path / "1")  # which owns the variables
+    classified = loaded.classify_bytes(tf.constant(files))
     np.testing.assert_allclose(classified["scores"][:, 1], expected, atol=1e-6)
 
 
