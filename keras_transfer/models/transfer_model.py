@@ -31,10 +31,10 @@ from keras_transfer.features.feature_cache import FeatureCache
 from keras_transfer.models.losses import is_binary, is_sparse, of_shares, smoothed
 from keras_transfer.models.outputs import kind_of_outputs, last_activation
 from keras_transfer.serving.metadata import FORMATS, plain
-from keras_transfer.training.phased_callbacks import OneTraining
-from keras_transfer.training.train_step import make_variables, own_methods
+from keras_transfer.training.phased_callbacks import PhasedCallbackList
 from keras_transfer.utils.config_limits import check_config, check_memory
 from keras_transfer.utils.console import say
+from keras_transfer.utils.keras_internals import build_metrics
 from keras_transfer.utils.name_lists import some
 from keras_transfer.utils.supported_keras import check_keras_3
 
@@ -270,7 +270,7 @@ class TransferModel(keras.Model):
         if not self.built and (shape := train.batch_shape()) is not None:
             with self.distribute_strategy.scope():
                 self.build(shape)
-        one = OneTraining(
+        phased = PhasedCallbackList(
             callbacks,
             add_history=True,
             add_progbar=verbose != 0,
@@ -282,15 +282,15 @@ class TransferModel(keras.Model):
         keeper = Keeper(
             self.backbone,
             self.feature_cache,
-            will_train=one.will_train.union(self.will_train),
+            will_train=phased.will_train.union(self.will_train),
             verbose=verbose != 0,
             check_labels=self._label_check(),
-            own_methods=own_methods(self),
+            own_methods=_own_methods(type(self)),
         )
         options = {
             "batch_size": batch_size,
             "verbose": verbose,
-            "callbacks": one,
+            "callbacks": phased,
             "shuffle": shuffle,
             "class_weight": class_weight,
             "steps_per_epoch": steps_per_epoch,
@@ -298,12 +298,12 @@ class TransferModel(keras.Model):
             "validation_batch_size": validation_batch_size,
             "validation_freq": validation_freq,
         }
-        with keeper.hinting(), one:
-            for start, stop in one.phases(initial_epoch, epochs):
-                epochs_before = one.epochs_run
+        with keeper.hinting(), phased:
+            for start, stop in phased.phases(initial_epoch, epochs):
+                epochs_before = phased.epochs_run
                 phase = {**options, "initial_epoch": start, "epochs": stop}
                 if self._fit_phase(keeper, train, valid, phase) is not train:
-                    keeper.ran(train, one.epochs_run - epochs_before, steps_per_epoch)
+                    keeper.ran(train, phased.epochs_run - epochs_before, steps_per_epoch)
         return self.history
 
     def _fit_phase(
@@ -320,7 +320,7 @@ class TransferModel(keras.Model):
             batch_size=options["validation_batch_size"] or batch_size,
             steps=options["validation_steps"],
         )
-        make_variables(self, kept.label_shape(), self.units)
+        self._make_variables(kept.label_shape())
         changed: dict[str, Any] = {"shuffle": shuffle and not kept.is_dataset}
         if train.is_array and kept is not train:
             changed["class_weight"] = None  # the sample weights of kept arrays contain it
@@ -332,6 +332,19 @@ class TransferModel(keras.Model):
             **{**options, **changed},
         )
         return kept
+
+    def _make_variables(self, labels: Sequence[int | None] | None) -> None:
+        """Makes the variables of the optimizer and the metrics before the train step is traced.
+
+        TensorFlow traces a step twice that makes variables, which takes longer than some hundred
+        steps. Keras makes them ahead under a strategy only.
+        """
+        if self.built:
+            with self.distribute_strategy.scope():
+                if not self.optimizer.built:
+                    self.optimizer.build(self.trainable_variables)
+                if labels is not None:
+                    build_metrics(self, labels, (None, self.units))
 
     def _label_check(self) -> Callable[[Any], None] | None:
         """Returns what checks labels, under a loss that is known to take them."""
@@ -465,6 +478,17 @@ class TransferModel(keras.Model):
                 f"{config['backbone']!r}. Nothing was loaded; a file with it was tampered with."
             )
         return cls(**config)
+
+
+def _own_methods(kind: type) -> list[str]:
+    """Returns the methods of a user's subclass that `fit` hands the input to."""
+    names = ("call", "train_step", "test_step", "compute_loss", "compute_metrics")
+    owners = {name: next(base for base in kind.__mro__ if name in vars(base)) for name in names}
+    return [
+        f"{owner.__name__}.{name}"
+        for name, owner in owners.items()
+        if owner.__module__.split(".")[0] not in ("keras", "keras_transfer")
+    ]
 
 
 def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +17,10 @@ from keras_transfer.plotting.curves import Mode, lower_is_better, monitored_log
 from keras_transfer.plotting.diagnosis import Diagnosis, diagnose
 from keras_transfer.plotting.figure_files import check_suffix, figure_path, save_figure
 from keras_transfer.plotting.history import history_figure
-from keras_transfer.plotting.history_table import read_table, write_csv
+from keras_transfer.plotting.history_table import read_csv, write_csv
 from keras_transfer.plotting.live_view import Live, live_view
-from keras_transfer.training.callback_order import callback_list
 from keras_transfer.utils.atomic_files import check_no_folder
+from keras_transfer.utils.keras_internals import calling_list
 from keras_transfer.utils.supported_keras import check_keras_3
 
 if TYPE_CHECKING:
@@ -100,6 +99,7 @@ class HistoryPlotter(keras.callbacks.Callback):
         self.live = live
         self.monitor = monitor
         self.mode = mode
+        self._trained_before: tuple[TrainedBlocks, ...] | None = None
         self._begin()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -111,9 +111,7 @@ class HistoryPlotter(keras.callbacks.Callback):
         self.history: dict[str, list[Any]] = {}
         self.epochs: list[int] = []
         self.marks: list[Mark] = []
-        self._table = _Earlier({}, [], [])
         self._trained: tuple[TrainedBlocks, ...] | None = None
-        self._trained_before: tuple[TrainedBlocks, ...] | None = None
         self._drawn_epochs = 0
         self._next_drawing = 0.0
 
@@ -128,11 +126,23 @@ class HistoryPlotter(keras.callbacks.Callback):
         Nor is another file replaced that lies where the table goes: the user named the picture
         alone.
         """
-        self._earlier = _Earlier(self.history, self.epochs, self.marks, self._trained_before)
+        self._earlier = (self.history, self.epochs, self.marks)
         self._begin()
         self._view = live_view(self.live)
-        if self.path is not None:
-            self._table = _own_table(figure_path(self.path).with_suffix(".csv"))
+        if self.path is None:
+            return
+        table = figure_path(self.path).with_suffix(".csv")
+        check_no_folder(table)
+        if table.exists():
+            try:
+                found = read_csv(table)
+            except ValueError as error:
+                raise ValueError(
+                    "HistoryPlotter writes its table beside the picture, and would replace another "
+                    f"file: {error} Move that file, or give the picture another name."
+                ) from error
+            if not self._earlier[1]:
+                self._earlier = found
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Notes, once an epoch, which blocks train in it.
@@ -145,7 +155,7 @@ class HistoryPlotter(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Collects the epoch's logs and writes the files."""
         first = not self.epochs
-        if first and epoch > 0:
+        if first:
             self._go_on_from(epoch)
         self._collect_logs(epoch, logs or {})
         self._collect_mark(epoch)
@@ -192,26 +202,20 @@ class HistoryPlotter(keras.callbacks.Callback):
         Raises:
             ImportError: If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError(
-                "HistoryPlotter.frame() needs pandas. Install it (pip install pandas), or read "
-                "plotter.history, or the table beside the picture."
-            ) from error
+        import pandas as pd
+
         return pd.DataFrame(self.history, index=pd.Index(self.epochs, name="epoch"))
 
     def _go_on_from(self, epoch: int) -> None:
-        """Takes over what an earlier fit left of the epochs before this one."""
-        earlier = self._earlier
-        if epoch - 1 not in earlier.epochs:
-            earlier = max(earlier, self._table, key=lambda one: one.last(epoch))
-            for note in earlier.notes:
-                warnings.warn(f"The curve goes on from {note}", stacklevel=3)
-        # Also with a gap: the table is written anew, and must not lose what it held.
-        if earlier.last(epoch) >= 0:
-            self.history, self.epochs, self.marks = earlier.until(epoch)
-            self._trained_before = earlier.trained
+        """Takes over the epochs before this one from an earlier fit."""
+        history, epochs, marks = self._earlier
+        rows = [row for row, earlier in enumerate(epochs) if earlier < epoch]
+        if not rows:
+            self._trained_before = None
+            return
+        self.history = {key: [values[row] for row in rows] for key, values in history.items()}
+        self.epochs = [epochs[row] for row in rows]
+        self.marks = [mark for mark in marks if mark.epoch < epoch]
 
     def _collect_logs(self, epoch: int, logs: Mapping[str, Any]) -> None:
         for key in logs:
@@ -222,24 +226,20 @@ class HistoryPlotter(keras.callbacks.Callback):
 
     def _collect_mark(self, epoch: int) -> None:
         trained = self._trained or trained_blocks(self.model)
-        if self._trained_before is None and len(self.epochs) > 1:  # it goes on from a table
-            label = self._change_by_logs()
+        if self._trained_before is None and len(self.epochs) > 1:
+            # It goes on from a table, which says what changed if a `BlockUnfreezer` logged it.
+            rows = {key: values[-2:] for key, values in self.history.items()}
+            label = next((mark.label for mark in phase_marks(rows, self.epochs[-2:])), "")
         else:
             label = describe_change(self._trained_before or trained, trained)
         if label:
             self.marks.append(Mark(epoch, label, self._reason(epoch)))
         self._trained_before, self._trained = trained, None
 
-    def _change_by_logs(self) -> str:
-        """What changed since the epoch before, as far as a `BlockUnfreezer` logged it."""
-        rows = {key: values[-2:] for key, values in self.history.items()}
-        return next((mark.label for mark in phase_marks(rows, self.epochs[-2:])), "")
-
     def _reason(self, epoch: int) -> str:
-        """Why blocks were unfrozen in an epoch, if they were by a `BlockUnfreezer`."""
-        beside = callback_list(self)
-        for callback in beside.callbacks if beside is not None else ():
-            # By what it has, as for backbones: whoever writes another one may say why, too.
+        """Returns why a `BlockUnfreezer` unfroze blocks in an epoch; empty if none did."""
+        callbacks = calling_list(self)
+        for callback in callbacks.callbacks if callbacks is not None else ():
             for transition in getattr(callback, "transitions", ()):
                 if transition.epoch == epoch:
                     return transition.reason
@@ -282,47 +282,6 @@ class HistoryPlotter(keras.callbacks.Callback):
             self._drawn_epochs = len(self.epochs)
             ended = time.monotonic()
             self._next_drawing = ended + max(_PAUSE, _SHARE * (ended - began))
-
-
-@dataclass(frozen=True)
-class _Earlier:
-    """What an earlier fit has left; a table does not tell what trained last."""
-
-    history: Mapping[str, list[Any]]
-    epochs: list[int]
-    marks: Sequence[Mark]
-    trained: tuple[TrainedBlocks, ...] | None = None
-    notes: Sequence[str] = ()
-
-    def last(self, stop: int) -> int:
-        """The last epoch before one; -1 if there is none."""
-        return max((epoch for epoch in self.epochs if epoch < stop), default=-1)
-
-    def until(self, stop: int) -> tuple[dict[str, list[Any]], list[int], list[Mark]]:
-        """What belongs to the epochs before one."""
-        rows = [row for row, epoch in enumerate(self.epochs) if epoch < stop]
-        history = {key: [values[row] for row in rows] for key, values in self.history.items()}
-        return history, [self.epochs[r] for r in rows], [m for m in self.marks if m.epoch < stop]
-
-
-def _own_table(path: Path) -> _Earlier:
-    """What an earlier fit wrote at a path, if it did; a file that is no history is not ours.
-
-    Raises:
-        ValueError: If such a file is there.
-        OSError: If the path is a folder, or the file cannot be read.
-    """
-    check_no_folder(path)
-    if not path.exists():
-        return _Earlier({}, [], [])
-    try:
-        table = read_table(path)
-    except ValueError as error:
-        raise ValueError(
-            "HistoryPlotter writes its table beside the picture, and would replace another file: "
-            f"{error} Move that file, or give the picture another name."
-        ) from error
-    return _Earlier(table.history, table.epochs, table.marks, notes=table.notes)
 
 
 def _plain(value: Any) -> Any:

@@ -324,11 +324,13 @@ def test_a_changed_schedule_is_refused_with_what_differs(tmp_path):
     model.save_weights(tmp_path / "model.weights.h5")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     changed = BlockUnfreezer({1: "block4", 3: "block3"})
-    with pytest.raises(ValueError, match=r"another schedule: it had 1 phases, this one has 2"):
+    with pytest.raises(
+        ValueError, match=r"another schedule: in phase 2 it had None, this one has \{"
+    ):
         fit(loaded, changed, epochs=4, initial_epoch=2)
     other = plain()
     fit(other, BlockUnfreezer({1: "block3"}), epochs=2)
-    with pytest.raises(ValueError, match="phase 1 had which='block4', this one has 'block3'"):
+    with pytest.raises(ValueError, match=r"in phase 1 it had .*'block4'\]}, this one"):
         other.load_weights(tmp_path / "model.weights.h5")
 
 
@@ -403,11 +405,9 @@ def test_two_unfreezers_in_one_fit_are_refused():
         fit(plain(), BlockUnfreezer({1: "block4"}), BlockUnfreezer({2: "block3"}), epochs=3)
 
 
-def test_keras_still_calls_callbacks_from_a_list_where_we_look_for_it():
-    """`callback_order` finds the list among the callers; without it, order would matter."""
-    unfreezer, other = BlockUnfreezer({1: "block4"}), keras.callbacks.LambdaCallback()
-    callbacks = keras.callbacks.CallbackList([other, unfreezer], model=plain())
-    assert callbacks.callbacks == [unfreezer, other]
+def test_averages_of_blocks_cannot_be_swapped():
+    with pytest.raises(ValueError, match="SwapEMAWeights cannot swap"):
+        fit(plain(), BlockUnfreezer({1: "block4"}), keras.callbacks.SwapEMAWeights(), epochs=1)
 
 
 def test_another_schedule_in_a_second_fit_brings_its_own_rate():
@@ -433,25 +433,25 @@ def test_under_a_compiled_schedule_another_optimizer_goes_on_with_it():
 
 
 @pytest.mark.parametrize(
-    ("changed", "optimizer", "message"),
+    ("optimizer", "changed", "message"),
     [
-        ({"learning_rate": 1e-5}, "sgd", "learning_rate=0.001, this one has 1e-05"),
-        ({"learning_rate": 1e-3, "lr_decay": 0.1}, "sgd", "lr_decay=1.0, this one has 0.1"),
-        ({"learning_rate": 1e-3, "restore_best": True}, "sgd", "restore_best=False"),
-        ({"learning_rate": 1e-3}, "rmsprop", "optimizer='SGD', this one has 'RMSprop'"),
+        (ADAM, {"learning_rate": 1e-5}, "'learning_rate': 0.001.*this one.*'learning_rate': 1e-05"),
+        (ADAM, {"lr_decay": 0.1}, "'lr_decay': 1.0.*this one.*'lr_decay': 0.1"),
+        (ADAM, {"restore_best": True}, "'monitor': None.*this one.*'monitor': 'val_loss'"),
+        (keras.optimizers.SGD, {}, "'optimizer': 'Adam'.*this one.*'optimizer': 'SGD'"),
     ],
 )
-def test_what_else_decides_a_schedule_is_compared_too(changed, optimizer, message, tmp_path):
-    def run(optimizer, **kwargs):
-        model = plain(optimizer=optimizer)
-        backup = keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
-        fit(model, BlockUnfreezer({1: "block4"}, **kwargs), backup, epochs=2)
+def test_what_else_decides_a_schedule_is_compared_too(optimizer, changed, message):
+    def adopted(optimizer, **kwargs):
+        model = plain(optimizer=optimizer(1e-3))
+        unfreezer = BlockUnfreezer({1: "block4"}, **{"learning_rate": 1e-3, **kwargs})
+        keras.callbacks.CallbackList([unfreezer], model=model)
+        return model.optimizer
 
-    momentum = {"momentum": 0.9} if optimizer == "sgd" else {}
-    run(keras.optimizers.SGD(1e-3, momentum=0.9), learning_rate=1e-3)
-    other = {"sgd": keras.optimizers.SGD, "rmsprop": keras.optimizers.RMSprop}[optimizer]
+    saved: dict[str, np.ndarray] = {}
+    adopted(ADAM).save_own_variables(saved)
     with pytest.raises(ValueError, match=message):
-        run(other(1e-3, **momentum), **changed)
+        adopted(optimizer, **changed).load_own_variables(saved)
 
 
 @pytest.mark.parametrize("make", MODELS)
@@ -517,27 +517,6 @@ def test_the_best_of_a_second_schedule_holds_its_blocks_too():
     keep, schedule = Keep(), [Phase("block3", at_epoch=0), Phase("block2", at_epoch=2)]
     fit(model, keep, Given(schedule, values=[0.1, 0.5, 0.5], restore_best=True), epochs=3)
     assert keep.same
-
-
-def test_the_best_needs_weights_that_exist():
-    class Subclassed(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.backbone, self.top = tiny_backbone(), keras.layers.Dense(1)
-
-        def call(self, inputs):
-            return self.top(self.backbone(inputs))
-
-    for call in (False, True):
-        model = Subclassed()
-        model.compile(ADAM(1e-3), "mse")
-        unfreezer = Given([Phase("block4", at_epoch=1, restore_best=True)], values=[0.5, 0.4])
-        if call:
-            model(np.zeros((1, SIZE, SIZE, 3), "uint8"))
-            fit(model, unfreezer, epochs=2)
-        else:
-            with pytest.raises(ValueError, match="call the model on a batch"):
-                fit(model, unfreezer, epochs=2)
 
 
 def test_a_backup_that_was_torn_in_the_writing_gives_way_to_the_one_before(tmp_path):

@@ -169,37 +169,6 @@ def test_the_callbacks_that_people_use_work_in_any_order(kind, reverse, tmp_path
     assert list((tmp_path / "board").rglob("events*"))
 
 
-@pytest.mark.parametrize("kind", ["sequential", "kept"])
-def test_swapped_averages_leave_frozen_weights_and_come_back(kind):
-    backbone = tiny_backbone()
-    model = KINDS[kind](backbone, keras.optimizers.SGD(1e-2, use_ema=True))
-
-    late = snapshot(of_block(backbone, "block4"))
-
-    class Seen(keras.callbacks.Callback):
-        """Under the averages, while validation runs: did the block move, is the head another?"""
-
-        def __init__(self):
-            super().__init__()
-            self.moved, self.averaged = [], []
-
-        def on_epoch_end(self, epoch, logs=None):
-            self.averaged[-1] = not np.array_equal(self.averaged[-1], self.head())
-
-        def on_test_begin(self, logs=None):
-            self.moved.append(not identical(late, of_block(backbone, "block4")))
-            self.averaged.append(self.head())
-
-        def head(self):
-            return self.model.layers[-1].weights[0].numpy().copy()
-
-    seen, valid = Seen(), dataset(8, shuffle=False)
-    callbacks = [keras.callbacks.SwapEMAWeights(), seen, BlockUnfreezer({2: "block4"})]
-    fit(model, *callbacks, epochs=4, validation_data=valid)
-    assert seen.moved == [False, False, True, True]
-    assert seen.averaged == [True] * 4
-
-
 def test_what_weight_decay_leaves_out_is_left_out_of_late_blocks_too():
     optimizer = keras.optimizers.AdamW(1e-9, weight_decay=1e5)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
