@@ -15,13 +15,9 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
-
-if TYPE_CHECKING:
-    pass
-
 
 _OLD = ".old"
 _HOST = platform.node()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ DASH = "\N{EN DASH}"  # in the place of a number that there is not
 
 
 def percent(share: float) -> str:
-    """A share, 0..1, in per cent; a dash for NaN. What is not quite 0 or 1 does not look so."""
+    """Returns a share, 0..1, in per cent; a dash for NaN. Only 0 and 1 look like 0 and 100 %."""
     if math.isnan(share):
         return DASH
     if 0 < share < 0.0005:
@@ -47,10 +48,10 @@ def percent(share: float) -> str:
 
 
 def wilson(hits: float, count: float) -> Estimate:
-    """A share with Wilson's score interval (1927), which is not empty at 0 and 1.
+    """Returns a share with Wilson's score interval (1927), which is not empty at 0 and 1.
 
     Args:
-        hits: How many of them, 0 to `count`.
+        hits: 0 to `count`; no whole number for a mean of several runs.
         count: How many there are; 0 gives `UNKNOWN`.
 
     Example:
@@ -67,29 +68,21 @@ def wilson(hits: float, count: float) -> Estimate:
 
 
 def f1_interval(hits: float, either: float) -> Estimate:
-    """F1 with an interval, from a share of which it is an increasing function.
-
-    Of the images that are of a class or are taken for it, a share J is both, and F1 = 2J / (1 + J).
-    So Wilson's interval for J gives one for F1, and unlike a bootstrap's it is not empty where
-    there is no mistake.
+    """Returns F1 with an interval, from a share of which it is an increasing function.
 
     Args:
         hits: Images of the class that are taken for it.
-        either: Images that are of the class, or are taken for it; 0 gives `UNKNOWN`.
+        either: Images that are of the class, or are taken for it; 0 gives `UNKNOWN`. A share J of
+            them is both, and F1 = 2J / (1 + J).
     """
     share = wilson(hits, either)
     return Estimate(*(2 * j / (1 + j) for j in (share.value, share.low, share.high)))
 
 
 def difference(one: Estimate, other: Estimate) -> Estimate:
-    """The difference of two shares, with Newcombe's interval (Statistics in Medicine 17, 1998).
+    """Returns the difference of two shares of different images, with Newcombe's interval.
 
-    That is his method 10, for shares of different images; where both are of the same ones, the
-    true interval is mostly narrower.
-
-    Args:
-        one: A share with Wilson's interval.
-        other: What is taken from it, with the same.
+    Method 10 of Newcombe, Statistics in Medicine 17 (1998), from Wilson's interval of each share.
 
     Example:
         >>> difference(wilson(56, 70), wilson(48, 80))
@@ -102,18 +95,14 @@ def difference(one: Estimate, other: Estimate) -> Estimate:
 
 
 def mean_of(estimates: Sequence[Estimate], shared: int = 1) -> Estimate:
-    """The mean of numbers, with an interval from those of each.
+    """Returns the mean of numbers, with an interval that is not empty where each is 0 or 1.
 
-    Their ends' distances are added as squares, as in Newcombe's difference of shares (MOVER: Zou
-    and Donner, Statistics in Medicine 27, 2008). So it is not empty where each is 0 or 1.
+    The ends' distances are added as squares (MOVER: Zou and Donner, Statistics in Medicine 27,
+    2008).
 
     Args:
         estimates: One at least, none unknown.
         shared: In how many of them a mistake shows. Default 1: they are independent.
-
-    Example:
-        >>> mean_of([wilson(10, 10), wilson(10, 10)])
-        Estimate(value=1.0, low=0.8036..., high=1.0)
     """
     count = len(estimates)
     value = sum(one.value for one in estimates) / count
@@ -128,39 +117,30 @@ def mean_of(estimates: Sequence[Estimate], shared: int = 1) -> Estimate:
 
 
 def auc_interval(area: float, positives: int, negatives: int) -> Estimate:
-    """The area under an ROC curve with an interval that is not empty at 0 and 1.
+    """Returns the area under an ROC curve with an interval that is not empty at 0 and 1.
 
-    That is method 5 of Newcombe, Statistics in Medicine 25 (2006): all areas that lie at most 1.96
-    of their own standard deviations (Hanley and McNeil, 1982, for classes of equal size) away.
+    Method 5 of Newcombe, Statistics in Medicine 25 (2006): all areas that lie at most 1.96 of their
+    own standard deviations (Hanley and McNeil, 1982, for classes of equal size) away.
 
     Args:
         area: 0..1.
         positives: Images of the class.
         negatives: All other images; without both kinds it is `UNKNOWN`.
-
-    Example:
-        >>> auc_interval(1.0, 20, 20)
-        Estimate(value=1.0, low=0.86..., high=1.0)
     """
+    from scipy.optimize import brentq
+
     if not (positives and negatives):
         return UNKNOWN
     pairs, others = positives * negatives, (positives + negatives) / 2 - 1
 
-    def deviation(a: float) -> float:
+    def beyond(a: float) -> float:
         shared = others * ((1 - a) / (2 - a) + a / (1 + a))
-        return math.sqrt(a * (1 - a) * (1 + shared) / pairs)
+        return abs(a - area) - _Z * math.sqrt(a * (1 - a) * (1 + shared) / pairs)
 
-    def end(far: float) -> float:
-        near = area
-        for _ in range(50):  # the half in which the distance comes to be 1.96 deviations
-            middle = (near + far) / 2
-            if abs(middle - area) > _Z * deviation(middle):
-                far = middle
-            else:
-                near = middle
-        return far
-
-    return Estimate(area, end(0.0), end(1.0))
+    near = 1e-9  # at the area itself the deviation may be 0
+    low = brentq(beyond, 0.0, area - near) if area > near else area
+    high = brentq(beyond, area + near, 1.0) if area < 1 - near else area
+    return Estimate(area, low, high)
 
 
 def bootstrap(
@@ -168,10 +148,9 @@ def bootstrap(
     statistic: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
     seed: int = 0,
 ) -> np.ndarray:
-    """The 95 % intervals of numbers that follow from a confusion matrix, by resampled images.
+    """Returns the 95 % intervals of numbers that follow from a confusion matrix.
 
-    Drawing images with replacement changes nothing but the matrix' counts, which then follow a
-    multinomial distribution; so these are drawn. Only cells that hold images can change.
+    Drawing images with replacement changes nothing but the matrix' counts.
 
     Args:
         confusion: Counts `(classes, classes)`, one at least.
@@ -182,27 +161,22 @@ def bootstrap(
     Returns:
         Lower and upper ends, `(2, numbers)`; both the same where all draws are, which says nothing.
     """
-    from scipy.sparse import csr_array
-
-    generator = np.random.default_rng(seed)
     true, predicted = np.nonzero(confusion)
-    counts, every = confusion[true, predicted], np.arange(len(true))
-    ones = np.ones(len(true))
-    of_true, of_predicted, of_right = (
-        csr_array((kept, (every, classes)), shape=(len(true), len(confusion)))
-        for kept, classes in ((ones, true), (ones, predicted), (1.0 * (true == predicted), true))
-    )
-    found = []
-    for _ in range(DRAWS // _TOGETHER):
-        drawn = generator.multinomial(counts.sum(), counts / counts.sum(), _TOGETHER)
-        found.append(statistic(drawn @ of_right, drawn @ of_true, drawn @ of_predicted))
-    return np.quantile(np.concatenate(found), [0.025, 0.975], axis=0)
+    right = np.where(true == predicted, 1.0, 0.0)
+
+    def of_counts(drawn: np.ndarray) -> np.ndarray:
+        def by(classes: np.ndarray, weights: Any = 1.0) -> np.ndarray:
+            return np.stack([np.bincount(classes, w, len(confusion)) for w in drawn * weights])
+
+        return statistic(by(true, right), by(true), by(predicted))
+
+    return _resampled(confusion[true, predicted], of_counts, seed)
 
 
 def bootstrap_rows(
     rows: int, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % interval of a number that follows from rows, by resampling them.
+    """Returns the 95 % interval of a number that follows from rows, by resampling them.
 
     Args:
         rows: How many there are, one at least.
@@ -210,10 +184,17 @@ def bootstrap_rows(
             where there is nothing to count.
         seed: Decides the draws. Default 0.
     """
-    generator = np.random.default_rng(seed)
-    shares = np.full(rows, 1 / rows)
-    found = [
-        statistic(generator.multinomial(rows, shares, _TOGETHER)) for _ in range(DRAWS // _TOGETHER)
-    ]
-    low, high = np.nanquantile(np.concatenate(found), [0.025, 0.975])
+    low, high = _resampled(np.ones(rows), statistic, seed)
     return float(low), float(high)
+
+
+def _resampled(
+    counts: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int
+) -> np.ndarray:
+    """Returns the quantiles of a statistic over resampled counts, `(draws, len(counts))`."""
+    generator, total = np.random.default_rng(seed), int(counts.sum())
+    found = [
+        statistic(generator.multinomial(total, counts / total, _TOGETHER))
+        for _ in range(DRAWS // _TOGETHER)
+    ]
+    return np.nanquantile(np.concatenate(found), [0.025, 0.975], axis=0)
