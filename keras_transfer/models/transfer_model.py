@@ -37,7 +37,7 @@ from keras_transfer.serving.metadata import FORMATS, plain
 from keras_transfer.training.phased_callbacks import PhasedCallbackList
 from keras_transfer.utils.config_limits import check_config, check_memory
 from keras_transfer.utils.console import say
-from keras_transfer.utils.keras_internals import build_metrics
+from keras_transfer.utils.keras_internals import build_metrics, is_evaluation_of_fit
 from keras_transfer.utils.name_lists import some
 from keras_transfer.utils.supported_keras import check_keras_3
 
@@ -259,7 +259,8 @@ class TransferModel(keras.Model):
             ValueError: As `keras.Model.fit`; if the head does not fit the classes; or if cached
                 activations are given that lie beyond a block that trains.
         """
-        self._assert_compile_called("fit")
+        if not self.compiled:
+            raise ValueError("The model is not compiled. Call `compile` before `fit`.")
         check_keras_3(callbacks=callbacks)
         _check_given(x)
         class_weight = check_class_weight(class_weight, self.class_names)
@@ -298,9 +299,9 @@ class TransferModel(keras.Model):
             "validation_freq": validation_freq,
         }
         with keeper.hinting(), phased:
-            for start, stop in phased.phases(initial_epoch, epochs):
+            for start in phased.phases(initial_epoch, epochs):
                 epochs_before = phased.epochs_run
-                phase = {**options, "initial_epoch": start, "epochs": stop}
+                phase = {**options, "initial_epoch": start, "epochs": epochs}
                 if self._fit_phase(keeper, train, valid, phase) is not train:
                     keeper.ran(train, phased.epochs_run - epochs_before, steps_per_epoch)
         return self.history
@@ -355,7 +356,7 @@ class TransferModel(keras.Model):
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Evaluates as `keras.Model.evaluate` does; warns of pixels that are not 0..255."""
-        if kwargs.get("_use_cached_eval_dataset"):  # Keras' own call from within `fit`
+        if is_evaluation_of_fit(kwargs):
             return super().evaluate(x, y, *args, **kwargs)
         self._check_images(x)
         results = super().evaluate(x, y, *args, **kwargs)

@@ -170,21 +170,17 @@ class BlockUnfreezer(keras.callbacks.Callback):
 
     def _check_that_phases_train(self) -> None:
         """Refuses a schedule that unfreezes blocks of which nothing can train."""
-        for before, phase in pairwise(self._resolved):
-            if (new := phase.trained - before.trained) and self._phases is not None:
-                self._blocks.check_trains(new)
         if self._phases is None:  # one block after the other, whatever they hold
             self._blocks.check_trains(self.blocks)
+            return
+        for before, phase in pairwise(self._resolved):
+            if new := phase.trained - before.trained:
+                self._blocks.check_trains(new)
 
     @property
     def blocks(self) -> set[str]:
         """All blocks of the schedule."""
         return {block for phase in self._resolved for block in phase.trained}
-
-    def next_start(self, epoch: int) -> int | None:
-        """Returns the first epoch after `epoch` at which a phase begins for sure, or `None`."""
-        starts = [phase.phase.at_epoch for phase in self._resolved if phase.phase]
-        return min((at for at in starts if at is not None and at > epoch), default=None)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Warns of a schedule that begins after the last epoch."""

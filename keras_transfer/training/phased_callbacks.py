@@ -18,8 +18,8 @@ class PhasedCallbackList(keras.callbacks.CallbackList):
 
     Example:
         >>> with PhasedCallbackList(callbacks, model=model, add_history=True, epochs=30) as phased:
-        ...     for start, stop in phased.phases(0, 30):
-        ...         keras.Model.fit(model, x, callbacks=phased, initial_epoch=start, epochs=stop)
+        ...     for start in phased.phases(0, 30):
+        ...         keras.Model.fit(model, x, callbacks=phased, initial_epoch=start, epochs=30)
     """
 
     _logs: Mapping[str, Any] | None = None
@@ -72,21 +72,20 @@ class PhasedCallbackList(keras.callbacks.CallbackList):
         """The blocks that train at some time."""
         return {block for unfreezer in self._unfreezers for block in unfreezer.blocks}
 
-    def phases(self, start: int, epochs: int) -> Iterator[tuple[int, int]]:
-        """Yields the first epoch of each phase and the epoch to end before, its blocks unfrozen.
+    def phases(self, start: int, epochs: int) -> Iterator[int]:
+        """Yields the first epoch of each phase, with its blocks unfrozen.
 
         Args:
             start: The epoch to begin with. Where a callback resumes a run, its epoch counts.
             epochs: The epoch to end before.
         """
-        start = resumed_epoch(self.model, start)
-        while start < epochs and not self.model.stop_training:
+        self._next_start = resumed_epoch(self.model, start)
+        while self._next_start is not None and not self.model.stop_training:
+            start, self._next_start = self._next_start, None
+            if start >= epochs:
+                return
             for unfreezer in self._unfreezers:
                 unfreezer.on_epoch_begin(start)
-            later = [unfreezer.next_start(start) for unfreezer in self._unfreezers]
-            stop = min([epoch for epoch in later if epoch is not None] + [epochs])
-            yield start, stop
+            yield start
             if self._next_start is not None:  # not a callback, but the phase has ended the fit
-                stop, self._next_start = self._next_start, None
                 self.model.stop_training = False
-            start = stop

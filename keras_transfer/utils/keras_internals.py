@@ -1,7 +1,7 @@
 """The private names of Keras and TensorFlow that the package uses, each with the reason for it."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -75,6 +75,14 @@ def resumed_epoch(model: keras.Model, epoch: int) -> int:
     """
     resumed, model._initial_epoch = model._initial_epoch, None
     return resumed or epoch
+
+
+def is_evaluation_of_fit(arguments: Mapping[str, Any]) -> bool:
+    """Returns whether these are the arguments of `evaluate` when `fit` calls it.
+
+    `_use_cached_eval_dataset`: the only argument that `fit` gives and users do not.
+    """
+    return bool(arguments.get("_use_cached_eval_dataset"))
 
 
 def stepped_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:

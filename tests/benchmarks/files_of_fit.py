@@ -12,7 +12,7 @@ from keras_transfer import BlockUnfreezer, TransferModel
 
 model = TransferModel(tiny_backbone(), 2)
 model.compile()
-passed: list[str] = []
+unfreezer, passed = BlockUnfreezer({1: "block4"}), []
 
 
 def note(frame, event, argument):
@@ -24,6 +24,6 @@ def note(frame, event, argument):
 
 
 sys.setprofile(note)
-model.fit(dataset(16), epochs=2, verbose=0, callbacks=[BlockUnfreezer({1: "block4"})])
+model.fit(dataset(16), epochs=2, verbose=0, callbacks=[unfreezer])
 sys.setprofile(None)
 print(f"{len(set(passed))} files, {len(passed)} changes of file: {', '.join(sorted(set(passed)))}")

@@ -36,6 +36,7 @@ def test_it_gives_the_mean_of_what_the_model_gives_for_each_view(pixels, classes
     assert np.abs(found - of_each[0]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_it_is_saved_evaluated_and_exported_with_the_average_inside(pixels, tmp_path):
     averaged = AveragedViews.of(trained(flips="mirror"))
     expected = averaged.predict(pixels, verbose=0)

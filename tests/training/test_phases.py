@@ -131,7 +131,7 @@ def test_a_warm_up_raises_the_rate_step_by_step():
     np.testing.assert_allclose(rates.seen, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("make", [kept])
 def test_another_optimizer_takes_over_all_that_trains(make):
     phase = Phase("block4", at_epoch=1, optimizer=keras.optimizers.RMSprop(1e-4))
     model = make()
@@ -246,8 +246,7 @@ def test_of_two_backbones_one_has_to_be_named(which):
         fit(two_backbones(), BlockUnfreezer({1: which}), epochs=2)
 
 
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize(("make", "first"), [(plain, True), (kept, False)])
 def test_early_stopping_ends_the_fit_only_in_the_last_phase(make, first):
     values = [0.1, 0.5, 0.5, 0.5, 0.5, 0.4, 0.6, 0.7, 0.7]
     stopper = keras.callbacks.EarlyStopping("val_loss", patience=2, restore_best_weights=True)
@@ -270,7 +269,7 @@ class StopAt(keras.callbacks.Callback):
         self.model.stop_training = epoch == 2
 
 
-@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("make", [kept])
 def test_another_callback_that_stops_is_obeyed_also_where_a_phase_is_due(make):
     unfreezer = Given([Phase("block4", patience=2)], values=[0.1, 0.2, 0.3, 0.4, 0.5])
     assert len(fit(make(), StopAt(), unfreezer, epochs=5).history["loss"]) == 3
@@ -286,8 +285,8 @@ class Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("backup_first", [True, False])
-@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "backup_first"), [(plain, True), (kept, False)])
 def test_a_run_with_every_kind_of_phase_resumes_bit_for_bit(make, backup_first, tmp_path):
     """Killed before, between and after transitions that depend on a metric."""
     values = [0.5, 0.4, 0.6, 0.7, 0.5, 0.6, 0.7, 0.8]
@@ -306,7 +305,7 @@ def test_a_run_with_every_kind_of_phase_resumes_bit_for_bit(make, backup_first, 
         order = [backup, unfreezer] if backup_first else [unfreezer, backup]
         return model, fit(model, *callbacks, *order, epochs=8).history
 
-    for epoch in (2, 3, 4, 5, 7):
+    for epoch in (3, 5, 7):
         with pytest.raises(KeyboardInterrupt):
             run("interrupted", Interrupt(epoch))
     (resumed, rest), (whole, history) = run("interrupted"), run("whole")
@@ -454,6 +453,7 @@ def test_what_else_decides_a_schedule_is_compared_too(optimizer, changed, messag
         adopted(optimizer, **changed).load_own_variables(saved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MODELS)
 def test_saving_twice_loses_nothing_of_what_is_frozen_again(make, tmp_path):
     schedule = [
@@ -478,7 +478,7 @@ def test_saving_twice_loses_nothing_of_what_is_frozen_again(make, tmp_path):
     assert identical(snapshot(model), twice)
 
 
-@pytest.mark.parametrize("value", [math.inf, -math.inf, np.float64(0.1)])
+@pytest.mark.parametrize("value", [math.inf, np.float64(0.1)])
 def test_a_metric_that_does_not_move_runs_out_of_patience(value, recwarn):
     unfreezer = Given([Phase("block4", patience=2)], values=[value] * 4)
     with warnings.catch_warnings():
@@ -519,6 +519,7 @@ def test_the_best_of_a_second_schedule_holds_its_blocks_too():
     assert keep.same
 
 
+@pytest.mark.slow
 def test_a_backup_that_was_torn_in_the_writing_gives_way_to_the_one_before(tmp_path):
     def run(folder, *callbacks):
         keras.utils.set_random_seed(1)

@@ -87,21 +87,21 @@ class AcrossTransition(keras.callbacks.Callback):
         return getattr(optimizer, "inner_optimizer", optimizer).group("rest")
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16", "mixed_bfloat16"])
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_laws_1_to_3_hold_for_each_optimizer_in_each_precision(name, precision):
-    keras.config.set_dtype_policy(precision)
-    kind = list(KINDS.values())[(list(OPTIMIZERS).index(name) + len(precision)) % len(KINDS)]
+def test_laws_1_to_3_hold_for_each_optimizer(name):
+    number = list(OPTIMIZERS).index(name)
+    keras.config.set_dtype_policy(PRECISIONS[number % 3])
+    kind = list(KINDS.values())[number % 4]
     check_laws(kind, OPTIMIZERS[name]())
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "options"), list(zip(KINDS, OPTIONS, strict=True)))
 def test_laws_1_to_3_hold_for_each_kind_of_model_and_option(kind, options):
-    check_laws(
-        KINDS[kind],
-        OPTIMIZERS["adamw" if options == "weight_decay" else "adam"](**OPTIONS[options]),
-    )
+    name = "adamw" if options == "weight_decay" else "adam"
+    check_laws(KINDS[kind], OPTIMIZERS[name](**OPTIONS[options]))
 
 
 def check_laws(kind, optimizer):
@@ -122,11 +122,16 @@ def check_laws(kind, optimizer):
     assert int(blockwise.group("block4").iterations) * batches == 2
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.traced
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "how",
-    [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 2}],
-    ids=lambda how: next(iter(how)),
+    ("kind", "how"),
+    [
+        ("functional", {"run_eagerly": True}),
+        ("sequential", {"jit_compile": True}),
+        ("kept", {"steps_per_execution": 2}),
+    ],
+    ids=["eager", "jit", "several steps"],
 )
 def test_it_gives_the_same_weights_however_the_model_is_run(kind, how):
     results = []
@@ -139,8 +144,8 @@ def test_it_gives_the_same_weights_however_the_model_is_run(kind, how):
         np.testing.assert_allclose(plain, other, rtol=2e-4, atol=2e-6)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("kind", ["sequential", "kept"])
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "reverse"), [("sequential", True), ("kept", False)])
 def test_the_callbacks_that_people_use_work_in_any_order(kind, reverse, tmp_path):
     model = KINDS[kind](tiny_backbone(), keras.optimizers.Adam(1e-3))
     model.build((None, SIZE, SIZE, 3)) if not model.built else None
@@ -181,7 +186,7 @@ def test_what_weight_decay_leaves_out_is_left_out_of_late_blocks_too():
     assert not any(moved[name] for name in ("bias", "gamma", "beta"))
 
 
-@pytest.mark.parametrize("kind", ["sequential", "kept"])
+@pytest.mark.parametrize("kind", ["kept"])
 def test_the_scale_of_the_loss_is_saved_with_an_unfrozen_model(kind, tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     model = KINDS[kind](tiny_backbone(), keras.optimizers.Adam(1e-3))
@@ -232,7 +237,7 @@ MIRRORED = """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sequential", "kept"])
+@pytest.mark.parametrize("kind", ["kept"])
 def test_two_replicas_train_as_one(kind):
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(MIRRORED), kind],

@@ -71,6 +71,20 @@ def test_the_epoch_that_a_backup_resumes_with_is_read_once(tmp_path):
     assert [keras_internals.resumed_epoch(model, 1) for _ in range(2)] == [3, 1]
 
 
+def test_an_evaluation_within_fit_is_told_from_one_of_the_user():
+    class Model(keras.Sequential):
+        def evaluate(self, *args, **kwargs):
+            within.append(keras_internals.is_evaluation_of_fit(kwargs))
+            return super().evaluate(*args, **kwargs)
+
+    within, data = [], (np.ones((4, 2)), np.ones((4, 1)))
+    model = Model([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(*data, validation_data=data, verbose=0)
+    model.evaluate(*data, verbose=0)
+    assert within == [True, False]
+
+
 def test_variables_of_an_optimizer_are_known_and_named():
     optimizer, variable = keras.optimizers.Adam(), keras.Variable(np.ones(2))
     assert not keras_internals.stepped_variables(optimizer)
