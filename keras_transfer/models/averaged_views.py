@@ -47,7 +47,7 @@ class AveragedViews(TransferModel):
 
         Args:
             model: The model; it must give probabilities.
-            flips: What makes the views; the model's own augmentation unless given.
+            flips: The layer that makes the views; the model's own augmentation by default.
 
         Raises:
             ValueError: If the model is not built or not known to give probabilities, or there are
@@ -69,7 +69,7 @@ class AveragedViews(TransferModel):
         return averaged
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Classifies all views of images, or kept activations as they are."""
+        """Classifies all views of images, or cached activations as they are."""
         if isinstance(inputs, Mapping):
             return super().call(inputs)
         flips: Any = self.augmentation

@@ -31,7 +31,7 @@ def is_sparse(loss: Any) -> bool:
 
 
 def of_shares(loss: Any) -> Any:
-    """Returns the loss that takes shares of the classes, if the given one takes positions.
+    """Returns a loss that takes one-hot labels, for smoothing, in place of one of positions.
 
     Args:
         loss: As for `keras.Model.compile`.
@@ -47,9 +47,9 @@ def of_shares(loss: Any) -> Any:
     if not is_sparse(loss):
         return loss
     names = ("from_logits", "reduction", "name", "dtype")
-    given = {name: setting(loss, name) for name in names}
+    settings = {name: setting(loss, name) for name in names}
     return keras.losses.CategoricalCrossentropy(
-        **{name: value for name, value in given.items() if value is not None}
+        **{name: value for name, value in settings.items() if value is not None}
     )
 
 

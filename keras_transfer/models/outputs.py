@@ -14,8 +14,8 @@ FromLogits = bool | Literal["auto"]
 # Their results lie in 0..1.
 _PROBABILITIES = ("sigmoid", "softmax", "hard_sigmoid", "sparse_sigmoid", "sparsemax")
 
-# Layers that hand their input on, in another shape at most, when a model predicts; and the mean of
-# several, taken to be of one kind, as in an ensemble or over the places of an image.
+# Layers whose output is of the same kind as their input when a model predicts: they change nothing,
+# or the shape, or average, as in an ensemble or over the places of an image.
 _SKIPPED = (
     keras.layers.ActivityRegularization,
     keras.layers.AlphaDropout,
@@ -156,11 +156,11 @@ def _check_probabilities(values: np.ndarray) -> None:
     inside = ((rows >= 0) & (rows <= 1 + 1e-6)).all()
     if inside and (rows.shape[1] == 1 or np.allclose(sums, 1, atol=0.01)):
         return
-    found = f"from {rows.min():.3g} to {rows.max():.3g}"
+    received = f"from {rows.min():.3g} to {rows.max():.3g}"
     if inside:
-        found = f"with sums from {sums.min():.3g} to {sums.max():.3g} over the classes"
+        received = f"with sums from {sums.min():.3g} to {sums.max():.3g} over the classes"
     raise ValueError(
-        f"The model's outputs are values {found}. Expected the probability of the second of two "
+        f"The model's outputs are values {received}. Expected the probability of the second of two "
         "classes, or for each class one, with the sum 1. If they are logits, pass "
         "from_logits=True; where an image may be of several classes, report on each alone."
     )

@@ -287,51 +287,43 @@ class TransferModel(keras.Model):
             check_labels=self._label_check(),
             own_methods=_own_methods(type(self)),
         )
-        options = {
-            "batch_size": batch_size,
-            "verbose": verbose,
-            "callbacks": phased,
-            "shuffle": shuffle,
-            "class_weight": class_weight,
-            "steps_per_epoch": steps_per_epoch,
-            "validation_steps": validation_steps,
-            "validation_batch_size": validation_batch_size,
-            "validation_freq": validation_freq,
-        }
+        valid_batch_size = validation_batch_size or batch_size
         with keeper.hinting(), phased:
             for start in phased.phases(initial_epoch, epochs):
                 epochs_before = phased.epochs_run
-                phase = {**options, "initial_epoch": start, "epochs": epochs}
-                if self._fit_phase(keeper, train, valid, phase) is not train:
+                cached = keeper.at_border(
+                    train,
+                    batch_size=batch_size,
+                    steps=steps_per_epoch,
+                    shuffle=shuffle,
+                    class_weight=class_weight,
+                )
+                cached_valid = keeper.at_border(
+                    valid, batch_size=valid_batch_size, steps=validation_steps
+                )
+                self._make_variables(cached.label_shape())
+                # The sample weights of cached arrays contain the weights of classes.
+                is_weighted = train.is_array and cached is not train
+                super().fit(
+                    cached.x,
+                    cached.y,
+                    batch_size=batch_size,
+                    epochs=epochs,
+                    verbose=verbose,
+                    callbacks=phased,
+                    validation_data=cached_valid.as_tuple(),
+                    shuffle=shuffle and not cached.is_dataset,
+                    class_weight=None if is_weighted else class_weight,
+                    sample_weight=cached.sample_weight,
+                    initial_epoch=start,
+                    steps_per_epoch=steps_per_epoch,
+                    validation_steps=validation_steps,
+                    validation_batch_size=validation_batch_size,
+                    validation_freq=validation_freq,
+                )
+                if cached is not train:
                     keeper.ran(train, phased.epochs_run - epochs_before, steps_per_epoch)
         return self.history
-
-    def _fit_phase(
-        self, keeper: Keeper, train: Part, valid: Part, options: Mapping[str, Any]
-    ) -> Part:
-        """Runs the epochs of one phase, on activations at its border, and returns these."""
-        batch_size, steps = options["batch_size"], options["steps_per_epoch"]
-        shuffle, class_weight = options["shuffle"], options["class_weight"]
-        kept = keeper.at_border(
-            train, batch_size=batch_size, steps=steps, shuffle=shuffle, class_weight=class_weight
-        )
-        kept_valid = keeper.at_border(
-            valid,
-            batch_size=options["validation_batch_size"] or batch_size,
-            steps=options["validation_steps"],
-        )
-        self._make_variables(kept.label_shape())
-        changed: dict[str, Any] = {"shuffle": shuffle and not kept.is_dataset}
-        if train.is_array and kept is not train:
-            changed["class_weight"] = None  # the sample weights of kept arrays contain it
-        super().fit(
-            kept.x,
-            kept.y,
-            sample_weight=kept.sample_weight,
-            validation_data=kept_valid.as_tuple(),
-            **{**options, **changed},
-        )
-        return kept
 
     def _make_variables(self, labels: Sequence[int | None] | None) -> None:
         """Makes the variables of the optimizer and the metrics before the train step is traced.
@@ -386,14 +378,14 @@ class TransferModel(keras.Model):
     ) -> None:
         """Exports the model with its preprocessing inside: it takes raw pixels, 0..255.
 
-        An earlier export is replaced when the new one is complete, and stays if it fails. What no
-        export wrote, or was changed since, is never replaced. A link to a folder stays one.
+        An earlier export is replaced when the new one is complete, and stays if that fails. Other
+        files, and exports that were changed since, are never replaced.
 
         A SavedModel, for images of any height and width, resized as `image_folder` does, has the
         signatures `serving_default` (float32), `serving_uint8`, and `classify_bytes` (encoded
         JPEG, PNG or WebP images to `label`, `score` and `scores` of all classes; RGB only). One
-        that cannot be decoded fails its batch; one that would cost too much, as of more than
-        89,478,485 pixels, has an empty label, scores of NaN, and the reason as `error`, which is
+        that cannot be decoded fails its batch; one with more than 89,478,485 pixels, or that would
+        take too long, gets an empty label, scores of NaN, and the reason as `error`, which is
         empty for others. `loaded.serve(images)` takes either type. The class names are in
         `assets/labels.txt`, metadata in `assets.extra/metadata.json`. An `.onnx` file and
         OpenVINO's `.xml` and `.bin` take float32 images of any size, a `.tflite` file those of the
@@ -404,8 +396,8 @@ class TransferModel(keras.Model):
             filepath: The SavedModel's folder; else a file that ends in `.tflite`, `.onnx`, `.xml`.
             format: `"tf_saved_model"`, `"litert"`, `"onnx"` or `"openvino"`; the last two need the
                 extra `export`, as does `data`.
-            verbose: Whether to say what was written. Default None: only what quantization changed.
-            input_signature: If given, nothing is added: it is all as `keras.Model.export` does.
+            verbose: Whether to print what was written. Default None: only the quantization's effect.
+            input_signature: If given, this is `keras.Model.export`, and nothing is added.
             image_size: Height and width, if the model was built for images of any size.
             quantize: For LiteRT: `"float16"` for weights of half the size, `"int8"` for whole
                 numbers throughout, or None, the default.

@@ -47,11 +47,11 @@ class BlockUnfreezer(keras.callbacks.Callback):
     """Unfreezes blocks of a `FrozenBackbone` in phases, within one `model.fit`.
 
     Works on any compiled Keras model that holds a `FrozenBackbone`, at any depth; where it holds
-    several, blocks are named `"<layer>/<block>"`. The compiled optimizer is kept: each block steps
-    with a copy of its own, so that what trained before goes on with its slots and step counts, and
-    what is new starts as under a fresh optimizer. What trains in an epoch follows from the epoch
-    and from what is saved with the optimizer, so runs resume: a block of the schedule is frozen
-    before its phase, also in a second fit.
+    several, blocks are named `"<layer>/<block>"`. Each block steps with a copy of the compiled
+    optimizer, so that trained blocks keep their slots and step counts, and new blocks start as
+    under a fresh optimizer. The blocks that train in an epoch follow from the epoch and from the
+    state that is saved with the optimizer, so runs resume: a block of the schedule is frozen before
+    its phase, also in a second fit.
 
     The logs, hence History, get `phase`, `trainable_parameters`, `learning_rate` (the base rate)
     and `learning_rate/<block>` for each block of the schedule, 0 while it is frozen.
@@ -63,8 +63,8 @@ class BlockUnfreezer(keras.callbacks.Callback):
             content.
         learning_rate: The base learning rate from the first phase on; `None` to leave it.
         lr_decay: The rate of each block relative to the one above it, from the first phase on.
-        monitor: The metric that phases with `patience` or `restore_best` look at: one that the
-            model logs. Epochs without validation do not count.
+        monitor: The logged metric for phases with `patience` or `restore_best`. Epochs without
+            validation do not count.
         mode: `"min"`, `"max"`, or `"auto"` to tell from the name.
         restore_best: Whether each phase goes on from the best epoch of the phase before it.
         early_stopping: `"last"`: `keras.callbacks.EarlyStopping` ends the fit only in the last
@@ -361,10 +361,10 @@ class BlockUnfreezer(keras.callbacks.Callback):
 
 
 def _blockwise_optimizer(model: keras.Model) -> BlockwiseOptimizer:
-    """Returns the model's optimizer as one that keeps blocks apart, put in its place if need be.
+    """Returns the model's BlockwiseOptimizer, made from its optimizer if there is none yet.
 
     Raises:
-        ValueError: If the model has none, or one that holds several.
+        ValueError: If the model has no optimizer, or one that holds several.
     """
     if model.optimizer is None:
         raise ValueError("The model has no optimizer. Call `compile` with one before `fit`.")

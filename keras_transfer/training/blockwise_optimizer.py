@@ -26,7 +26,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
     With one step count for all, a variable unfrozen at step 2000 takes Adam steps of several times
     the learning rate, since its moments are new while their bias correction is not. Here each
     block has its own slots, step count and moving averages, made at the start and untouched until
-    the block trains. What trained before goes on with its state bit by bit.
+    the block trains. Blocks that trained before keep their state bit by bit.
 
     The idea is that of `keras.optimizers.MultiOptimizer`, which knows its variables by path, must
     receive gradients for all of them, and has no learning rate of its own.
@@ -261,7 +261,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         }
 
     def recall(self, weights: Mapping[str, Sequence[keras.Variable]]) -> None:
-        """Brings back the values that were kept as the best.
+        """Restores the values that were kept as the best.
 
         Args:
             weights: As for `remember`.
@@ -273,7 +273,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
     def _best_parts(
         self, weights: Mapping[str, Sequence[keras.Variable]]
     ) -> dict[str, Sequence[keras.Variable]]:
-        slots = {f"{_BEST_SLOTS}{key}": one.variables for key, one in self._inner.value.items()}
+        slots = {f"{_BEST_SLOTS}{key}": x.variables for key, x in self._inner.value.items()}
         return {**{f"{_BEST}{group}": part for group, part in weights.items()}, **slots}
 
     def save_own_variables(self, store: Any) -> None:
@@ -400,8 +400,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         """Makes the optimizer again; `build` finds the groups."""
         # Not `keras.optimizers.deserialize`, whose table of names lacks Lamb in Keras 3.15.1.
         first, *others = (
-            keras.saving.deserialize_keras_object(one, custom_objects)
-            for one in (config["optimizer"], *config["others"])
+            keras.saving.deserialize_keras_object(optimizer, custom_objects)
+            for optimizer in (config["optimizer"], *config["others"])
         )
         return cls(**{**config, "optimizer": first, "others": others})
 

@@ -1,4 +1,4 @@
-"""find_learning_rate: a sweep over learning rates that leaves the model as it was."""
+"""find_learning_rate: a sweep over learning rates, after which the model is restored."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LEAST_FALL, _LEAST_NOISES = 0.01, 5
 
 @dataclass(frozen=True)
 class RateFinding:
-    """What a sweep over learning rates found.
+    """The result of a sweep over learning rates.
 
     Attributes:
         suggestion: The learning rate at which the smoothed loss falls fastest.
@@ -71,7 +71,7 @@ def find_learning_rate(
 
     The learning rate rises exponentially from batch to batch (Smith 2015, arXiv:1506.01186), until
     the smoothed loss diverges. Suggested is the rate at which the smoothed loss falls fastest.
-    The sweep is a `fit` of the model's own, so a `TransferModel` trains on kept activations.
+    The sweep is a `fit` of the model's own, so a `TransferModel` trains on cached activations.
 
     Afterwards weights, random layers, metrics, and the optimizer's state are as they were, also if
     the sweep fails or is interrupted. A model or optimizer that is not built is built. The data are

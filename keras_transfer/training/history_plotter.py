@@ -37,18 +37,18 @@ class HistoryPlotter(keras.callbacks.Callback):
     epoch, the learning rates, where blocks of a `FrozenBackbone` were unfrozen, where overfitting
     starts, and a diagnosis. Beside it a CSV file of the same name holds the numbers: a row an epoch
     (counted from 0, as in Keras' `CSVLogger`), a column a log, empty where nothing was logged, and
-    what was unfrozen and why in the columns `change` and `reason`. Both are replaced whole, so that
-    whoever reads them never sees half a file.
+    what was unfrozen and why in the columns `change` and `reason`. Both files are replaced in one
+    step, so that readers never see half a file.
 
     The table is complete after every epoch. Where epochs are short, the picture is drawn at most
     once a second and in at most a fifth of the time, and always when the training ends. Once the
     first drawing succeeded, no failure to write ends the training: it is a warning.
 
-    A fit that goes on behind the first epoch (`initial_epoch`, `BackupAndRestore`) continues the
-    curve of the one before it: that of this object, or of the table beside `path`. Epochs that are
-    in neither are a gap; a fit that begins with the first epoch replaces the table.
+    A fit that begins behind the first epoch (`initial_epoch`, `BackupAndRestore`) continues the
+    curve of this object's last fit, or else that of the table beside `path`. Missing epochs are a
+    gap. A fit that begins with the first epoch replaces the table.
 
-    Put it behind callbacks that add logs, such as `ReduceLROnPlateau`, to have these in it.
+    List it after callbacks that add logs, such as `ReduceLROnPlateau`, to include these.
 
     Args:
         path: The picture, ending with `.png`, `.svg` or `.pdf`. Default None: nothing is written,
@@ -121,11 +121,7 @@ class HistoryPlotter(keras.callbacks.Callback):
         super().set_model(model)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Starts anew and refuses a path that cannot be written, before the first batch.
-
-        Nor is another file replaced that lies where the table goes: the user named the picture
-        alone.
-        """
+        """Starts anew, and refuses paths that cannot be written or hold another table."""
         self._earlier = (self.history, self.epochs, self.marks)
         self._begin()
         self._view = live_view(self.live)
@@ -135,14 +131,14 @@ class HistoryPlotter(keras.callbacks.Callback):
         check_no_folder(table)
         if table.exists():
             try:
-                found = read_csv(table)
+                earlier = read_csv(table)
             except ValueError as error:
                 raise ValueError(
                     "HistoryPlotter writes its table beside the picture, and would replace another "
                     f"file: {error} Move that file, or give the picture another name."
                 ) from error
             if not self._earlier[1]:
-                self._earlier = found
+                self._earlier = earlier
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Notes, once an epoch, which blocks train in it.
@@ -258,7 +254,7 @@ class HistoryPlotter(keras.callbacks.Callback):
     def _write_or_warn(self, drawing: bool) -> None:
         try:
             self._write(drawing)
-        except Exception as error:  # hours of training are worth more than a picture of them
+        except Exception as error:  # a failed picture must not end hours of training
             warnings.warn(
                 f"HistoryPlotter could not write {str(self.path)!r} or the table beside it: "
                 f"{error!r}. The training goes on, and the next epoch tries again.",
@@ -267,7 +263,7 @@ class HistoryPlotter(keras.callbacks.Callback):
 
     def _write(self, drawing: bool) -> None:
         if self.path is not None:
-            # Makes the folder, also again: a removed one must not cost the epochs that follow.
+            # `figure_path` makes the folder again if it was removed during training.
             table = figure_path(self.path).with_suffix(".csv")
             write_csv(self.history, self.epochs, table, self.marks)
         if drawing and not (self.path is None and self._view is None):
@@ -285,10 +281,10 @@ class HistoryPlotter(keras.callbacks.Callback):
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of numpy and of tensors as Python's, arrays as lists; anything else as it came."""
+    """Returns numbers of NumPy and tensors as Python's, arrays as lists, else the value itself."""
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     try:
         return np.asarray(value).tolist()
-    except Exception:  # an object of some other callback, which is none of our business
+    except Exception:  # any object that another callback logs
         return value

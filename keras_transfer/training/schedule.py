@@ -21,10 +21,10 @@ GRADUAL_PATIENCE = 3
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training: it adds blocks to those that train, and may freeze some again.
+    """A phase of a training: it unfreezes blocks, and may freeze others again.
 
     It begins at an epoch, or when the monitored metric has not improved for some epochs, or at
-    whichever comes first. What is left out stays as it was.
+    whichever comes first. Fields that are left out change nothing.
 
     Attributes:
         which: The blocks that train from here on, as `FrozenBackbone.unfreeze` takes them.
@@ -32,11 +32,11 @@ class Phase:
         patience: Epochs without improvement in the phase before, after which it begins.
         freeze: The blocks that are frozen again from here on.
         learning_rate: The base learning rate from here on.
-        lr_decay: The rate of each block relative to the one above it; the top block has so much of
-            the head's rate (Howard and Ruder, ULMFiT, 2018: 1 / 2.6).
+        lr_decay: The rate of each block relative to the block above it, and of the top block
+            relative to the head (Howard and Ruder, ULMFiT, 2018: 1 / 2.6).
         warmup: Steps over which the rate rises linearly from 0.
-        optimizer: What steps all that trains from here on, with slots of its own: a Keras optimizer
-            or its name. Its learning rate counts unless `learning_rate` is given.
+        optimizer: The Keras optimizer of all weights from here on, or its name. It has slots of its
+            own, and its learning rate counts unless `learning_rate` is given.
         restore_best: Whether it goes on from the best weights and optimizer state of the phase
             before it, rather than from its last.
 
@@ -82,8 +82,8 @@ class Phase:
             )
 
     def __str__(self) -> str:
-        given = {name: value for name, value in vars(self).items() if value not in (None, 0)}
-        return f"Phase({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+        fields = {name: value for name, value in vars(self).items() if value not in (None, 0)}
+        return f"Phase({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
 
     def own_optimizer(self) -> Any:
         """Returns its optimizer, made from the name where there is one."""

@@ -1,4 +1,4 @@
-"""Numbers that come with an interval of confidence, 95 % throughout."""
+"""Estimates with 95 % confidence intervals."""
 
 from __future__ import annotations
 
@@ -105,12 +105,12 @@ def mean_of(estimates: Sequence[Estimate], shared: int = 1) -> Estimate:
         shared: In how many of them a mistake shows. Default 1: they are independent.
     """
     count = len(estimates)
-    value = sum(one.value for one in estimates) / count
+    value = sum(estimate.value for estimate in estimates) / count
     below, above = (
         min(math.sqrt(shared) * math.hypot(*distances), sum(distances)) / count
         for distances in (
-            [one.value - one.low for one in estimates],
-            [one.high - one.value for one in estimates],
+            [estimate.value - estimate.low for estimate in estimates],
+            [estimate.high - estimate.value for estimate in estimates],
         )
     )
     return Estimate(value, value - below, value + above)
@@ -193,8 +193,8 @@ def _resampled(
 ) -> np.ndarray:
     """Returns the quantiles of a statistic over resampled counts, `(draws, len(counts))`."""
     generator, total = np.random.default_rng(seed), int(counts.sum())
-    found = [
+    values = [
         statistic(generator.multinomial(total, counts / total, _TOGETHER))
         for _ in range(DRAWS // _TOGETHER)
     ]
-    return np.nanquantile(np.concatenate(found), [0.025, 0.975], axis=0)
+    return np.nanquantile(np.concatenate(values), [0.025, 0.975], axis=0)

@@ -41,9 +41,9 @@ def set_optimizer(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> 
             model.optimizer.inner_optimizer = optimizer
     elif model.optimizer is not optimizer:
         model.optimizer = optimizer
-    given = config.get("optimizer")
-    if not isinstance(given, keras.optimizers.LossScaleOptimizer):
-        config["optimizer"] = model.optimizer if given is None else optimizer
+    compiled = config.get("optimizer")
+    if not isinstance(compiled, keras.optimizers.LossScaleOptimizer):
+        config["optimizer"] = model.optimizer if compiled is None else optimizer
 
 
 def retrace(model: keras.Model) -> None:

@@ -32,7 +32,7 @@ _CGROUPS = (
 )
 _OWN_GROUPS = Path("/proc/self/cgroup")
 
-# Of the free memory, at most this share is taken by what one call keeps.
+# A call keeps at most one part in so many of the free memory.
 _SHARE = 4
 
 

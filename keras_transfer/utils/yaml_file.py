@@ -130,17 +130,17 @@ def fields(
     """
     if not isinstance(node, yaml.MappingNode):
         raise ValueError(f"expected a mapping of {what}s. Received: {plain(node)!r:.60}.")
-    errors, found = LineErrors(), {}
+    errors, nodes = LineErrors(), {}
     for key, value in node.value:
         with errors.at(key):
             name = str(plain(key))
             if name not in known:
                 raise ValueError(unknown(what, name, known, meant))
-            if name in found:
+            if name in nodes:
                 raise ValueError(f"{name!r} is there already. Remove one of them.")
-            found[name] = value
+            nodes[name] = value
     errors.raise_any()
-    return found
+    return nodes
 
 
 def unknown(
