@@ -396,7 +396,7 @@ class TransferModel(keras.Model):
             filepath: The SavedModel's folder; else a file that ends in `.tflite`, `.onnx`, `.xml`.
             format: `"tf_saved_model"`, `"litert"`, `"onnx"` or `"openvino"`; the last two need the
                 extra `export`, as does `data`.
-            verbose: Whether to print what was written. Default None: only the quantization's effect.
+            verbose: Whether to print what was written. Default None: only what quantizing changed.
             input_signature: If given, this is `keras.Model.export`, and nothing is added.
             image_size: Height and width, if the model was built for images of any size.
             quantize: For LiteRT: `"float16"` for weights of half the size, `"int8"` for whole

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from keras_transfer.backbones.model_blocks import TrainedBlocks, describe_change, trained_blocks
 from keras_transfer.plotting.annotations import Mark, phase_marks
 from keras_transfer.plotting.curves import Mode, lower_is_better, monitored_log
 from keras_transfer.plotting.diagnosis import Diagnosis, diagnose
@@ -34,8 +34,8 @@ class HistoryPlotter(keras.callbacks.Callback):
     """Draws the history of a fit after every epoch, and writes it as a table.
 
     The picture shows training and validation in one panel for the loss and each metric, the best
-    epoch, the learning rates, where blocks of a `FrozenBackbone` were unfrozen, where overfitting
-    starts, and a diagnosis. Beside it a CSV file of the same name holds the numbers: a row an epoch
+    epoch, the learning rates, where a `BlockUnfreezer` unfroze blocks, where overfitting starts,
+    and a diagnosis. Beside it a CSV file of the same name holds the numbers: a row an epoch
     (counted from 0, as in Keras' `CSVLogger`), a column a log, empty where nothing was logged, and
     what was unfrozen and why in the columns `change` and `reason`. Both files are replaced in one
     step, so that readers never see half a file.
@@ -64,8 +64,7 @@ class HistoryPlotter(keras.callbacks.Callback):
     Attributes:
         history: Values by name of the log, one an epoch; None where nothing was logged.
         epochs: The epochs, counted from 0.
-        marks: The epochs in which other blocks were trained than in the one before, and why, if
-            a `BlockUnfreezer` decided it.
+        marks: The epochs in which a `BlockUnfreezer` unfroze or froze blocks, and why.
 
     Raises:
         ValueError: If `monitor` does not tell what is better and `mode` does not either, or `path`
@@ -99,7 +98,6 @@ class HistoryPlotter(keras.callbacks.Callback):
         self.live = live
         self.monitor = monitor
         self.mode = mode
-        self._trained_before: tuple[TrainedBlocks, ...] | None = None
         self._begin()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -111,7 +109,6 @@ class HistoryPlotter(keras.callbacks.Callback):
         self.history: dict[str, list[Any]] = {}
         self.epochs: list[int] = []
         self.marks: list[Mark] = []
-        self._trained: tuple[TrainedBlocks, ...] | None = None
         self._drawn_epochs = 0
         self._next_drawing = 0.0
 
@@ -139,14 +136,6 @@ class HistoryPlotter(keras.callbacks.Callback):
                 ) from error
             if not self._earlier[1]:
                 self._earlier = earlier
-
-    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Notes, once an epoch, which blocks train in it.
-
-        Not at the epoch's end, where another callback may already have unfrozen the next block.
-        """
-        if self._trained is None:
-            self._trained = trained_blocks(self.model)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Collects the epoch's logs and writes the files."""
@@ -206,9 +195,6 @@ class HistoryPlotter(keras.callbacks.Callback):
         """Takes over the epochs before this one from an earlier fit."""
         history, epochs, marks = self._earlier
         rows = [row for row, earlier in enumerate(epochs) if earlier < epoch]
-        if not rows:
-            self._trained_before = None
-            return
         self.history = {key: [values[row] for row in rows] for key, values in history.items()}
         self.epochs = [epochs[row] for row in rows]
         self.marks = [mark for mark in marks if mark.epoch < epoch]
@@ -221,16 +207,10 @@ class HistoryPlotter(keras.callbacks.Callback):
         self.epochs.append(epoch)
 
     def _collect_mark(self, epoch: int) -> None:
-        trained = self._trained or trained_blocks(self.model)
-        if self._trained_before is None and len(self.epochs) > 1:
-            # It goes on from a table, which says what changed if a `BlockUnfreezer` logged it.
-            rows = {key: values[-2:] for key, values in self.history.items()}
-            label = next((mark.label for mark in phase_marks(rows, self.epochs[-2:])), "")
-        else:
-            label = describe_change(self._trained_before or trained, trained)
-        if label:
-            self.marks.append(Mark(epoch, label, self._reason(epoch)))
-        self._trained_before, self._trained = trained, None
+        """Notes which blocks were unfrozen, from the logs of a `BlockUnfreezer`."""
+        rows = {key: values[-2:] for key, values in self.history.items()}
+        for mark in phase_marks(rows, self.epochs[-2:]):
+            self.marks.append(replace(mark, reason=self._reason(epoch)))
 
     def _reason(self, epoch: int) -> str:
         """Returns why a `BlockUnfreezer` unfroze blocks in an epoch; empty if none did."""
