@@ -1,19 +1,19 @@
 """The folder that a command writes its results into."""
 
 import argparse
-import tempfile
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 
 def output_folder(args: argparse.Namespace, prefix: str = "", goes_on: Sequence[str] = ()) -> Path:
-    """Returns the folder for results, new or empty, after a check that it can be written.
+    """Returns the folder for results, new or empty, which is known to be writable.
 
     Args:
-        args: With `output`, and `directory` for the folder's name if there is no `output`.
+        args: With `output`, and `directory` for the name that it gets otherwise.
         prefix: Of that name.
-        goes_on: Files; a folder with one of them may be continued.
+        goes_on: Files, one of which is in a folder that a run may go on in.
 
     Raises:
         ValueError: If something is in it.
@@ -28,13 +28,30 @@ def output_folder(args: argparse.Namespace, prefix: str = "", goes_on: Sequence[
             f"--output {str(output)!a} is not UTF-8, so no model could be written there. Name "
             "another."
         ) from None
-    folder = output.resolve()
-    taken = folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
-    if taken and not any((folder / name).exists() for name in goes_on):
+    taken = output.exists() and not (output.is_dir() and not any(output.iterdir()))
+    if taken and not any((output / name).exists() for name in goes_on):
         raise ValueError(f"--output {output} is there already. Name a new or an empty folder.")
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    made: list[Path] = []
     try:
-        with tempfile.TemporaryFile(dir=there):
-            return output
+        _make_folders(output, made)
+        (output / ".writable").touch()
+        (output / ".writable").unlink(missing_ok=True)  # another process may have removed it
     except OSError as error:
         raise OSError(f"--output {output} cannot be written: {error}. Name another.") from error
+    finally:
+        for folder in reversed(made):  # until there is something to put into them
+            with contextlib.suppress(OSError):  # another process may have begun to use it
+                folder.rmdir()
+    return output
+
+
+def _make_folders(folder: Path, made: list[Path]) -> None:
+    """Makes a folder and those that it lies in, and notes which were not there, the outer first.
+
+    One by one, as the path says: behind a `..` only making a folder tells whether it was there.
+    """
+    for one in (*reversed(folder.parents), folder):
+        if not one.is_dir():
+            with contextlib.suppress(FileExistsError):  # a file: it fails as soon as it is used
+                one.mkdir()
+                made.append(one)
