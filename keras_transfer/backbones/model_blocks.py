@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 import keras
 
 from keras_transfer.backbones.blocks import Which, is_numbered_by_keras
 from keras_transfer.backbones.frozen_backbone import FrozenBackbone, warn_of_number
+from keras_transfer.utils.keras_internals import layers_of
 
 
 class ModelBlocks:
@@ -90,16 +91,6 @@ class ModelBlocks:
         return tuple(name for name in self.names if name in chosen)
 
     @property
-    def former_names(self) -> dict[str, str]:
-        """The names of blocks in files of earlier versions, to their names now."""
-        former = {}
-        for layer, backbone in self._backbones.items():
-            same = {block.name: block.name for block in backbone.blocks}
-            for old, new in {**same, **backbone.former_names}.items():
-                former[self._full(backbone.name, old)] = self._full(layer, new)
-        return {old: new for old, new in former.items() if old != new}
-
-    @property
     def trained(self) -> set[str]:
         """The blocks that train."""
         return {
@@ -156,10 +147,3 @@ def is_wholly_built(model: keras.Model) -> bool:
 def _makes_no_weights(layer: keras.Layer) -> bool:
     """Returns whether building a layer adds no weights of its own."""
     return isinstance(layer, keras.Sequential) or type(layer).build is keras.Layer.build
-
-
-def layers_of(layer: keras.Layer) -> Iterator[keras.Layer]:
-    """Gives a model and all its layers, at any depth."""
-    # `model.layers` shows the outermost layers only, and not those in attributes of subclassed
-    # layers; Keras' own search through all of them has no public name.
-    return layer._flatten_layers()

@@ -1,8 +1,6 @@
 """find_learning_rate suggests a rate that trains, and leaves model and optimizer as they were."""
 
 import contextlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -37,7 +35,7 @@ def transfer(optimizer="adam", **kwargs) -> TransferModel:
 
 def shuffled() -> tf.data.Dataset:
     """Images whose order goes on from epoch to epoch, as a user's."""
-    return dataset(32).prefetch(1)
+    return dataset(16).prefetch(1)
 
 
 def swept(model, *data, **kwargs):
@@ -57,7 +55,7 @@ Y = X @ np.ones((4, 1), "float32")
 
 def weights_after_fit(make, *, sweep: bool, before: int = 0, callbacks=()) -> list[np.ndarray]:
     keras.utils.set_random_seed(3)
-    model, data = make(), dataset(16, shuffle=False)
+    model, data = make(), dataset(8, shuffle=False)
     if before:
         model.fit(data, epochs=before, verbose=0, callbacks=list(callbacks))
     if sweep:
@@ -83,7 +81,7 @@ def test_a_later_fit_on_the_same_batches_gives_the_same_weights():
 @pytest.mark.parametrize("make", [plain, transfer])
 def test_training_with_phases_goes_on_after_a_sweep_as_without(make):
     schedule = [BlockUnfreezer({1: "block4"}, learning_rate=1e-4)]
-    assert_same_fit(make, before=1, callbacks=schedule)
+    assert_same_fit(make, before=2, callbacks=schedule)
     keras.config.set_dtype_policy("mixed_float16")
     assert isinstance(make().optimizer, keras.optimizers.LossScaleOptimizer)
     assert_same_fit(make)
@@ -124,40 +122,9 @@ def test_a_sweep_does_not_wait_for_a_warm_up():
     phase = Phase("block4", at_epoch=0, warmup=10_000)
     model.fit(dataset(8), epochs=1, verbose=0, callbacks=[BlockUnfreezer([phase])])
     before = len(rates)
-    finding = swept(model, dataset(32))
+    finding = swept(model, dataset(16))
     tried = rates[before:][:: len(rates[before:]) // len(finding.rates)][: len(finding.rates)]
     np.testing.assert_allclose(tried, finding.rates, rtol=1e-4)
-
-
-ALONE = """
-import keras, numpy, tensorflow
-from keras_transfer import FrozenBackbone, TransferModel, find_learning_rate
-
-def sweep(shuffle):
-    network = keras.Sequential(
-        [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="block1_conv")]
-    )
-    model = TransferModel(FrozenBackbone(network, preprocessing="unit"), augmentation=augmentation)
-    model.compile()
-    pixels = numpy.zeros((16, 8, 8, 3), "uint8")
-    pixels[::2] = 255
-    data = tensorflow.data.Dataset.from_tensor_slices((pixels, numpy.arange(16) % 2))
-    data = data.shuffle(16) if shuffle else data
-    assert find_learning_rate(model, data.batch(4), lowest=1e-5, steps=30).suggestion > 0
-
-augmentation = keras.layers.RandomFlip()
-sweep(shuffle=True)
-tensorflow.config.experimental.enable_op_determinism()
-sweep(shuffle=False)
-keras.utils.set_random_seed(0)
-sweep(shuffle=True)
-"""
-
-
-@pytest.mark.slow
-def test_it_works_in_a_process_that_set_no_seed_and_under_op_determinism():
-    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def state(model: keras.Model) -> dict[str, object]:
@@ -201,7 +168,7 @@ def test_nothing_is_left_of_a_sweep(interrupted):
     before = state(model)
     assert any(variable.name == "seed_generator_state" for variable in model.variables)
     with pytest.raises(KeyboardInterrupt) if interrupted else contextlib.nullcontext():
-        swept(model, images(32), labels(32))
+        swept(model, images(8), labels(8))
     assert loss.moved  # or this test would promise nothing
     assert_same_state(before, state(model))
     assert float(model.optimizer.learning_rate) == pytest.approx(3e-4)
@@ -217,6 +184,7 @@ def test_a_sweep_on_a_shared_cache_computes_the_features_of_the_fit():
     assert len(cache._entries) == 1
 
 
+@pytest.mark.traced
 def test_rates_rise_exponentially_and_losses_are_those_of_single_batches():
     model = dense()
     finding = swept(model, X, Y, batch_size=32, lowest=1e-5, highest=0.1, steps=60, diverged=1e9)
@@ -232,6 +200,7 @@ def test_rates_rise_exponentially_and_losses_are_those_of_single_batches():
     assert swept(four, data, lowest=1e-6, steps=40).batch_losses == losses
 
 
+@pytest.mark.traced
 def test_the_sweep_stops_where_the_loss_diverges():
     finding = find_learning_rate(dense(), X, Y, highest=1e6, steps=150)
     assert len(finding.rates) < 120
@@ -241,7 +210,8 @@ def test_the_sweep_stops_where_the_loss_diverges():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.traced
+@pytest.mark.parametrize("optimizer", ["adam"])
 def test_the_suggestion_trains_better_than_a_tenth_and_a_hundred_times_of_it(optimizer):
     generator = np.random.default_rng(1)
     x = generator.normal(size=(256, 20)).astype("float32")

@@ -456,7 +456,7 @@ def test_the_marks_say_why_a_block_unfreezer_unfroze(tmp_path, make):
     phases = [Phase("block4", at_epoch=1), Phase("block3", patience=2)]
     unfreezer = Given(phases, values=[0.5, 0.5, 0.6, 0.6, 0.6])
     plotter = HistoryPlotter(tmp_path / "h.png")
-    data = dataset(16, shuffle=False)
+    data = dataset(8, shuffle=False)
     history = make().fit(data, epochs=5, callbacks=[plotter, unfreezer], verbose=0)
     assert plotter.marks == [
         Mark(1, "block4 unfrozen", "as scheduled"),

@@ -45,7 +45,7 @@ class Given(BlockUnfreezer):
 
 
 def fit(model, *callbacks, epochs, **kwargs):
-    data = dataset(16, shuffle=False)
+    data = dataset(8, shuffle=False)
     return model.fit(data, epochs=epochs, verbose=0, callbacks=list(callbacks), **kwargs)
 
 
@@ -126,8 +126,8 @@ def test_a_warm_up_raises_the_rate_step_by_step():
             self.seen.append(float(self.model.optimizer.group("block4").learning_rate))
 
     model, rates = plain(), Rates()
-    fit(model, BlockUnfreezer([Phase("block4", at_epoch=1, warmup=3)]), rates, epochs=3)
-    expected = 1e-3 * np.array([1, 1, 1 / 3, 2 / 3, 1, 1])
+    fit(model, BlockUnfreezer([Phase("block4", at_epoch=1, warmup=3)]), rates, epochs=5)
+    expected = 1e-3 * np.array([1, 1 / 3, 2 / 3, 1, 1])
     np.testing.assert_allclose(rates.seen, expected, rtol=1e-5)
 
 
@@ -138,7 +138,7 @@ def test_another_optimizer_takes_over_all_that_trains(make):
     history = fit(model, BlockUnfreezer([phase]), epochs=3).history
     optimizer = model.optimizer
     assert [type(optimizer.group(g)).__name__ for g in ("rest", "block4")] == ["RMSprop"] * 2
-    assert [int(optimizer.group("rest", kind).iterations) for kind in (0, 1)] == [2, 4]
+    assert [int(optimizer.group("rest", kind).iterations) for kind in (0, 1)] == [1, 2]
     np.testing.assert_allclose(history["learning_rate"], [1e-3, 1e-4, 1e-4], rtol=1e-6)
 
 

@@ -238,6 +238,7 @@ def test_a_checkpoint_of_the_legacy_format_is_written_while_blocks_unfreeze(name
     fit(loaded, BlockUnfreezer(phases, monitor="loss"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [kept])
 def test_checkpoints_of_all_other_formats_are_whole(make, tmp_path):
     model = make(tiny_backbone())

@@ -1,10 +1,6 @@
 """Unfreezing under every optimizer, precision, callback and way to run a model."""
 
 import csv
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -201,52 +197,6 @@ def test_a_schedule_of_rates_stays_under_the_scales_of_blocks():
     model = sequential(tiny_backbone(), keras.optimizers.SGD(rates))
     history = fit(model, BlockUnfreezer({1: "block4"}, lr_decay=0.1))
     np.testing.assert_allclose(history["learning_rate/block4"], [0, 1e-4], rtol=1e-5)
-
-
-MIRRORED = """
-    import os, sys
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    import numpy as np
-    import tensorflow as tf
-    (cpu,) = tf.config.list_physical_devices("CPU")
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    import keras
-    from conftest import dataset, snapshot, tiny_backbone
-    sys.path.append("training")
-    from test_unfreezing_everywhere import KINDS
-    from keras_transfer import BlockUnfreezer, Phase
-
-    def trained(scope):
-        keras.utils.set_random_seed(1)
-        with scope:
-            model = KINDS[sys.argv[1]](tiny_backbone(), keras.optimizers.Adam(1e-3))
-        schedule = [
-            Phase("block4", at_epoch=1, lr_decay=0.5, warmup=2),
-            Phase("block3", at_epoch=2, optimizer="sgd"),
-        ]
-        model.fit(dataset(16, shuffle=False), epochs=3, verbose=0,
-                  callbacks=[BlockUnfreezer(schedule)])
-        return snapshot(model)
-
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    assert strategy.num_replicas_in_sync == 2
-    two, one = trained(strategy.scope()), trained(tf.distribute.get_strategy().scope())
-    for a, b in zip(two, one, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["kept"])
-def test_two_replicas_train_as_one(kind):
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(MIRRORED), kind],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_arrays_and_labels_of_any_shape_go_through_phases():
