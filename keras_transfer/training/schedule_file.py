@@ -52,7 +52,7 @@ def _phases(root: yaml.Node) -> list[Phase]:
         if isinstance(root, yaml.MappingNode) and any(
             key.value == "phases" for key, _ in root.value
         ):
-            root = fields(root, ["phases"], "field")["phases"]
+            root = fields(root, ["phases"], "field", errors)["phases"]
         if not (isinstance(root, yaml.CollectionNode) and root.value):
             raise ValueError(
                 "expected a list of phases such as `- {at_epoch: 20, which: block5}` under "
@@ -60,7 +60,7 @@ def _phases(root: yaml.Node) -> list[Phase]:
             )
         short = isinstance(root, yaml.MappingNode)
         if short:
-            fields(root, {str(plain(key)) for key, _ in root.value}, "epoch")  # none is there twice
+            fields(root, {str(plain(key)) for key, _ in root.value}, "epoch", errors)  # none twice
         for item in root.value:
             node = item[0] if short else item
             with errors.at(node):
@@ -73,7 +73,7 @@ def _phases(root: yaml.Node) -> list[Phase]:
 
 def _phase(node: yaml.Node) -> Phase:
     errors, values = LineErrors(), {}
-    for name, value in fields(node, _FIELDS, "field", _MEANT).items():
+    for name, value in fields(node, _FIELDS, "field", errors, _MEANT).items():
         with errors.at(value):
             read = _optimizer(value) if name == "optimizer" else plain(value)
             if read is None:

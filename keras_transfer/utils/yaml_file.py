@@ -114,6 +114,7 @@ def fields(
     node: yaml.Node,
     known: Collection[str],
     what: str,
+    errors: LineErrors,
     meant: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, yaml.Node]:
     """Returns the nodes of a mapping by their keys.
@@ -122,15 +123,15 @@ def fields(
         node: The mapping.
         known: The keys that may occur, each once at most.
         what: What the keys are.
+        errors: Collects the errors of keys that are unknown, or occur twice.
         meant: As for `unknown`.
 
     Raises:
         ValueError: If it is no mapping.
-        LineErrors: If keys are unknown, or occur twice.
     """
     if not isinstance(node, yaml.MappingNode):
         raise ValueError(f"expected a mapping of {what}s. Received: {plain(node)!r:.60}.")
-    errors, nodes = LineErrors(), {}
+    nodes: dict[str, yaml.Node] = {}
     for key, value in node.value:
         with errors.at(key):
             name = str(plain(key))
@@ -139,7 +140,6 @@ def fields(
             if name in nodes:
                 raise ValueError(f"{name!r} is there already. Remove one of them.")
             nodes[name] = value
-    errors.raise_any()
     return nodes
 
 

@@ -159,7 +159,7 @@ def test_a_file_that_is_no_schedule_is_refused(refused, text, line, message):
 
 def test_all_errors_of_a_file_are_listed_in_their_order(refused):
     errors = refused("- which: 0\n  at_epoch: 1\n- at_epoch: 1.5\n  lr: 1\n- {at_epoch: -1}\n")
-    assert [line for line, _ in errors] == [1, 4, 5]
+    assert [line for line, _ in errors] == [1, 3, 4, 5]
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

@@ -25,17 +25,20 @@ def read_space(path: str | PathLike[str]) -> dict[str, Dimension]:
 def _dimensions(root: yaml.Node) -> dict[str, Dimension]:
     errors, found = LineErrors(), {}
     with errors.at(root):
-        for name, node in fields(root, RULES, "hyperparameter", _MEANT).items():
+        for name, node in fields(root, RULES, "hyperparameter", errors, _MEANT).items():
             with errors.at(node):
-                if isinstance(node, yaml.MappingNode):
-                    parts = fields(node, _RANGE, "part of a range")
-                    given: Dimension = Range(
-                        **{part: plain(value) for part, value in parts.items()}
-                    )
-                else:
-                    given = dimension(plain(node))
-                for text in wrong(name, given):
+                found[name] = typed(name, _dimension(node, errors))
+                for text in wrong(name, found[name]):
                     raise ValueError(f"`{name}`: {text}")
-                found[name] = typed(name, given)
     errors.raise_any()
     return found
+
+
+def _dimension(node: yaml.Node, errors: LineErrors) -> Dimension:
+    if not isinstance(node, yaml.MappingNode):
+        return dimension(plain(node))
+    parts = fields(node, _RANGE, "part of a range", errors)
+    chosen = Range(**{part: plain(value) for part, value in parts.items()})
+    if not isinstance(chosen.log, bool):
+        raise ValueError(f"log must be true or false. Received: {chosen.log!r}.")
+    return chosen
