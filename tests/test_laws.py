@@ -184,9 +184,9 @@ def test_law_4_fast_equals_plain_over_all_phases():
         history = model.fit(
             dataset(16, classes=3),
             validation_data=dataset(8, classes=3, shuffle=False),
-            epochs=6,
+            epochs=3,
             verbose=0,
-            callbacks=[BlockUnfreezer({2: "block4", 4: 2}, learning_rate=5e-4)],
+            callbacks=[BlockUnfreezer({1: "block4", 2: 2}, learning_rate=5e-4)],
         )
         weights.append(snapshot(model))
         histories.append(history.history)
@@ -196,13 +196,12 @@ def test_law_4_fast_equals_plain_over_all_phases():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mobilenet", "efficientnet_lite0"])
+@pytest.mark.parametrize("name", ["mobilenet"])
 def test_law_4_holds_for_real_architectures_after_50_steps(name):
     weights = []
     for cache in ("auto", None):
         keras.utils.set_random_seed(1)
-        weights_of = {"efficientnet_lite0": "imagenet"}
-        backbone = FrozenBackbone(name, weights=weights_of.get(name))
+        backbone = FrozenBackbone(name, weights=None)
         model = TransferModel(backbone, 2, hidden=8, dropout=0, feature_cache=cache)
         model.compile(keras.optimizers.SGD(1e-2))
         data = tf.data.Dataset.from_tensor_slices((images(20, 32), labels(20)))
@@ -223,12 +222,12 @@ def test_law_4_holds_for_arrays():
             images(20),
             labels(20),
             batch_size=8,
-            epochs=4,
+            epochs=2,
             verbose=0,
             shuffle=False,
             validation_split=0.2,
             sample_weight=np.linspace(0, 1, 20),
-            callbacks=[BlockUnfreezer({2: "block4"})],
+            callbacks=[BlockUnfreezer({1: "block4"})],
         )
         weights.append(snapshot(model))
     assert relative_difference(*weights) <= 1e-5
@@ -248,9 +247,9 @@ class Interrupt(keras.callbacks.Callback):
 
 LAW_5 = [
     pytest.param("tiny", "kept", 3, (1,), id="tiny"),
-    pytest.param("tiny", "sequential", 5, (1, 2, 4), id="tiny-sequential", marks=pytest.mark.slow),
-    pytest.param("tiny", "end_to_end", 5, (1, 2, 4), id="tiny-end_to_end", marks=pytest.mark.slow),
-    pytest.param("mobilenet", "kept", 4, (1, 3), id="mobilenet", marks=pytest.mark.slow),
+    pytest.param("tiny", "sequential", 4, (2, 3), id="tiny-sequential", marks=pytest.mark.slow),
+    pytest.param("tiny", "end_to_end", 4, (1,), id="tiny-end_to_end", marks=pytest.mark.slow),
+    pytest.param("mobilenet", "kept", 3, (2,), id="mobilenet", marks=pytest.mark.slow),
 ]
 
 
@@ -266,7 +265,7 @@ def test_law_5_resumed_equals_uninterrupted(name, kind, epochs, interrupts, tmp_
         model.built or model.build((None, size, size, 3))
         backup = keras.callbacks.BackupAndRestore(tmp_path / folder, delete_checkpoint=False)
         unfreezer = BlockUnfreezer({2: block}, learning_rate=1e-4)
-        data = dataset(16, shuffle=False) if name == "tiny" else large_dataset()
+        data = dataset(8, shuffle=False) if name == "tiny" else large_dataset()
         history = model.fit(
             data, epochs=epochs, verbose=0, callbacks=[*callbacks, unfreezer, backup]
         )

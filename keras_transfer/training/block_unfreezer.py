@@ -119,6 +119,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
     def set_model(self, model: keras.Model) -> None:
         """Checks the schedule against the model, and gives each block of it an optimizer."""
         super().set_model(model)
+        check_keras_3(model=model)
         self._others = self._lead_callbacks()
         self.transitions = []
         self._warned: set[str] = set()
@@ -158,7 +159,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
             return []
         others = [other for other in callbacks.callbacks if other is not self]
         callbacks.callbacks = [self, *others]  # a new list: Keras is walking through the old one
-        check_keras_3(model=self.model, callbacks=others)
+        check_keras_3(callbacks=others)
         if any(isinstance(other, BlockUnfreezer) for other in others):
             raise ValueError("Expected one BlockUnfreezer in a fit. Received: several.")
         if any(isinstance(other, keras.callbacks.SwapEMAWeights) for other in others):

@@ -40,7 +40,7 @@ def sweep(shuffle):
     pixels[::2] = 255
     data = tf.data.Dataset.from_tensor_slices((pixels, np.arange(16) % 2))
     data = data.shuffle(16) if shuffle else data
-    assert find_learning_rate(model, data.batch(4), lowest=1e-5, steps=30).suggestion > 0
+    assert find_learning_rate(model, data.batch(4), lowest=1e-5, steps=20).suggestion > 0
 
 
 def sequential(backbone):
@@ -94,16 +94,14 @@ def two_devices_do_what_one_does():
         model.save_weights(folder / "model.weights.h5")
         model.load_weights(folder / "model.weights.h5")
         assert identical(before, model)
-    for one in (model, AveragedViews.of(model, Flips("mirror"))):
+    averaged = AveragedViews.of(model, Flips("mirror"))
+    for one in (model, averaged):
         expected = one(images(9)).numpy()
         np.testing.assert_allclose(one.predict(images(9), verbose=0), expected, atol=1e-6)
         accuracy = np.mean((expected[:, 0] > 0.5) == labels(9))
         np.testing.assert_allclose(one.evaluate(data, verbose=0)[1], accuracy, atol=1e-6)
-        numbers = report(one, data, folder / type(one).__name__, verbose=0).numbers
-        np.testing.assert_allclose(numbers.accuracy.value, accuracy, atol=1e-6)
-    model.export(folder / "export")
-    served = tf.saved_model.load(str(folder / "export"))
-    np.testing.assert_allclose(served.serve(images(9)), model(images(9)), atol=1e-5)
+    numbers = report(averaged, data, folder / "report", verbose=0).numbers
+    np.testing.assert_allclose(numbers.accuracy.value, accuracy, atol=1e-6)
 
 
 def sweep_under_op_determinism():
