@@ -54,7 +54,6 @@ FITS = [
         *(("tiny", kind) for kind in MODELS),
         ("vgg16", "sequential"),
         ("mobilenet", "kept"),
-        ("mobilenet", "end_to_end"),
     )
 ]
 
@@ -196,7 +195,7 @@ def test_law_4_fast_equals_plain_over_all_phases():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mobilenet"])
+@pytest.mark.parametrize("name", ["vgg16"])
 def test_law_4_holds_for_real_architectures_after_50_steps(name):
     weights = []
     for cache in ("auto", None):

@@ -73,18 +73,17 @@ def assert_same_fit(make, **kwargs) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(without, after, strict=True))
 
 
+@pytest.mark.slow
 def test_a_later_fit_on_the_same_batches_gives_the_same_weights():
     assert_same_fit(lambda: transfer(keras.optimizers.Adam(1e-3, use_ema=True)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [plain, transfer])
-def test_training_with_phases_goes_on_after_a_sweep_as_without(make):
-    schedule = [BlockUnfreezer({1: "block4"}, learning_rate=1e-4)]
-    assert_same_fit(make, before=2, callbacks=schedule)
+def test_training_with_phases_goes_on_after_a_sweep_as_without():
     keras.config.set_dtype_policy("mixed_float16")
-    assert isinstance(make().optimizer, keras.optimizers.LossScaleOptimizer)
-    assert_same_fit(make)
+    assert isinstance(transfer().optimizer, keras.optimizers.LossScaleOptimizer)
+    schedule = [BlockUnfreezer({1: "block4"}, learning_rate=1e-4)]
+    assert_same_fit(transfer, before=2, callbacks=schedule)
 
 
 class Subclassed(keras.Model):
@@ -99,6 +98,7 @@ class Subclassed(keras.Model):
 
 @pytest.mark.filterwarnings("ignore:`build:UserWarning")  # Keras says that weights are missing
 @pytest.mark.filterwarnings("ignore:Model 'subclassed:UserWarning")
+@pytest.mark.slow
 def test_a_model_that_only_calls_itself_built_is_left_alike():
     def make():
         model = Subclassed()
@@ -109,6 +109,7 @@ def test_a_model_that_only_calls_itself_built_is_left_alike():
     assert_same_fit(make)
 
 
+@pytest.mark.slow
 def test_a_sweep_does_not_wait_for_a_warm_up():
     rates = []
 
@@ -150,7 +151,7 @@ def assert_same_state(before: dict, after: dict) -> None:
             assert np.array_equal(a, b), key
 
 
-@pytest.mark.parametrize("interrupted", [True, False], ids=["interrupted", "complete"])
+@pytest.mark.parametrize("interrupted", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_nothing_is_left_of_a_sweep(interrupted):
     class Interrupted(keras.losses.BinaryCrossentropy):
         moved = False
@@ -184,6 +185,7 @@ def test_a_sweep_on_a_shared_cache_computes_the_features_of_the_fit():
     assert len(cache._entries) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.traced
 def test_rates_rise_exponentially_and_losses_are_those_of_single_batches():
     model = dense()

@@ -334,7 +334,7 @@ def test_a_validated_metric_of_a_callback_does_not_end_a_training_without_valida
             logs["val_f1"] = 0.5
 
     plotter = HistoryPlotter(tmp_path / "h.png")
-    fit(plotter, AddsF1(), validation_data=None)
+    fit(plotter, AddsF1(), validation_data=None, batch_size=16)
     assert plotter.figure().texts[0].get_text().startswith("best epoch 3 of 3: loss ")
     assert plot_history_module.main([str(tmp_path / "h.csv"), "-o", str(tmp_path / "g.png")]) == 0
     with pytest.raises(ValueError, match="monitor='val_auc' is not among the logs"):
@@ -451,6 +451,7 @@ def test_a_table_that_fails_midway_leaves_the_old_one(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["h.csv", "h.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [kept])
 def test_the_marks_say_why_a_block_unfreezer_unfroze(tmp_path, make):
     phases = [Phase("block4", at_epoch=1), Phase("block3", patience=2)]
@@ -478,6 +479,7 @@ def test_the_marks_say_why_a_block_unfreezer_unfroze(tmp_path, make):
     assert without == ["block4 unfrozen", "block3 unfrozen ▸"]
 
 
+@pytest.mark.slow
 def test_a_run_that_resumes_where_blocks_are_unfrozen_marks_them(tmp_path):
     class Crash(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):

@@ -305,7 +305,7 @@ def test_a_run_with_every_kind_of_phase_resumes_bit_for_bit(make, backup_first, 
         order = [backup, unfreezer] if backup_first else [unfreezer, backup]
         return model, fit(model, *callbacks, *order, epochs=8).history
 
-    for epoch in (3, 5, 7):
+    for epoch in (3, 7):
         with pytest.raises(KeyboardInterrupt):
             run("interrupted", Interrupt(epoch))
     (resumed, rest), (whole, history) = run("interrupted"), run("whole")
@@ -454,7 +454,7 @@ def test_what_else_decides_a_schedule_is_compared_too(optimizer, changed, messag
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("make", [kept])
 def test_saving_twice_loses_nothing_of_what_is_frozen_again(make, tmp_path):
     schedule = [
         Phase("block4", at_epoch=1),

@@ -140,10 +140,9 @@ def two_unnamed_backbones() -> keras.Model:
     ("make", "schedule"),
     [
         (lambda: plain(FrozenBackbone(unnamed_network(), preprocessing="unit")), {0: 1, 1: 2}),
-        (lambda: kept(FrozenBackbone(unnamed_network(), preprocessing="unit")), {0: 1, 1: 2}),
         (two_unnamed_backbones, {0: "backbone2/1", 1: "backbone1/block2"}),
     ],
-    ids=["plain", "kept", "two backbones"],
+    ids=["plain", "two backbones"],
 )
 @pytest.mark.slow
 def test_unnamed_layers_resume_as_uninterrupted_though_another_model_was_built(

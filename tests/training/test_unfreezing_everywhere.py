@@ -123,11 +123,10 @@ def check_laws(kind, optimizer):
 @pytest.mark.parametrize(
     ("kind", "how"),
     [
-        ("functional", {"run_eagerly": True}),
         ("sequential", {"jit_compile": True}),
         ("kept", {"steps_per_execution": 2}),
     ],
-    ids=["eager", "jit", "several steps"],
+    ids=["jit", "several steps"],
 )
 def test_it_gives_the_same_weights_however_the_model_is_run(kind, how):
     results = []
