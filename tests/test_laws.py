@@ -181,7 +181,7 @@ def test_law_4_fast_equals_plain_over_all_phases():
         model = TransferModel(tiny_backbone(), 3, hidden=8, dropout=0, feature_cache=cache)
         model.compile(keras.optimizers.Adam(1e-3))
         history = model.fit(
-            dataset(16, classes=3),
+            dataset(8, classes=3),
             validation_data=dataset(8, classes=3, shuffle=False),
             epochs=3,
             verbose=0,
@@ -195,7 +195,7 @@ def test_law_4_fast_equals_plain_over_all_phases():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vgg16"])
+@pytest.mark.parametrize("name", ["mobilenet"])
 def test_law_4_holds_for_real_architectures_after_50_steps(name):
     weights = []
     for cache in ("auto", None):
@@ -218,14 +218,14 @@ def test_law_4_holds_for_arrays():
         model = transfer(tiny_backbone(), cache)
         model.compile(keras.optimizers.Adam(1e-3))
         model.fit(
-            images(20),
-            labels(20),
+            images(12),
+            labels(12),
             batch_size=8,
             epochs=2,
             verbose=0,
             shuffle=False,
-            validation_split=0.2,
-            sample_weight=np.linspace(0, 1, 20),
+            validation_split=0.25,
+            sample_weight=np.linspace(0, 1, 12),
             callbacks=[BlockUnfreezer({1: "block4"})],
         )
         weights.append(snapshot(model))
@@ -245,7 +245,7 @@ class Interrupt(keras.callbacks.Callback):
 
 
 LAW_5 = [
-    pytest.param("tiny", "kept", 3, (1,), id="tiny"),
+    pytest.param("tiny", "kept", 2, (1,), id="tiny"),
     pytest.param("tiny", "sequential", 4, (2, 3), id="tiny-sequential", marks=pytest.mark.slow),
     pytest.param("tiny", "end_to_end", 4, (1,), id="tiny-end_to_end", marks=pytest.mark.slow),
     pytest.param("mobilenet", "kept", 3, (2,), id="mobilenet", marks=pytest.mark.slow),
@@ -263,7 +263,7 @@ def test_law_5_resumed_equals_uninterrupted(name, kind, epochs, interrupts, tmp_
         size = SIZE if name == "tiny" else 32
         model.built or model.build((None, size, size, 3))
         backup = keras.callbacks.BackupAndRestore(tmp_path / folder, delete_checkpoint=False)
-        unfreezer = BlockUnfreezer({2: block}, learning_rate=1e-4)
+        unfreezer = BlockUnfreezer({min(2, epochs - 1): block}, learning_rate=1e-4)
         data = dataset(8, shuffle=False) if name == "tiny" else large_dataset()
         history = model.fit(
             data, epochs=epochs, verbose=0, callbacks=[*callbacks, unfreezer, backup]
