@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
+from collections.abc import Collection
 
 import keras
 
@@ -143,94 +140,10 @@ def is_wholly_built(model: keras.Model) -> bool:
     layers = list(layers_of(model))
     backbones = [layer for layer in layers if isinstance(layer, FrozenBackbone)]
     inside = {id(layer) for backbone in backbones for layer in layers_of(backbone)}
-    return all(
-        layer.built
-        or id(layer) in inside
-        or isinstance(layer, keras.Sequential)
-        or type(layer).build is keras.Layer.build
-        for layer in layers
-    )
+    unbuilt = [layer for layer in layers if not layer.built and id(layer) not in inside]
+    return all(_makes_no_weights(layer) for layer in unbuilt)
 
 
-@dataclass(frozen=True)
-class TrainedBlocks:
-    """The blocks of one backbone, and those of them that train.
-
-    Attributes:
-        backbone: Name of the layer.
-        blocks: Names of all its blocks, from the input to the top.
-        trained: Names of those that are not frozen.
-    """
-
-    backbone: str
-    blocks: tuple[str, ...]
-    trained: frozenset[str]
-
-
-def trained_blocks(model: Any) -> tuple[TrainedBlocks, ...]:
-    """Returns which blocks train, for each backbone in a model, in the model's order.
-
-    A backbone is any layer whose `blocks` have a `name` and are `frozen` or not.
-
-    Example:
-        >>> trained_blocks(model)
-        (TrainedBlocks(backbone='vgg16', blocks=('block4', 'block5'), trained=frozenset()),)
-    """
-    if model is None:
-        return ()
-    return tuple(
-        TrainedBlocks(
-            backbone=layer.name,
-            blocks=tuple(block.name for block in layer.blocks),
-            trained=frozenset(block.name for block in layer.blocks if not block.frozen),
-        )
-        for layer in layers_of(model)
-        if _has_blocks(layer)
-    )
-
-
-def _has_blocks(layer: Any) -> bool:
-    blocks: Any = getattr(layer, "blocks", None)  # other layers' `blocks` may be anything
-    is_list = isinstance(blocks, Sequence) and len(blocks) > 0
-    return is_list and all(hasattr(b, "name") and hasattr(b, "frozen") for b in blocks)
-
-
-def describe_change(before: Sequence[TrainedBlocks], after: Sequence[TrainedBlocks]) -> str:
-    """Returns in a few words which blocks were unfrozen or frozen.
-
-    Args:
-        before: What trained in one epoch.
-        after: What trained in the next.
-
-    Returns:
-        Such as `"block4, block5 unfrozen"`, with the backbone's name in front if there are
-        several; empty if nothing changed.
-
-    Example:
-        >>> blocks = ("block4", "block5")
-        >>> describe_change(
-        ...     [TrainedBlocks("vgg16", blocks, frozenset())],
-        ...     [TrainedBlocks("vgg16", blocks, frozenset({"block5"}))],
-        ... )
-        'block5 unfrozen'
-    """
-    parts = []
-    for old, new in zip(before, after, strict=False):
-        changes = [
-            f"{_abbreviated(new.blocks, names)} {what}"
-            for names, what in (
-                (new.trained - old.trained, "unfrozen"),
-                (old.trained - new.trained, "frozen"),
-            )
-            if names
-        ]
-        if changes:
-            prefix = f"{new.backbone}: " if len(after) > 1 else ""
-            parts.append(prefix + ", ".join(changes))
-    return "; ".join(parts)
-
-
-def _abbreviated(blocks: Sequence[str], chosen: frozenset[str]) -> str:
-    """Returns the names of chosen blocks; of more than two in a row, the first and the last."""
-    runs = [list(run) for is_in, run in groupby(blocks, chosen.__contains__) if is_in]
-    return ", ".join(f"{run[0]} … {run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs)
+def _makes_no_weights(layer: keras.Layer) -> bool:
+    """Returns whether building a layer adds no weights of its own."""
+    return isinstance(layer, keras.Sequential) or type(layer).build is keras.Layer.build

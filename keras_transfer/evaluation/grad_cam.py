@@ -9,8 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer.backbones.frozen_backbone import FrozenBackbone
-from keras_transfer.backbones.model_blocks import layers_of
-from keras_transfer.utils.keras_internals import logits_of
+from keras_transfer.utils.keras_internals import layers_of, logits_of
 
 _TOGETHER = 8  # images at a time: activations and gradients of a whole backbone are large
 

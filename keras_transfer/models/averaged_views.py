@@ -1,4 +1,4 @@
-"""AveragedViews: a trained classifier that looks at all views of an image."""
+"""AveragedViews: a trained classifier that averages its predictions over views of an image."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -14,10 +14,10 @@ from keras_transfer.models.transfer_model import TransferModel
 class AveragedViews(TransferModel):
     """A trained `TransferModel` that gives the mean probabilities over all views of each image.
 
-    The views are those that `Flips` makes, so prediction costs so many times as much. It is saved,
-    evaluated and exported as any TransferModel; the export averages, too. Kept activations, which
-    are of one view each, it classifies as they come. It shares its weights with the model that it
-    was made `of`, and is not trained itself.
+    The views are those that `Flips` makes, and prediction costs as many times as much. It is saved,
+    evaluated and exported as any TransferModel; the export averages, too. Cached activations are of
+    one view each and are classified as they are. It shares its weights with the model that it was
+    made from, and is not trained itself.
 
     Args:
         *args: As for `TransferModel`.
@@ -47,7 +47,7 @@ class AveragedViews(TransferModel):
 
         Args:
             model: The model; it must give probabilities.
-            flips: What makes the views; the model's own augmentation unless given.
+            flips: The layer that makes the views; the model's own augmentation by default.
 
         Raises:
             ValueError: If the model is not built or not known to give probabilities, or there are
@@ -57,19 +57,19 @@ class AveragedViews(TransferModel):
             raise ValueError(
                 "The model is not built, so it has nothing to average. Train it first."
             )
-        made = cls(
+        averaged = cls(
             model.backbone,
             model.class_names,
             head=model.head,
             augmentation=model.augmentation if flips is None else flips,
         )
-        made.build((None, *model.image_shape))
-        made.compile()
-        made.optimizer.build(made.trainable_variables)  # loading expects its variables
-        return made
+        averaged.build((None, *model.image_shape))
+        averaged.compile()
+        averaged.optimizer.build(averaged.trainable_variables)  # loading expects its variables
+        return averaged
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Classifies all views of images, or kept activations as they are."""
+        """Classifies all views of images, or cached activations as they are."""
         if isinstance(inputs, Mapping):
             return super().call(inputs)
         flips: Any = self.augmentation

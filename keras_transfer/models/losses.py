@@ -26,12 +26,12 @@ def is_binary(loss: Any) -> bool:
 
 
 def is_sparse(loss: Any) -> bool:
-    """Whether a loss is the cross-entropy of Keras that takes positions, all of them classes."""
-    return _kind(loss) in _SPARSE and _setting(loss, "ignore_class") is None
+    """Whether a loss is the cross-entropy of Keras that takes positions of classes as labels."""
+    return _kind(loss) in _SPARSE and setting(loss, "ignore_class") is None
 
 
 def of_shares(loss: Any) -> Any:
-    """Returns the loss that takes shares of the classes, if the given one takes positions.
+    """Returns a loss that takes one-hot labels, for smoothing, in place of one of positions.
 
     Args:
         loss: As for `keras.Model.compile`.
@@ -39,7 +39,7 @@ def of_shares(loss: Any) -> Any:
     Raises:
         ValueError: If the loss smooths labels itself.
     """
-    if _setting(loss, "label_smoothing"):
+    if setting(loss, "label_smoothing"):
         raise ValueError(
             "The model has `label_smoothing`, and so has its loss, which would smooth the labels "
             f"again, in validation, too. Received: loss={loss!r}. Leave it out of the loss."
@@ -47,24 +47,24 @@ def of_shares(loss: Any) -> Any:
     if not is_sparse(loss):
         return loss
     names = ("from_logits", "reduction", "name", "dtype")
-    given = {name: _setting(loss, name) for name in names}
+    settings = {name: setting(loss, name) for name in names}
     return keras.losses.CategoricalCrossentropy(
-        **{name: value for name, value in given.items() if value is not None}
+        **{name: value for name, value in settings.items() if value is not None}
     )
 
 
 def smoothed(labels: Any, outputs: Any, share: float, loss: Any) -> Any:
-    """Returns labels as shares of the classes, with some of it spread evenly over all.
+    """Returns smoothed labels, one number for each unit.
 
     Args:
         labels: As the loss takes them.
         outputs: Of the model, `(batch, units)`.
-        share: What is spread: over yes and no under a binary loss or for one unit, else over the
-            units.
+        share: The part of each label that is spread evenly: over yes and no under a binary loss or
+            for one unit, else over the units.
         loss: As for `keras.Model.compile`.
 
     Raises:
-        ValueError: If they are positions, and the loss is none of Keras that is known to take them.
+        ValueError: If the labels are positions, and the loss is not known to take them.
     """
     units = outputs.shape[-1]
     if is_sparse(loss):
@@ -78,8 +78,24 @@ def smoothed(labels: Any, outputs: Any, share: float, loss: Any) -> Any:
     return (1 - share) * ops.cast(labels, "float32") + share * even
 
 
-def _only(loss: Any) -> Any:
-    """The loss itself, by its name or from a list or dict for the one output."""
+def setting(loss: Any, name: str) -> Any:
+    """Returns an argument that a loss was made with, or has by default; `None` if it has none.
+
+    Args:
+        loss: As for `keras.Model.compile`.
+        name: The argument's name.
+    """
+    loss = _single(loss)
+    if isinstance(loss, functools.partial):
+        return loss.keywords[name] if name in loss.keywords else setting(loss.func, name)
+    if inspect.isfunction(loss):
+        parameter = inspect.signature(loss).parameters.get(name)
+        return None if parameter is None else parameter.default
+    return getattr(loss, name, None)
+
+
+def _single(loss: Any) -> Any:
+    """Returns the loss of the one output, given by its name, or in a list or dict."""
     if isinstance(loss, Mapping):
         loss = list(loss.values())
     if isinstance(loss, list | tuple) and len(loss) == 1:
@@ -88,15 +104,8 @@ def _only(loss: Any) -> Any:
 
 
 def _kind(loss: Any) -> Any:
-    """The class or function of a loss."""
-    loss = _only(loss)
+    """Returns the class or function of a loss."""
+    loss = _single(loss)
     if isinstance(loss, functools.partial):
         return loss.func
     return loss if inspect.isfunction(loss) else type(loss)
-
-
-def _setting(loss: Any, name: str) -> Any:
-    loss = _only(loss)
-    if isinstance(loss, functools.partial):
-        return loss.keywords.get(name)
-    return getattr(loss, name, None)

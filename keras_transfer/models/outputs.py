@@ -1,13 +1,12 @@
 """Outputs of a classifier as probabilities of its classes, and labels as their positions."""
 
-import functools
-import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
 import numpy as np
 
+from keras_transfer.models.losses import setting
 from keras_transfer.utils.name_lists import some
 
 FromLogits = bool | Literal["auto"]
@@ -15,8 +14,8 @@ FromLogits = bool | Literal["auto"]
 # Their results lie in 0..1.
 _PROBABILITIES = ("sigmoid", "softmax", "hard_sigmoid", "sparse_sigmoid", "sparsemax")
 
-# Layers that hand their input on, in another shape at most, when a model predicts; and the mean of
-# several, taken to be of one kind, as in an ensemble or over the places of an image.
+# Layers whose output is of the same kind as their input when a model predicts: they change nothing,
+# or the shape, or average, as in an ensemble or over the places of an image.
 _SKIPPED = (
     keras.layers.ActivityRegularization,
     keras.layers.AlphaDropout,
@@ -33,7 +32,7 @@ _SKIPPED = (
 
 
 def takes_logits(model: keras.Model, from_logits: FromLogits) -> tuple[bool, str]:
-    """Finds out whether a model gives logits.
+    """Returns whether a model gives logits, and how that is known.
 
     Args:
         model: The model.
@@ -53,8 +52,8 @@ def takes_logits(model: keras.Model, from_logits: FromLogits) -> tuple[bool, str
     if from_logits != "auto":
         kind = "logits" if from_logits else "probabilities"
         return bool(from_logits), f"The outputs are {kind}, as from_logits={from_logits} says."
-    if (found := kind_of_outputs(model)) is not None:
-        return found
+    if (kind_and_reason := kind_of_outputs(model)) is not None:
+        return kind_and_reason
     return False, (
         "The outputs are taken for probabilities, since they lie in 0..1 and have the sum 1; "
         "neither the model's loss nor its last layer tells."
@@ -73,7 +72,7 @@ def kind_of_outputs(model: keras.Model) -> tuple[bool, str] | None:
     """
     end = getattr(model, "head", model)  # the head of a TransferModel
     activation = last_activation(end)
-    from_logits = _loss_takes_logits(getattr(model, "loss", None))
+    from_logits = setting(getattr(model, "loss", None), "from_logits")
     in_order = isinstance(end, keras.Sequential) or hasattr(end, "operations")
     if activation in _PROBABILITIES and (in_order or from_logits is None):
         return False, f"The outputs are probabilities, since the model ends in {activation}."
@@ -85,24 +84,6 @@ def kind_of_outputs(model: keras.Model) -> tuple[bool, str] | None:
     return None
 
 
-def _loss_takes_logits(loss: Any) -> bool | None:
-    if isinstance(loss, dict):
-        loss = list(loss.values())
-    if isinstance(loss, list | tuple) and len(loss) == 1:  # of the one output
-        (loss,) = loss
-    if isinstance(loss, str):
-        loss = keras.losses.get(loss)
-    if isinstance(loss, functools.partial):
-        said = loss.keywords.get("from_logits")
-        return _loss_takes_logits(loss.func) if said is None else bool(said)
-    if (said := getattr(loss, "from_logits", None)) is not None:
-        return bool(said)
-    if not inspect.isfunction(loss):
-        return None
-    parameter = inspect.signature(loss).parameters.get("from_logits")
-    return None if parameter is None else parameter.default is True
-
-
 def last_activation(layer: Any) -> str | None:
     """Returns the name of the activation that a layer or model ends in.
 
@@ -110,23 +91,15 @@ def last_activation(layer: Any) -> str | None:
         Such as `"linear"` or `"sigmoid"`; `None` if the last layer that changes anything is of
         another kind.
     """
-    for one in _from_the_end(layer):
-        if _changes_nothing(one):
-            continue
-        if (activation := getattr(one, "activation", None)) is not None:
-            return getattr(activation, "__name__", None)
-        name = type(one).__name__.lower()
-        return name if name in _PROBABILITIES else None
-    return None
-
-
-def _from_the_end(layer: Any) -> Iterator[Any]:
     # The layers of a functional model lack operations such as keras.ops.sigmoid.
     steps = getattr(layer, "operations", None) or getattr(layer, "layers", None)
-    if not steps:
-        yield layer
-    for step in reversed(steps or ()):
-        yield from _from_the_end(step)
+    if steps:
+        changing = [step for step in steps if not _changes_nothing(step)]
+        return last_activation(changing[-1]) if changing else None
+    if (activation := getattr(layer, "activation", None)) is not None:
+        return getattr(activation, "__name__", None)
+    name = type(layer).__name__.lower()
+    return name if name in _PROBABILITIES else None
 
 
 def _changes_nothing(layer: Any) -> bool:
@@ -134,7 +107,9 @@ def _changes_nothing(layer: Any) -> bool:
         return (layer.scale, layer.offset) == (1, 0)
     if isinstance(layer, keras.layers.Activation):
         return layer.activation is keras.activations.linear
-    return isinstance(layer, _SKIPPED)
+    if isinstance(layer, keras.Sequential):
+        return all(_changes_nothing(step) for step in layer.layers)
+    return isinstance(layer, (*_SKIPPED, keras.layers.InputLayer))
 
 
 def as_probabilities(outputs: Any, logits: bool) -> np.ndarray:
@@ -150,20 +125,8 @@ def as_probabilities(outputs: Any, logits: bool) -> np.ndarray:
     Raises:
         ValueError: If the outputs are of another shape, or are no probabilities.
     """
-    values = _numbers(outputs)
-    values[~np.isfinite(values).all(1)] = np.nan
-    if logits:
-        if values.shape[1] == 1:
-            values = np.concatenate([np.zeros_like(values), values], 1)
-        raised = np.exp(values - values.max(1, keepdims=True))
-        return raised / raised.sum(1, keepdims=True)
-    _check_probabilities(values)
-    if values.shape[1] == 1:
-        return np.concatenate([1 - values, values], 1)
-    return values / values.sum(1, keepdims=True)
+    from scipy.special import softmax
 
-
-def _numbers(outputs: Any) -> np.ndarray:
     if isinstance(outputs, dict | list | tuple):
         raise ValueError(
             f"The model gives {len(outputs)} outputs. A report is of one classifier: pass "
@@ -177,7 +140,14 @@ def _numbers(outputs: Any) -> np.ndarray:
             f"The model's outputs are of shape {values.shape}. Expected one number for each image "
             "and class, (images, classes), or (images, 1) for two classes."
         )
-    return values
+    values[~np.isfinite(values).all(1)] = np.nan
+    two = values.shape[1] == 1
+    if logits:
+        return softmax(np.concatenate([np.zeros_like(values), values], 1) if two else values, 1)
+    _check_probabilities(values)
+    if two:
+        return np.concatenate([1 - values, values], 1)
+    return values / values.sum(1, keepdims=True)
 
 
 def _check_probabilities(values: np.ndarray) -> None:
@@ -186,11 +156,11 @@ def _check_probabilities(values: np.ndarray) -> None:
     inside = ((rows >= 0) & (rows <= 1 + 1e-6)).all()
     if inside and (rows.shape[1] == 1 or np.allclose(sums, 1, atol=0.01)):
         return
-    found = f"from {rows.min():.3g} to {rows.max():.3g}"
+    received = f"from {rows.min():.3g} to {rows.max():.3g}"
     if inside:
-        found = f"with sums from {sums.min():.3g} to {sums.max():.3g} over the classes"
+        received = f"with sums from {sums.min():.3g} to {sums.max():.3g} over the classes"
     raise ValueError(
-        f"The model's outputs are values {found}. Expected the probability of the second of two "
+        f"The model's outputs are values {received}. Expected the probability of the second of two "
         "classes, or for each class one, with the sum 1. If they are logits, pass "
         "from_logits=True; where an image may be of several classes, report on each alone."
     )

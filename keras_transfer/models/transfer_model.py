@@ -1,13 +1,10 @@
-"""TransferModel: a frozen backbone and a head, whose epochs cost only what they train."""
+"""TransferModel: a classifier on a frozen backbone, trained on cached activations."""
 
 import os
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from numbers import Integral, Real
 from pathlib import Path
-from reprlib import repr as short
 from typing import Any, Self
 
 import keras
@@ -28,26 +25,29 @@ from keras_transfer.export import exporter
 from keras_transfer.export.quantization import Quantization, tell
 from keras_transfer.features.data_adapter import Keeper
 from keras_transfer.features.feature_cache import FeatureCache
+from keras_transfer.models.head import (
+    check_probabilities,
+    class_names_of,
+    default_head,
+    warn_of_softmax,
+)
 from keras_transfer.models.losses import is_binary, is_sparse, of_shares, smoothed
-from keras_transfer.models.outputs import kind_of_outputs, last_activation
+from keras_transfer.models.outputs import kind_of_outputs
 from keras_transfer.serving.metadata import FORMATS, plain
-from keras_transfer.training.phased_callbacks import OneTraining
-from keras_transfer.training.train_step import make_variables, own_methods
+from keras_transfer.training.phased_callbacks import PhasedCallbackList
 from keras_transfer.utils.config_limits import check_config, check_memory
 from keras_transfer.utils.console import say
+from keras_transfer.utils.keras_internals import build_metrics, is_evaluation_of_fit
 from keras_transfer.utils.name_lists import some
 from keras_transfer.utils.supported_keras import check_keras_3
-
-_MOST_CLASSES = 1_000_000
-_MOST_HIDDEN = 100_000
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class TransferModel(keras.Model):
     """An image classifier: a `FrozenBackbone` under a small head.
 
-    It is an ordinary Keras model. Its `fit` differs in one thing: what the frozen part of the
-    backbone makes of each image is computed once, and the epochs train on that.
+    It is an ordinary Keras model. Its `fit` differs in one thing: the activations of the frozen
+    blocks are computed once for each image and cached, and the epochs train on these.
 
     Args:
         backbone: A `FrozenBackbone`, or a source for one.
@@ -57,23 +57,22 @@ class TransferModel(keras.Model):
         dropout: Rate before the last layer, from 0 up to, not including, 1.
         head: A layer or model to take the place of hidden layer, dropout and last layer. Its
             output must have one unit for two classes, else one for each class.
-        augmentation: A layer or a list of layers for raw pixels, run in training only. The views
-            that `Flips` makes are kept, all of them; of any other augmentation so many as the
-            `FeatureCache` has `views`. Without views each epoch sees other images, so nothing is
-            kept.
-        feature_cache: `"auto"` to keep activations for the time of each `fit`; a `FeatureCache` to
-            share them between fits and models, or runs if it has a folder; `None` to run the whole
-            model on images in every epoch.
+        augmentation: A layer or a list of layers for raw pixels, run in training only. All views
+            that `Flips` makes are cached; of any other augmentation as many as the `FeatureCache`
+            has `views`. Without views each epoch sees other images, so nothing is cached.
+        feature_cache: `"auto"` to cache activations for the time of each `fit`; a `FeatureCache`
+            to share them between fits and models, or runs if it has a folder; `None` to run the
+            whole model on images in every epoch.
         label_smoothing: Share of each label, from 0 up to, not including, 1, that is spread evenly
             over all classes (under a binary cross-entropy: over yes and no), in training only: the
             loss of validation is what it would be without.
         **kwargs: As for any Keras model.
 
     Attributes:
-        will_train: Blocks that other fits on the same `FeatureCache` will unfreeze, if this one
-            does not: what lies below them is kept, too, so that it runs once for all. Default ().
+        will_train: Blocks that other fits on the same `FeatureCache` will unfreeze: activations
+            below them are cached, too, so that they are computed once for all. Default ().
 
-    Input: Raw RGB images `(batch, height, width, 3)`, 0..255, uint8 or floating point; or kept
+    Input: Raw RGB images `(batch, height, width, 3)`, 0..255, uint8 or floating point; or cached
         activations as `FeatureCache.dataset` gives them.
     Output: Probabilities, float32: `(batch, 1)` for two classes, else `(batch, classes)`.
 
@@ -105,7 +104,7 @@ class TransferModel(keras.Model):
         label_smoothing: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        names = _class_names(classes)
+        names = class_names_of(classes)
         if not (feature_cache in ("auto", None) or isinstance(feature_cache, FeatureCache)):
             raise ValueError(
                 "`feature_cache` must be 'auto', None or a FeatureCache. Received: "
@@ -128,7 +127,7 @@ class TransferModel(keras.Model):
         self.backbone = (
             backbone if isinstance(backbone, FrozenBackbone) else FrozenBackbone(backbone)
         )
-        self.head = head if head is not None else _head(self.units, hidden, dropout)
+        self.head = head if head is not None else default_head(self.units, hidden, dropout)
         self.augmentation = _one_layer(augmentation)
         self.evaluation: dict[str, Any] | None = None
         self._image_shape: tuple[int | None, ...] | None = None
@@ -144,28 +143,28 @@ class TransferModel(keras.Model):
         return (self._image_shape or (None, None, None, 3))[1:]
 
     def build(self, input_shape: Any) -> None:
-        """Builds the head for images, or kept activations, of a shape."""
+        """Builds the head for images, or cached activations, of a shape."""
         if not isinstance(input_shape, Mapping):
             self._image_shape = tuple(input_shape)
         features = self.backbone.compute_output_shape(input_shape)
         if self._made_head and features[-1]:
             hidden = self.hidden or features[-1]
             check_memory([(features[-1], hidden), (hidden, self.units)], "The head")
-        given = self.head(keras.Input(features[1:], dtype=self.compute_dtype)).shape
-        if len(given) != 2:
+        shape = self.head(keras.Input(features[1:], dtype=self.compute_dtype)).shape
+        if len(shape) != 2:
             raise ValueError(
-                f"The head gives outputs of shape {given} for features of shape {features}. "
+                f"The head gives outputs of shape {shape} for features of shape {features}. "
                 f"Expected (batch, {self.units}): one row for each image. Let the backbone pool, "
                 "as FrozenBackbone(..., pooling='avg') does, or a layer of the head."
             )
-        if given[-1] != self.units:
+        if shape[-1] != self.units:
             raise ValueError(
-                f"The head gives {given[-1]} units. Expected {self.units} for the "
+                f"The head gives {shape[-1]} units. Expected {self.units} for the "
                 f"{len(self.class_names)} classes {some(self.class_names)}."
             )
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Classifies images, or kept activations."""
+        """Classifies images, or cached activations."""
         x = inputs
         if self.augmentation is not None and not isinstance(inputs, Mapping):
             x = self.augmentation(ops.cast(x, "float32"), training=training)
@@ -190,15 +189,15 @@ class TransferModel(keras.Model):
         """
         check_keras_3(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
         if loss is None:
-            _check_probabilities(self.head)
+            check_probabilities(self.head)
             loss = "binary_crossentropy" if self.units == 1 else "sparse_categorical_crossentropy"
         if metrics is None:
             metrics = ["accuracy"]
             if self._is_multi_label(loss):
-                _warn_of_softmax(self.head, self.units)
+                warn_of_softmax(self.head, self.units)
                 metrics = [keras.metrics.BinaryAccuracy("accuracy")]
-        given = of_shares(loss) if self.label_smoothing else loss
-        super().compile(optimizer, given, metrics=metrics, **kwargs)
+        smoothable = of_shares(loss) if self.label_smoothing else loss
+        super().compile(optimizer, smoothable, metrics=metrics, **kwargs)
         self.loss = loss
 
     def get_compile_config(self) -> dict[str, Any]:
@@ -220,7 +219,7 @@ class TransferModel(keras.Model):
         """Computes the loss as Keras does, with smoothed labels in training."""
         if self.label_smoothing and y is not None:
             share = self.label_smoothing if training else 0.0
-            y = keras.tree.map_structure(lambda one: smoothed(one, y_pred, share, self.loss), y)
+            y = keras.tree.map_structure(lambda part: smoothed(part, y_pred, share, self.loss), y)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -248,19 +247,20 @@ class TransferModel(keras.Model):
         validation_batch_size: int | None = None,
         validation_freq: int = 1,
     ) -> keras.callbacks.History:
-        """Trains as `keras.Model.fit` does, on activations kept at the border of what is frozen.
+        """Trains as `keras.Model.fit` does, on cached activations of the frozen blocks.
 
         Arguments, callbacks and the returned History are those of `keras.Model.fit`. Where a
-        `BlockUnfreezer` moves the border, the next activations are computed from the nearest ones
-        that are kept, or from the images. What can't be kept trains end to end, and one line says
-        why. With a `steps_per_epoch` that the data ends within, each phase begins a
-        new pass through it.
+        `BlockUnfreezer` moves the cut point between frozen and trained blocks, the next activations
+        are computed from the nearest cached ones, or from the images. Data that cannot be cached
+        train end to end, and one line says why. With a `steps_per_epoch` that the data ends within,
+        each phase begins a new pass through it.
 
         Raises:
-            ValueError: As `keras.Model.fit`; if the head does not fit the classes; or if kept
+            ValueError: As `keras.Model.fit`; if the head does not fit the classes; or if cached
                 activations are given that lie beyond a block that trains.
         """
-        self._assert_compile_called("fit")
+        if not self.compiled:
+            raise ValueError("The model is not compiled. Call `compile` before `fit`.")
         check_keras_3(callbacks=callbacks)
         _check_given(x)
         class_weight = check_class_weight(class_weight, self.class_names)
@@ -270,7 +270,7 @@ class TransferModel(keras.Model):
         if not self.built and (shape := train.batch_shape()) is not None:
             with self.distribute_strategy.scope():
                 self.build(shape)
-        one = OneTraining(
+        phased = PhasedCallbackList(
             callbacks,
             add_history=True,
             add_progbar=verbose != 0,
@@ -282,56 +282,61 @@ class TransferModel(keras.Model):
         keeper = Keeper(
             self.backbone,
             self.feature_cache,
-            will_train=one.will_train.union(self.will_train),
+            will_train=phased.will_train.union(self.will_train),
             verbose=verbose != 0,
             check_labels=self._label_check(),
-            own_methods=own_methods(self),
+            own_methods=_own_methods(type(self)),
         )
-        options = {
-            "batch_size": batch_size,
-            "verbose": verbose,
-            "callbacks": one,
-            "shuffle": shuffle,
-            "class_weight": class_weight,
-            "steps_per_epoch": steps_per_epoch,
-            "validation_steps": validation_steps,
-            "validation_batch_size": validation_batch_size,
-            "validation_freq": validation_freq,
-        }
-        with keeper.hinting(), one:
-            for start, stop in one.phases(initial_epoch, epochs):
-                epochs_before = one.epochs_run
-                phase = {**options, "initial_epoch": start, "epochs": stop}
-                if self._fit_phase(keeper, train, valid, phase) is not train:
-                    keeper.ran(train, one.epochs_run - epochs_before, steps_per_epoch)
+        valid_batch_size = validation_batch_size or batch_size
+        with keeper.hinting(), phased:
+            for start in phased.phases(initial_epoch, epochs):
+                epochs_before = phased.epochs_run
+                cached = keeper.at_border(
+                    train,
+                    batch_size=batch_size,
+                    steps=steps_per_epoch,
+                    shuffle=shuffle,
+                    class_weight=class_weight,
+                )
+                cached_valid = keeper.at_border(
+                    valid, batch_size=valid_batch_size, steps=validation_steps
+                )
+                self._make_variables(cached.label_shape())
+                # The sample weights of cached arrays contain the weights of classes.
+                is_weighted = train.is_array and cached is not train
+                super().fit(
+                    cached.x,
+                    cached.y,
+                    batch_size=batch_size,
+                    epochs=epochs,
+                    verbose=verbose,
+                    callbacks=phased,
+                    validation_data=cached_valid.as_tuple(),
+                    shuffle=shuffle and not cached.is_dataset,
+                    class_weight=None if is_weighted else class_weight,
+                    sample_weight=cached.sample_weight,
+                    initial_epoch=start,
+                    steps_per_epoch=steps_per_epoch,
+                    validation_steps=validation_steps,
+                    validation_batch_size=validation_batch_size,
+                    validation_freq=validation_freq,
+                )
+                if cached is not train:
+                    keeper.ran(train, phased.epochs_run - epochs_before, steps_per_epoch)
         return self.history
 
-    def _fit_phase(
-        self, keeper: Keeper, train: Part, valid: Part, options: Mapping[str, Any]
-    ) -> Part:
-        """Runs the epochs of one phase, on activations at its border, and returns these."""
-        batch_size, steps = options["batch_size"], options["steps_per_epoch"]
-        shuffle, class_weight = options["shuffle"], options["class_weight"]
-        kept = keeper.at_border(
-            train, batch_size=batch_size, steps=steps, shuffle=shuffle, class_weight=class_weight
-        )
-        kept_valid = keeper.at_border(
-            valid,
-            batch_size=options["validation_batch_size"] or batch_size,
-            steps=options["validation_steps"],
-        )
-        make_variables(self, kept.label_shape(), self.units)
-        changed: dict[str, Any] = {"shuffle": shuffle and not kept.is_dataset}
-        if train.is_array and kept is not train:
-            changed["class_weight"] = None  # the sample weights of kept arrays contain it
-        super().fit(
-            kept.x,
-            kept.y,
-            sample_weight=kept.sample_weight,
-            validation_data=kept_valid.as_tuple(),
-            **{**options, **changed},
-        )
-        return kept
+    def _make_variables(self, labels: Sequence[int | None] | None) -> None:
+        """Makes the variables of the optimizer and the metrics before the train step is traced.
+
+        TensorFlow traces a step twice that makes variables, which takes longer than some hundred
+        steps. Keras makes them ahead under a strategy only.
+        """
+        if self.built:
+            with self.distribute_strategy.scope():
+                if not self.optimizer.built:
+                    self.optimizer.build(self.trainable_variables)
+                if labels is not None:
+                    build_metrics(self, labels, (None, self.units))
 
     def _label_check(self) -> Callable[[Any], None] | None:
         """Returns what checks labels, under a loss that is known to take them."""
@@ -343,7 +348,7 @@ class TransferModel(keras.Model):
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Evaluates as `keras.Model.evaluate` does; warns of pixels that are not 0..255."""
-        if kwargs.get("_use_cached_eval_dataset"):  # Keras' own call from within `fit`
+        if is_evaluation_of_fit(kwargs):
             return super().evaluate(x, y, *args, **kwargs)
         self._check_images(x)
         results = super().evaluate(x, y, *args, **kwargs)
@@ -379,8 +384,8 @@ class TransferModel(keras.Model):
         A SavedModel, for images of any height and width, resized as `image_folder` does, has the
         signatures `serving_default` (float32), `serving_uint8`, and `classify_bytes` (encoded
         JPEG, PNG or WebP images to `label`, `score` and `scores` of all classes; RGB only). One
-        that cannot be decoded fails its batch; one that would cost too much, as of more than
-        89,478,485 pixels, has an empty label, scores of NaN, and the reason as `error`, which is
+        that cannot be decoded fails its batch; one with more than 89,478,485 pixels, or that would
+        take too long, gets an empty label, scores of NaN, and the reason as `error`, which is
         empty for others. `loaded.serve(images)` takes either type. The class names are in
         `assets/labels.txt`, metadata in `assets.extra/metadata.json`. An `.onnx` file and
         OpenVINO's `.xml` and `.bin` take float32 images of any size, a `.tflite` file those of the
@@ -391,8 +396,8 @@ class TransferModel(keras.Model):
             filepath: The SavedModel's folder; else a file that ends in `.tflite`, `.onnx`, `.xml`.
             format: `"tf_saved_model"`, `"litert"`, `"onnx"` or `"openvino"`; the last two need the
                 extra `export`, as does `data`.
-            verbose: Whether to say what was written. Default None: only what quantization changed.
-            input_signature: If given, nothing is added: it is all as `keras.Model.export` does.
+            verbose: Whether to print what was written. Default None: only what quantizing changed.
+            input_signature: If given, this is `keras.Model.export`, and nothing is added.
             image_size: Height and width, if the model was built for images of any size.
             quantize: For LiteRT: `"float16"` for weights of half the size, `"int8"` for whole
                 numbers throughout, or None, the default.
@@ -467,47 +472,21 @@ class TransferModel(keras.Model):
         return cls(**config)
 
 
-def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
-    if isinstance(classes, Integral):
-        if (count := int(classes)) > _MOST_CLASSES:
-            raise ValueError(f"`classes` must be at most {_MOST_CLASSES:,}. Received: {count:,}.")
-        names = tuple(map(str, range(count)))
-    elif isinstance(classes, str) or not isinstance(classes, Iterable):
-        raise ValueError(
-            f"`classes` must be a number or a list of names. Received: {classes!r}. For "
-            "example ['cat', 'dog'], or 2."
-        )
-    else:
-        names = tuple(map(str, classes))
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise ValueError(
-            "`classes` must be two or more class names, each different, or their number. Received: "
-            f"{short(classes)}."
-        )
-    return names
-
-
-def _head(units: int, hidden: int, dropout: float) -> keras.Sequential:
-    numbers = isinstance(hidden, Integral) and isinstance(dropout, Real)
-    if not (numbers and 0 <= hidden <= _MOST_HIDDEN and 0 <= dropout < 1):
-        raise ValueError(
-            f"`hidden` must be 0 to {_MOST_HIDDEN:,} units and `dropout` a rate from 0 up to, not "
-            f"including, 1. Received: hidden={hidden!r}, dropout={dropout!r}."
-        )
-    activation = "sigmoid" if units == 1 else "softmax"
-    layers = [
-        keras.layers.Dense(hidden, activation="relu", name="hidden") if hidden else None,
-        keras.layers.Dropout(dropout, name="dropout") if dropout else None,
-        # Probabilities in float32 also under mixed precision, as Keras' guide asks.
-        keras.layers.Dense(units, activation=activation, dtype="float32", name="classes"),
+def _own_methods(kind: type) -> list[str]:
+    """Returns the methods of a user's subclass that `fit` hands the input to."""
+    names = ("call", "train_step", "test_step", "compute_loss", "compute_metrics")
+    owners = {name: next(base for base in kind.__mro__ if name in vars(base)) for name in names}
+    return [
+        f"{owner.__name__}.{name}"
+        for name, owner in owners.items()
+        if owner.__module__.split(".")[0] not in ("keras", "keras_transfer")
     ]
-    return keras.Sequential([layer for layer in layers if layer is not None], name="head")
 
 
 def _one_layer(layers: keras.Layer | Sequence[keras.Layer] | None) -> keras.Layer | None:
     if layers is None or isinstance(layers, keras.Layer):
         return layers
-    if isinstance(layers, str) or not all(isinstance(one, keras.Layer) for one in layers):
+    if isinstance(layers, str) or not all(isinstance(layer, keras.Layer) for layer in layers):
         raise TypeError(
             "`augmentation` must be a layer or a list of layers, such as Flips('mirror'). "
             f"Received: {layers!r}."
@@ -523,35 +502,12 @@ def _check_given(x: Any) -> None:
         )
 
 
-def _check_probabilities(head: keras.Layer) -> None:
-    activation = last_activation(head)
-    if activation == "linear" or activation is None:
-        ends = "ends with no activation, so it gives no probabilities"
-        if activation is None:
-            ends = "ends in a layer that does not tell whether it gives probabilities"
-        raise ValueError(
-            f"The head '{head.name}' {ends}. Let it end in activation='sigmoid' (two classes) or "
-            "'softmax', or compile with a loss, such as "
-            "keras.losses.BinaryCrossentropy(from_logits=True)."
-        )
-
-
-def _warn_of_softmax(head: keras.Layer, units: int) -> None:
-    if last_activation(head) == "softmax":
-        warnings.warn(
-            f"The head '{head.name}' ends in softmax, whose outputs have the sum 1, but a binary "
-            "cross-entropy takes each class by itself. If an image may be of several classes, pass "
-            f"head=keras.layers.Dense({units}, activation='sigmoid'); if not, leave the loss out.",
-            stacklevel=3,
-        )
-
-
 def _gives_probabilities(model: TransferModel) -> bool:
-    found = kind_of_outputs(model)
-    if found is None:
+    kind_and_reason = kind_of_outputs(model)
+    if kind_and_reason is None:
         raise ValueError(
             f"The head '{model.head.name}' ends in a layer that does not tell whether it gives "
             "probabilities or logits, and the model has no loss that does. Compile with a loss, "
             "such as keras.losses.BinaryCrossentropy(from_logits=True), and export again."
         )
-    return not found[0]
+    return not kind_and_reason[0]

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import special
 
 from keras_transfer.serving.metadata import SUFFIXES, ExportFacts, facts_path, recover_export
-from keras_transfer.utils.optional_imports import import_tensorflow_alone, require
+from keras_transfer.utils.optional_imports import require
 from keras_transfer.utils.processors import processors
 
 _EXTRA = "export"
@@ -111,7 +111,8 @@ def _format(path: Path) -> str:
 
 
 def _saved_model(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    tensorflow = import_tensorflow_alone()
+    import tensorflow
+
     loaded = tensorflow.saved_model.load(str(path))
     by_type = {"uint8": "serving_uint8", "float32": "serving_default"}
 

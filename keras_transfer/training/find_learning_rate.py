@@ -1,11 +1,12 @@
-"""find_learning_rate: a sweep over learning rates that leaves the model as it was."""
+"""find_learning_rate: a sweep over learning rates, after which the model is restored."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from keras_transfer.backbones.model_blocks import is_wholly_built
 from keras_transfer.plotting.figure_files import save_figure
 from keras_transfer.plotting.learning_rate import rate_figure
 from keras_transfer.training.blockwise_optimizer import BlockwiseOptimizer
-from keras_transfer.training.restore_training_state import restore_training_state
 from keras_transfer.utils.supported_keras import check_keras_3
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _LEAST_FALL, _LEAST_NOISES = 0.01, 5
 
 @dataclass(frozen=True)
 class RateFinding:
-    """What a sweep over learning rates found.
+    """The result of a sweep over learning rates.
 
     Attributes:
         suggestion: The learning rate at which the smoothed loss falls fastest.
@@ -71,11 +71,11 @@ def find_learning_rate(
 
     The learning rate rises exponentially from batch to batch (Smith 2015, arXiv:1506.01186), until
     the smoothed loss diverges. Suggested is the rate at which the smoothed loss falls fastest.
-    The sweep is a `fit` of the model's own, so a `TransferModel` trains on kept activations.
+    The sweep is a `fit` of the model's own, so a `TransferModel` trains on cached activations.
 
-    Afterwards weights, random layers, metrics, and the optimizer with its state are as they were,
-    also if the sweep fails or is interrupted. Only a model that is not built is built, as `fit`
-    would build it. The data are read as by a `fit`, so a shuffle goes on to its next order.
+    Afterwards weights, random layers, metrics, and the optimizer's state are as they were, also if
+    the sweep fails or is interrupted. A model or optimizer that is not built is built. The data are
+    read as by a `fit`, so a shuffle goes on to its next order.
 
     Args:
         model: A compiled model, with a learning rate that is a number.
@@ -96,8 +96,7 @@ def find_learning_rate(
     Raises:
         TypeError: If the data can be read only once, as a generator.
         ValueError: If an argument is impossible, the model is not compiled or its learning rate
-            cannot be set, or the sweep suggests nothing: the loss did not fall, or was not finite
-            from the start.
+            cannot be set, the loss did not fall, or it was not finite from the start.
 
     Example:
         >>> finding = find_learning_rate(model, train)
@@ -105,17 +104,25 @@ def find_learning_rate(
         >>> finding.save("rates.png")
     """
     _check_numbers(lowest, highest, steps, diverged)
-    _check_model(model)
+    check_keras_3(model=model)
+    if getattr(model, "optimizer", None) is None:
+        raise ValueError(f"Model '{model.name}' has no optimizer. Call `model.compile(...)` first.")
+    if not isinstance(getattr(model.optimizer, "learning_rate", None), keras.Variable):
+        raise ValueError(
+            f"Model '{model.name}' was compiled with a learning rate schedule or several rates, so "
+            "no rate can be set. Compile it with a number for the sweep, such as "
+            "keras.optimizers.Adam(1e-3), and afterwards with a schedule made from the suggestion."
+        )
     if hasattr(data, "__next__"):
         raise TypeError(
             f"`data` is a {type(data).__name__}, whose batches the sweep would use up. Give a "
             "tf.data.Dataset, a keras.utils.PyDataset or an array."
         )
-    _build(model, data)
+    if not is_wholly_built(model):
+        model(_one_batch(data))
     rates = [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]
     sweep = _Sweep(rates, diverged)
-    with restore_training_state(model):
-        model.steps_per_execution = 1
+    with _restored(model):
         model.fit(
             data,
             y,
@@ -128,6 +135,36 @@ def find_learning_rate(
             sample_weight=sample_weight,
         )
     return sweep.finding()
+
+
+@contextlib.contextmanager
+def _restored(model: keras.Model) -> Iterator[None]:
+    """Restores a model after a sweep within a block, also if it fails or is interrupted."""
+    with model.distribute_strategy.scope():
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+    # `model.variables` includes the state of random layers, and not the metrics.
+    variables = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
+    values = [np.array(variable.numpy()) for variable in variables]
+    names = ("history", "stop_training", "steps_per_execution")
+    attributes = {name: getattr(model, name, None) for name in names}
+    model.train_function, model.steps_per_execution = None, 1
+    try:
+        yield
+    finally:
+        model.train_function = None  # it has the number of steps built in
+        for name, value in attributes.items():
+            setattr(model, name, value)
+        model.reset_metrics()  # those that saw their first batch within the block
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+def _one_batch(data: Any) -> Any:
+    if isinstance(data, tf.data.Dataset | keras.utils.PyDataset):
+        batch = data[0] if isinstance(data, keras.utils.PyDataset) else next(iter(data))
+        return batch[0] if isinstance(batch, tuple) else batch
+    return keras.tree.map_structure(lambda part: part[:1], data)
 
 
 class _Sweep(keras.callbacks.Callback):
@@ -194,7 +231,7 @@ class _Sweep(keras.callbacks.Callback):
 
 
 def _smooth(losses: Sequence[float], width: int) -> list[float]:
-    """An exponential moving average over about `width` losses, corrected for its start at zero."""
+    """Returns the moving average over about `width` losses, corrected for its start at zero."""
     memory, smoothed, average = 1 - 1 / width, [], 0.0
     for count, loss in enumerate(losses, 1):
         average = memory * average + (1 - memory) * loss
@@ -203,10 +240,10 @@ def _smooth(losses: Sequence[float], width: int) -> list[float]:
 
 
 def _steepest(losses: Sequence[float], smoothed: Sequence[float], width: int) -> int | None:
-    """The place where the smoothed loss falls most over `width` batches, before its minimum.
+    """Returns where the smoothed loss falls most over `width` batches, before its minimum.
 
-    None if it does not fall by more than noise. The first batches don't count: there the smoothed
-    loss is the mean of very few.
+    `None` if it does not fall by more than noise. The first batches do not count, since there the
+    smoothed loss is the mean of very few.
     """
     lowest = int(np.argmin(smoothed))
     if lowest < 2 * width:
@@ -223,10 +260,7 @@ def _steepest(losses: Sequence[float], smoothed: Sequence[float], width: int) ->
 
 
 def _check_numbers(lowest: Any, highest: Any, steps: Any, diverged: Any) -> None:
-    if not (
-        all(isinstance(value, Real) for value in (lowest, highest))
-        and 0 < lowest < highest < math.inf
-    ):
+    if not 0 < lowest < highest < math.inf:
         raise ValueError(
             "`lowest` and `highest` must be positive numbers, the lowest first. Received: "
             f"lowest={lowest!r}, highest={highest!r}. For example 1e-7 and 1.0."
@@ -235,48 +269,5 @@ def _check_numbers(lowest: Any, highest: Any, steps: Any, diverged: Any) -> None
         raise ValueError(
             f"`steps` must be a whole number, {_LEAST_STEPS} or more. Received: {steps!r}."
         )
-    if not (isinstance(diverged, Real) and float(diverged) > 1):
+    if not diverged > 1:
         raise ValueError(f"`diverged` must be a number above 1. Received: {diverged!r}.")
-
-
-def _check_model(model: keras.Model) -> None:
-    check_keras_3(model=model)
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is None:
-        raise ValueError(f"Model '{model.name}' has no optimizer. Call `model.compile(...)` first.")
-    rate = getattr(optimizer, "learning_rate", None)  # several optimizers have several rates
-    if not isinstance(rate, keras.Variable):
-        kind = "more than one learning rate" if rate is None else "a learning rate schedule"
-        raise ValueError(
-            f"Model '{model.name}' was compiled with {kind}, so no learning rate can be set. "
-            "Compile it with a number for the sweep, such as "
-            f"keras.optimizers.Adam(1e-3), and afterwards with {kind} made from the suggestion."
-        )
-
-
-def _build(model: keras.Model, data: Any) -> None:
-    if is_wholly_built(model):
-        return
-    try:
-        model(_symbolic_inputs(data))
-    except Exception as error:
-        raise ValueError(
-            f"Model '{model.name}' is not built, and could not be built for the data "
-            f"({type(error).__name__}: {error}). Build it first: call it on a batch, or "
-            "`model.build(shape)`."
-        ) from error
-
-
-def _symbolic_inputs(data: Any) -> Any:
-    """Inputs as the data's, told without reading any."""
-    if isinstance(data, keras.utils.PyDataset):
-        raise ValueError("only reading a batch of a PyDataset would tell its shape")
-    if not isinstance(data, tf.data.Dataset):
-        return tf.nest.map_structure(lambda part: _symbolic(part, (None, *part.shape[1:])), data)
-    spec = data.element_spec
-    inputs = spec[0] if isinstance(spec, tuple) else spec
-    return tf.nest.map_structure(lambda part: _symbolic(part, tuple(part.shape)), inputs)
-
-
-def _symbolic(part: Any, shape: tuple[int | None, ...]) -> Any:
-    return keras.Input(batch_shape=shape, dtype=tf.as_dtype(part.dtype).name)

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from keras_transfer.backbones.model_blocks import TrainedBlocks, describe_change, trained_blocks
 from keras_transfer.plotting.annotations import Mark, phase_marks
 from keras_transfer.plotting.curves import Mode, lower_is_better, monitored_log
 from keras_transfer.plotting.diagnosis import Diagnosis, diagnose
 from keras_transfer.plotting.figure_files import check_suffix, figure_path, save_figure
 from keras_transfer.plotting.history import history_figure
-from keras_transfer.plotting.history_table import read_table, write_csv
+from keras_transfer.plotting.history_table import read_csv, write_csv
 from keras_transfer.plotting.live_view import Live, live_view
-from keras_transfer.training.callback_order import callback_list
 from keras_transfer.utils.atomic_files import check_no_folder
+from keras_transfer.utils.keras_internals import calling_list
 from keras_transfer.utils.supported_keras import check_keras_3
 
 if TYPE_CHECKING:
@@ -35,21 +34,21 @@ class HistoryPlotter(keras.callbacks.Callback):
     """Draws the history of a fit after every epoch, and writes it as a table.
 
     The picture shows training and validation in one panel for the loss and each metric, the best
-    epoch, the learning rates, where blocks of a `FrozenBackbone` were unfrozen, where overfitting
-    starts, and a diagnosis. Beside it a CSV file of the same name holds the numbers: a row an epoch
+    epoch, the learning rates, where a `BlockUnfreezer` unfroze blocks, where overfitting starts,
+    and a diagnosis. Beside it a CSV file of the same name holds the numbers: a row an epoch
     (counted from 0, as in Keras' `CSVLogger`), a column a log, empty where nothing was logged, and
-    what was unfrozen and why in the columns `change` and `reason`. Both are replaced whole, so that
-    whoever reads them never sees half a file.
+    what was unfrozen and why in the columns `change` and `reason`. Both files are replaced in one
+    step, so that readers never see half a file.
 
     The table is complete after every epoch. Where epochs are short, the picture is drawn at most
     once a second and in at most a fifth of the time, and always when the training ends. Once the
     first drawing succeeded, no failure to write ends the training: it is a warning.
 
-    A fit that goes on behind the first epoch (`initial_epoch`, `BackupAndRestore`) continues the
-    curve of the one before it: that of this object, or of the table beside `path`. Epochs that are
-    in neither are a gap; a fit that begins with the first epoch replaces the table.
+    A fit that begins behind the first epoch (`initial_epoch`, `BackupAndRestore`) continues the
+    curve of this object's last fit, or else that of the table beside `path`. Missing epochs are a
+    gap. A fit that begins with the first epoch replaces the table.
 
-    Put it behind callbacks that add logs, such as `ReduceLROnPlateau`, to have these in it.
+    List it after callbacks that add logs, such as `ReduceLROnPlateau`, to include these.
 
     Args:
         path: The picture, ending with `.png`, `.svg` or `.pdf`. Default None: nothing is written,
@@ -65,8 +64,7 @@ class HistoryPlotter(keras.callbacks.Callback):
     Attributes:
         history: Values by name of the log, one an epoch; None where nothing was logged.
         epochs: The epochs, counted from 0.
-        marks: The epochs in which other blocks were trained than in the one before, and why, if
-            a `BlockUnfreezer` decided it.
+        marks: The epochs in which a `BlockUnfreezer` unfroze or froze blocks, and why.
 
     Raises:
         ValueError: If `monitor` does not tell what is better and `mode` does not either, or `path`
@@ -111,9 +109,6 @@ class HistoryPlotter(keras.callbacks.Callback):
         self.history: dict[str, list[Any]] = {}
         self.epochs: list[int] = []
         self.marks: list[Mark] = []
-        self._table = _Earlier({}, [], [])
-        self._trained: tuple[TrainedBlocks, ...] | None = None
-        self._trained_before: tuple[TrainedBlocks, ...] | None = None
         self._drawn_epochs = 0
         self._next_drawing = 0.0
 
@@ -123,29 +118,29 @@ class HistoryPlotter(keras.callbacks.Callback):
         super().set_model(model)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Starts anew and refuses a path that cannot be written, before the first batch.
-
-        Nor is another file replaced that lies where the table goes: the user named the picture
-        alone.
-        """
-        self._earlier = _Earlier(self.history, self.epochs, self.marks, self._trained_before)
+        """Starts anew, and refuses paths that cannot be written or hold another table."""
+        self._earlier = (self.history, self.epochs, self.marks)
         self._begin()
         self._view = live_view(self.live)
-        if self.path is not None:
-            self._table = _own_table(figure_path(self.path).with_suffix(".csv"))
-
-    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Notes, once an epoch, which blocks train in it.
-
-        Not at the epoch's end, where another callback may already have unfrozen the next block.
-        """
-        if self._trained is None:
-            self._trained = trained_blocks(self.model)
+        if self.path is None:
+            return
+        table = figure_path(self.path).with_suffix(".csv")
+        check_no_folder(table)
+        if table.exists():
+            try:
+                earlier = read_csv(table)
+            except ValueError as error:
+                raise ValueError(
+                    "HistoryPlotter writes its table beside the picture, and would replace another "
+                    f"file: {error} Move that file, or give the picture another name."
+                ) from error
+            if not self._earlier[1]:
+                self._earlier = earlier
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Collects the epoch's logs and writes the files."""
         first = not self.epochs
-        if first and epoch > 0:
+        if first:
             self._go_on_from(epoch)
         self._collect_logs(epoch, logs or {})
         self._collect_mark(epoch)
@@ -192,26 +187,17 @@ class HistoryPlotter(keras.callbacks.Callback):
         Raises:
             ImportError: If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError(
-                "HistoryPlotter.frame() needs pandas. Install it (pip install pandas), or read "
-                "plotter.history, or the table beside the picture."
-            ) from error
+        import pandas as pd
+
         return pd.DataFrame(self.history, index=pd.Index(self.epochs, name="epoch"))
 
     def _go_on_from(self, epoch: int) -> None:
-        """Takes over what an earlier fit left of the epochs before this one."""
-        earlier = self._earlier
-        if epoch - 1 not in earlier.epochs:
-            earlier = max(earlier, self._table, key=lambda one: one.last(epoch))
-            for note in earlier.notes:
-                warnings.warn(f"The curve goes on from {note}", stacklevel=3)
-        # Also with a gap: the table is written anew, and must not lose what it held.
-        if earlier.last(epoch) >= 0:
-            self.history, self.epochs, self.marks = earlier.until(epoch)
-            self._trained_before = earlier.trained
+        """Takes over the epochs before this one from an earlier fit."""
+        history, epochs, marks = self._earlier
+        rows = [row for row, earlier in enumerate(epochs) if earlier < epoch]
+        self.history = {key: [values[row] for row in rows] for key, values in history.items()}
+        self.epochs = [epochs[row] for row in rows]
+        self.marks = [mark for mark in marks if mark.epoch < epoch]
 
     def _collect_logs(self, epoch: int, logs: Mapping[str, Any]) -> None:
         for key in logs:
@@ -221,25 +207,15 @@ class HistoryPlotter(keras.callbacks.Callback):
         self.epochs.append(epoch)
 
     def _collect_mark(self, epoch: int) -> None:
-        trained = self._trained or trained_blocks(self.model)
-        if self._trained_before is None and len(self.epochs) > 1:  # it goes on from a table
-            label = self._change_by_logs()
-        else:
-            label = describe_change(self._trained_before or trained, trained)
-        if label:
-            self.marks.append(Mark(epoch, label, self._reason(epoch)))
-        self._trained_before, self._trained = trained, None
-
-    def _change_by_logs(self) -> str:
-        """What changed since the epoch before, as far as a `BlockUnfreezer` logged it."""
+        """Notes which blocks were unfrozen, from the logs of a `BlockUnfreezer`."""
         rows = {key: values[-2:] for key, values in self.history.items()}
-        return next((mark.label for mark in phase_marks(rows, self.epochs[-2:])), "")
+        for mark in phase_marks(rows, self.epochs[-2:]):
+            self.marks.append(replace(mark, reason=self._reason(epoch)))
 
     def _reason(self, epoch: int) -> str:
-        """Why blocks were unfrozen in an epoch, if they were by a `BlockUnfreezer`."""
-        beside = callback_list(self)
-        for callback in beside.callbacks if beside is not None else ():
-            # By what it has, as for backbones: whoever writes another one may say why, too.
+        """Returns why a `BlockUnfreezer` unfroze blocks in an epoch; empty if none did."""
+        callbacks = calling_list(self)
+        for callback in callbacks.callbacks if callbacks is not None else ():
             for transition in getattr(callback, "transitions", ()):
                 if transition.epoch == epoch:
                     return transition.reason
@@ -258,7 +234,7 @@ class HistoryPlotter(keras.callbacks.Callback):
     def _write_or_warn(self, drawing: bool) -> None:
         try:
             self._write(drawing)
-        except Exception as error:  # hours of training are worth more than a picture of them
+        except Exception as error:  # a failed picture must not end hours of training
             warnings.warn(
                 f"HistoryPlotter could not write {str(self.path)!r} or the table beside it: "
                 f"{error!r}. The training goes on, and the next epoch tries again.",
@@ -267,7 +243,7 @@ class HistoryPlotter(keras.callbacks.Callback):
 
     def _write(self, drawing: bool) -> None:
         if self.path is not None:
-            # Makes the folder, also again: a removed one must not cost the epochs that follow.
+            # `figure_path` makes the folder again if it was removed during training.
             table = figure_path(self.path).with_suffix(".csv")
             write_csv(self.history, self.epochs, table, self.marks)
         if drawing and not (self.path is None and self._view is None):
@@ -284,52 +260,11 @@ class HistoryPlotter(keras.callbacks.Callback):
             self._next_drawing = ended + max(_PAUSE, _SHARE * (ended - began))
 
 
-@dataclass(frozen=True)
-class _Earlier:
-    """What an earlier fit has left; a table does not tell what trained last."""
-
-    history: Mapping[str, list[Any]]
-    epochs: list[int]
-    marks: Sequence[Mark]
-    trained: tuple[TrainedBlocks, ...] | None = None
-    notes: Sequence[str] = ()
-
-    def last(self, stop: int) -> int:
-        """The last epoch before one; -1 if there is none."""
-        return max((epoch for epoch in self.epochs if epoch < stop), default=-1)
-
-    def until(self, stop: int) -> tuple[dict[str, list[Any]], list[int], list[Mark]]:
-        """What belongs to the epochs before one."""
-        rows = [row for row, epoch in enumerate(self.epochs) if epoch < stop]
-        history = {key: [values[row] for row in rows] for key, values in self.history.items()}
-        return history, [self.epochs[r] for r in rows], [m for m in self.marks if m.epoch < stop]
-
-
-def _own_table(path: Path) -> _Earlier:
-    """What an earlier fit wrote at a path, if it did; a file that is no history is not ours.
-
-    Raises:
-        ValueError: If such a file is there.
-        OSError: If the path is a folder, or the file cannot be read.
-    """
-    check_no_folder(path)
-    if not path.exists():
-        return _Earlier({}, [], [])
-    try:
-        table = read_table(path)
-    except ValueError as error:
-        raise ValueError(
-            "HistoryPlotter writes its table beside the picture, and would replace another file: "
-            f"{error} Move that file, or give the picture another name."
-        ) from error
-    return _Earlier(table.history, table.epochs, table.marks, notes=table.notes)
-
-
 def _plain(value: Any) -> Any:
-    """Numbers of numpy and of tensors as Python's, arrays as lists; anything else as it came."""
+    """Returns numbers of NumPy and tensors as Python's, arrays as lists, else the value itself."""
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     try:
         return np.asarray(value).tolist()
-    except Exception:  # an object of some other callback, which is none of our business
+    except Exception:  # any object that another callback logs
         return value

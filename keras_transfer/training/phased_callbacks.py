@@ -1,4 +1,4 @@
-"""OneTraining: one train-begin, one train-end and one History over several Keras fits."""
+"""PhasedCallbackList: one train-begin, one train-end and one History over several Keras fits."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
@@ -7,22 +7,23 @@ import keras
 
 from keras_transfer.training.block_unfreezer import BlockUnfreezer
 from keras_transfer.training.blockwise_optimizer import BlockwiseOptimizer
+from keras_transfer.utils.keras_internals import resumed_epoch
 
 
-class OneTraining(keras.callbacks.CallbackList):
+class PhasedCallbackList(keras.callbacks.CallbackList):
     """A list of callbacks that sees the fits within a `with` block as one training.
 
     `keras.Model.fit` takes a ready list as it is. Within the block, the begin and end of its
     trainings are not passed on: they come once, when the block is entered and left.
 
     Example:
-        >>> with OneTraining(callbacks, model=model, add_history=True, epochs=30) as one:
-        ...     for start, stop in one.phases(0, 30):
-        ...         keras.Model.fit(model, x, callbacks=one, initial_epoch=start, epochs=stop)
+        >>> with PhasedCallbackList(callbacks, model=model, add_history=True, epochs=30) as phased:
+        ...     for start in phased.phases(0, 30):
+        ...         keras.Model.fit(model, x, callbacks=phased, initial_epoch=start, epochs=30)
     """
 
     _logs: Mapping[str, Any] | None = None
-    _phase_begins: int | None = None
+    _next_start: int | None = None
     epochs_run = 0
 
     def __enter__(self) -> Self:
@@ -32,12 +33,19 @@ class OneTraining(keras.callbacks.CallbackList):
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        self._hold_averages(False)
-        if error is None:  # as in Keras' own `fit`: what is interrupted keeps its weights
-            optimizer = self._blockwise_optimizer
+        optimizer = self._hold_averages(False)
+        if error is None:  # as in Keras' own `fit`, an interrupted model keeps its weights
             if optimizer is not None and self.epochs_run:
                 optimizer.finalize_variable_values(self.model.trainable_weights)
             super().on_train_end(self._logs)
+
+    def _hold_averages(self, hold: bool) -> BlockwiseOptimizer | None:
+        """Sets whether the end of a phase's fit leaves the weights as they are under `use_ema`."""
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        if not isinstance(optimizer, BlockwiseOptimizer):
+            return None
+        optimizer.holds_averages = hold
+        return optimizer
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Passes nothing on: training has begun."""
@@ -52,18 +60,8 @@ class OneTraining(keras.callbacks.CallbackList):
         self.epochs_run += 1
         due = any(unfreezer.is_due(epoch + 1) for unfreezer in self._unfreezers)
         if due and not self.model.stop_training:
-            self._phase_begins = epoch + 1
+            self._next_start = epoch + 1
             self.model.stop_training = True
-
-    def _hold_averages(self, hold: bool) -> None:
-        """Sets whether the end of a phase's fit leaves the weights as they are under `use_ema`."""
-        if self._blockwise_optimizer is not None:
-            self._blockwise_optimizer.holds_averages = hold
-
-    @property
-    def _blockwise_optimizer(self) -> BlockwiseOptimizer | None:
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        return optimizer if isinstance(optimizer, BlockwiseOptimizer) else None
 
     @property
     def _unfreezers(self) -> list[BlockUnfreezer]:
@@ -74,23 +72,20 @@ class OneTraining(keras.callbacks.CallbackList):
         """The blocks that train at some time."""
         return {block for unfreezer in self._unfreezers for block in unfreezer.blocks}
 
-    def phases(self, start: int, epochs: int) -> Iterator[tuple[int, int]]:
-        """Gives the first and last but one epoch of each phase, with its blocks unfrozen.
+    def phases(self, start: int, epochs: int) -> Iterator[int]:
+        """Yields the first epoch of each phase, with its blocks unfrozen.
 
         Args:
             start: The epoch to begin with. Where a callback resumes a run, its epoch counts.
             epochs: The epoch to end before.
         """
-        # Where BackupAndRestore leaves the epoch to go on with; `fit` would read it in each phase.
-        start = self.model._initial_epoch or start
-        self.model._initial_epoch = None
-        while start < epochs and not self.model.stop_training:
+        self._next_start = resumed_epoch(self.model, start)
+        while self._next_start is not None and not self.model.stop_training:
+            start, self._next_start = self._next_start, None
+            if start >= epochs:
+                return
             for unfreezer in self._unfreezers:
                 unfreezer.on_epoch_begin(start)
-            later = [unfreezer.next_start(start) for unfreezer in self._unfreezers]
-            stop = min([epoch for epoch in later if epoch is not None] + [epochs])
-            yield start, stop
-            if self._phase_begins is not None:  # not a callback, but the phase has ended the fit
-                stop, self._phase_begins = self._phase_begins, None
+            yield start
+            if self._next_start is not None:  # not a callback, but the phase has ended the fit
                 self.model.stop_training = False
-            start = stop

@@ -1,4 +1,4 @@
-"""Schedules: which blocks train from when on, and how."""
+"""Schedules: which blocks train from which epoch on, and how."""
 
 import json
 import math
@@ -11,8 +11,8 @@ import keras
 
 from keras_transfer.backbones.blocks import Which
 from keras_transfer.backbones.model_blocks import ModelBlocks
-from keras_transfer.training.blockwise_optimizer import TRAINED, BlockwiseOptimizer
-from keras_transfer.training.optimizer_state import serialized
+from keras_transfer.training.blockwise_optimizer import BlockwiseOptimizer
+from keras_transfer.training.optimizer_template import serialized
 from keras_transfer.utils.supported_keras import check_keras_3
 
 # Epochs without improvement after which `"gradual"` unfreezes the next block.
@@ -21,10 +21,10 @@ GRADUAL_PATIENCE = 3
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training: it adds blocks to those that train, and may freeze some again.
+    """A phase of a training: it unfreezes blocks, and may freeze others again.
 
     It begins at an epoch, or when the monitored metric has not improved for some epochs, or at
-    whichever comes first. What is left out stays as it was.
+    whichever comes first. Fields that are left out change nothing.
 
     Attributes:
         which: The blocks that train from here on, as `FrozenBackbone.unfreeze` takes them.
@@ -32,11 +32,11 @@ class Phase:
         patience: Epochs without improvement in the phase before, after which it begins.
         freeze: The blocks that are frozen again from here on.
         learning_rate: The base learning rate from here on.
-        lr_decay: The rate of each block relative to the one above it; the top block has so much of
-            the head's rate (Howard and Ruder, ULMFiT, 2018: 1 / 2.6).
+        lr_decay: The rate of each block relative to the block above it, and of the top block
+            relative to the head (Howard and Ruder, ULMFiT, 2018: 1 / 2.6).
         warmup: Steps over which the rate rises linearly from 0.
-        optimizer: What steps all that trains from here on, with slots of its own: a Keras optimizer
-            or its name. Its learning rate counts unless `learning_rate` is given.
+        optimizer: The Keras optimizer of all weights from here on, or its name. It has slots of its
+            own, and its learning rate counts unless `learning_rate` is given.
         restore_best: Whether it goes on from the best weights and optimizer state of the phase
             before it, rather than from its last.
 
@@ -67,29 +67,28 @@ class Phase:
         _check_whole("at_epoch", self.at_epoch, least=0)
         _check_whole("patience", self.patience, least=1)
         _check_whole("warmup", self.warmup, least=0)
+        _check_blocks("which", self.which)
+        _check_blocks("freeze", self.freeze)
         check_rate("learning_rate", self.learning_rate)
         check_rate("lr_decay", self.lr_decay)
         check_keras_3(optimizer=self.optimizer)
+        if not isinstance(self.restore_best, bool | None):
+            raise ValueError(
+                f"`restore_best` must be true or false. Received: {self.restore_best!r}."
+            )
         if not isinstance(self.own_optimizer(), keras.optimizers.Optimizer | None):
             raise TypeError(
                 f"`optimizer` must be a Keras optimizer or its name. Received: {self.optimizer!r}."
             )
 
     def __str__(self) -> str:
-        given = {name: value for name, value in vars(self).items() if value not in (None, 0)}
-        return f"Phase({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+        fields = {name: value for name, value in vars(self).items() if value not in (None, 0)}
+        return f"Phase({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
 
     def own_optimizer(self) -> Any:
         """Returns its optimizer, made from the name where there is one."""
         by_name = isinstance(self.optimizer, str)
         return keras.optimizers.get(self.optimizer) if by_name else self.optimizer
-
-    def describe(self) -> dict[str, Any]:
-        """Returns what it says, as JSON has it: equal for equal phases."""
-        own = self.own_optimizer()
-        optimizer = None if own is None else serialized(own)
-        plain = {**vars(self), "optimizer": optimizer}
-        return json.loads(json.dumps(plain, default=lambda number: number.item()))  # of NumPy
 
 
 def phases(schedule: Mapping[int, Which] | Sequence[Phase]) -> tuple[Phase, ...]:
@@ -107,7 +106,7 @@ def phases(schedule: Mapping[int, Which] | Sequence[Phase]) -> tuple[Phase, ...]
         for epoch in schedule:
             _check_whole("The epochs of a schedule", epoch, least=0)
         listed = [Phase(schedule[epoch], at_epoch=epoch) for epoch in sorted(schedule)]
-    elif isinstance(schedule, Sequence) and all(isinstance(one, Phase) for one in schedule):
+    elif isinstance(schedule, Sequence) and all(isinstance(phase, Phase) for phase in schedule):
         listed = list(schedule)
     else:
         raise TypeError(
@@ -148,18 +147,32 @@ def _check_whole(name: str, value: Any, *, least: int) -> None:
         raise ValueError(f"{name} must be whole numbers from {least} on. Received: {value!r}.")
 
 
+def _check_blocks(name: str, value: Any) -> None:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        fits = len(value) > 0 and all(isinstance(block, str) and block for block in value)
+    elif isinstance(value, Integral) and not isinstance(value, bool):
+        fits = int(value) > 0
+    else:
+        fits = value is None or (isinstance(value, str) and value != "")
+    if not fits:
+        raise ValueError(
+            f"`{name}` must be a block's name, a glob, a list of these, a number from 1 on, or "
+            f"'all'. Received: {value!r:.60}."
+        )
+
+
 @dataclass(frozen=True)
-class Stage:
-    """The time from the begin of a phase to that of the next.
+class ResolvedPhase:
+    """A phase of a schedule, or the time before the first, resolved against a model.
 
     Attributes:
         phase: The phase; `None` before the first.
         trained: The blocks of the schedule that train.
-        sets_rate: The base rate that its begin sets; `None` to leave it.
-        rate: The base rate that was set last, by it or a stage before it.
+        sets_rate: The base rate that is set when it begins; `None` to leave it.
+        rate: The base rate that was set last, by this phase or one before it.
         lr_decay: The rate of each block relative to the one above it.
         active: Which optimizer steps.
-        restore_best: Whether it begins from the best of the stage before.
+        restore_best: Whether it begins from the best of the phase before.
     """
 
     phase: Phase | None
@@ -171,18 +184,20 @@ class Stage:
     restore_best: bool
 
     def describe(self) -> dict[str, Any]:
-        """Returns what it does, as plain values: equal for equal stages."""
-        described = self.phase.describe() if self.phase else {}
-        return {
-            **described,
+        """Returns what it does, as JSON has it: equal for phases that do the same."""
+        own = self.phase.own_optimizer() if self.phase else None
+        plain = {
+            **(vars(self.phase) if self.phase else {}),
+            "optimizer": None if own is None else serialized(own),
             "learning_rate": self.sets_rate,
             "lr_decay": self.lr_decay,
             "restore_best": self.restore_best,
-            TRAINED: sorted(self.trained),
+            "trained": sorted(self.trained),
         }
+        return json.loads(json.dumps(plain, default=lambda number: number.item()))  # of NumPy
 
 
-def stages(
+def resolve(
     phases: Sequence[Phase],
     blocks: ModelBlocks,
     optimizer: BlockwiseOptimizer,
@@ -190,13 +205,13 @@ def stages(
     learning_rate: float | None = None,
     lr_decay: float = 1.0,
     restore_best: bool = False,
-) -> tuple[Stage, ...]:
-    """Returns the stage before the first phase, and that of each phase.
+) -> tuple[ResolvedPhase, ...]:
+    """Resolves the time before the first phase, and each phase, against a model.
 
     Args:
         phases: The schedule.
         blocks: The blocks of the model.
-        optimizer: Where the optimizers of phases are added to.
+        optimizer: The optimizer, which gets the optimizers of phases.
         learning_rate: The base rate of the first phase, unless the phase has its own.
         lr_decay: The decay from the first phase on, unless a phase has its own.
         restore_best: For phases that do not say it themselves.
@@ -205,10 +220,10 @@ def stages(
         ValueError: If a phase names an unknown block or changes nothing, or a rate is to be set
             where the model was compiled with a learning rate schedule.
     """
-    compiled = optimizer.compiled_learning_rate
-    found = [Stage(None, frozenset(), None, compiled, 1.0, 0, False)]
+    compiled = optimizer.learning_rate_of()
+    resolved = [ResolvedPhase(None, frozenset(), None, compiled, 1.0, 0, False)]
     for number, phase in enumerate(phases, 1):
-        before = found[-1]
+        before = resolved[-1]
         rate, active = phase.learning_rate, before.active
         if phase.optimizer is not None:
             active = optimizer.add_optimizer(phase.own_optimizer())
@@ -230,23 +245,21 @@ def stages(
         trained = before.trained | set(blocks.select(phase.which) if phase.which else ())
         trained -= set(blocks.select(phase.freeze) if phase.freeze else ())
         decay = phase.lr_decay or (lr_decay if number == 1 else before.lr_decay)
-        stage = Stage(
-            phase=phase,
-            trained=trained,
-            sets_rate=rate,
-            rate=before.rate if rate is None else rate,
-            lr_decay=decay,
-            active=active,
-            restore_best=restore_best if phase.restore_best is None else phase.restore_best,
-        )
-        if (stage.trained, active, decay, rate) == (*_same(before), None):
+        former = (before.trained, before.active, before.lr_decay, None)
+        if (trained, active, decay, rate) == former:
             raise ValueError(
                 f"Phase {number} trains nothing new: {phase}. What it names trains already, or is "
                 "frozen again at once."
             )
-        found.append(stage)
-    return tuple(found)
-
-
-def _same(stage: Stage) -> tuple[frozenset[str], int, float]:
-    return stage.trained, stage.active, stage.lr_decay
+        resolved.append(
+            ResolvedPhase(
+                phase=phase,
+                trained=trained,
+                sets_rate=rate,
+                rate=before.rate if rate is None else rate,
+                lr_decay=decay,
+                active=active,
+                restore_best=restore_best if phase.restore_best is None else phase.restore_best,
+            )
+        )
+    return tuple(resolved)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: pictures, reports, and tables."""
+"""Writes files and folders completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,13 +15,9 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
-
-if TYPE_CHECKING:
-    pass
-
 
 _OLD = ".old"
 _HOST = platform.node()
@@ -32,7 +28,7 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def check_no_folder(path: Path) -> None:
-    """Checks that a file can have a path, as far as no folder is there.
+    """Checks that a path is no folder.
 
     Raises:
         OSError: If the path is a folder.
@@ -48,8 +44,8 @@ def check_no_folder(path: Path) -> None:
 def written_whole(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside a file, and moves it into place when complete.
 
-    If the block fails, the old content stays, and nothing else is left. What a killed process left
-    is removed. A link stays one: what it points at is replaced.
+    If the block fails, the old file stays and the temporary one is removed, as are those of killed
+    processes. If the path is a link, the file that it points to is replaced.
 
     Example:
         >>> with written_whole(Path("history.csv")) as temporary:
@@ -62,7 +58,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(target)
     except OSError as error:
-        if error.filename == str(temporary):  # which nobody has heard of
+        if error.filename == str(temporary):  # a name that the caller does not know
             error.filename = str(path)
         raise
     finally:
@@ -73,9 +69,9 @@ def written_whole(path: Path) -> Iterator[Path]:
 def folder_written_whole(path: Path) -> Iterator[Path]:
     """Yields a temporary folder beside a folder, and moves it into place when complete.
 
-    If the block fails, the old folder stays, and nothing else is left. If the process is killed,
-    either the old or the new one is there; where the system cannot exchange two names in one step,
-    that holds after `recover(path)`.
+    If the block fails, the old folder stays and the temporary one is removed. If the process is
+    killed, the path holds the old or the new folder; where the system cannot exchange two names in
+    one step, it does so after `recover(path)`.
 
     Example:
         >>> with folder_written_whole(Path("serving/1")) as temporary:
@@ -105,30 +101,29 @@ def _replace_folder(new: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchanges two names in one step, if the system can, as Linux does on most file systems."""
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchanges two names in one step, if the system can, as Linux can on most file systems."""
     try:
         renameat2 = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError, TypeError):  # another system, or an old C library
         return False
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+    return renameat2(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0
 
 
 def recover(path: Path) -> None:
-    """Cleans up what a killed process left beside a file or folder that it was writing.
+    """Removes temporary files and folders of killed processes beside a path.
 
-    What was moved aside to be replaced is put back, if there is nothing in its place; the rest is
-    removed. What a living process of this machine writes is left alone, and what another machine
-    wrote, for a day.
+    A folder that was moved aside to be replaced is put back, if nothing has taken its place. Files
+    of living processes of this machine stay, and those of other machines for a day.
     """
     own = re.compile(
         rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}(?:\.(\d+)-(\d+)@{re.escape(_HOST)})?(?:\..*)?"
     )
     with contextlib.suppress(OSError):  # no such folder yet, or one that cannot be changed
         for left in list(path.parent.iterdir()):
-            found = own.fullmatch(left.name)
-            if found is None or not _is_abandoned(left, found[1], found[2]):
+            match = own.fullmatch(left.name)
+            if match is None or not _is_abandoned(left, match[1], match[2]):
                 continue
             if left.name.endswith(_OLD) and not path.exists():
                 left.rename(path)
@@ -155,10 +150,10 @@ def _unfinished(path: Path) -> Path:
 
 
 def write_rows(path: Path, rows: Iterable[Iterable[Any]]) -> None:
-    """Writes a CSV file whole or not at all, with no text that a spreadsheet would compute.
+    """Writes a CSV file completely or not at all, with no text that a spreadsheet would compute.
 
     Text that would begin a formula, such as the file name `=1+1.png`, gets an apostrophe before
-    it; `text_of_cell` takes that away again. Numbers stay as they are.
+    it, which `text_of_cell` removes. Numbers stay as they are.
 
     Raises:
         OSError: If it cannot be written; what was there before stays.
@@ -190,25 +185,25 @@ def text_of_cell(cell: str) -> str:
 
 @contextlib.contextmanager
 def no_empty_folder(path: Path) -> Iterator[None]:
-    """Removes a folder again, if the block made it, failed and left it empty; parents likewise.
+    """Removes a folder and its parents again, if the block made them, failed and left them empty.
 
     Example:
         >>> with no_empty_folder(Path("runs/report")):
         ...     check_folder("runs/report", ["report.html"])
         ...     raise ValueError("nothing to report")
     """
-    made = [one for one in (path, *path.parents) if not one.exists()]
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         yield
     except BaseException:
-        with contextlib.suppress(OSError):  # none was made, or it holds what somebody else wrote
-            for one in made:
-                one.rmdir()
+        with contextlib.suppress(OSError):  # none was made, or another process wrote files there
+            for folder in missing:
+                folder.rmdir()
         raise
 
 
 def check_folder(folder: str | os.PathLike[str], names: Iterable[str]) -> Path:
-    """Makes a folder and sees to it that files can be written there, before time is spent on them.
+    """Makes a folder and checks that files can be written there.
 
     Raises:
         OSError: If it is, or lies under, a file, cannot be written to, or a name is a folder.
@@ -232,7 +227,7 @@ def check_folder(folder: str | os.PathLike[str], names: Iterable[str]) -> Path:
 
 
 def write_together(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
-    """Writes files into a folder; none is put in place before all are complete, the first last.
+    """Writes files into a folder and puts them in place when all are complete, the first one last.
 
     Raises:
         OSError: If one cannot be written; all old files then stay.

@@ -1,4 +1,4 @@
-"""Limits on what a model file asks for, checked before anything of it is built."""
+"""Limits on the sizes that a model file asks for, checked before anything is built."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,9 +29,9 @@ def check_config(config: Mapping[str, Any]) -> None:
                 "Nothing was built; the file is damaged or was tampered with."
             )
         if isinstance(value, Mapping) and str(value.get("module") or "keras").startswith("keras"):
-            left += [(str(name), one) for name, one in value.items() if name not in _NO_SIZES]
+            left += [(str(name), part) for name, part in value.items() if name not in _NO_SIZES]
         elif isinstance(value, list | tuple):
-            left += [(key, one) for one in value]
+            left += [(key, part) for part in value]
 
 
 def check_memory(shapes: Iterable[Sequence[int]], what: str) -> None:

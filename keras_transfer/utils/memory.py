@@ -2,22 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
 
-@dataclass(frozen=True)
-class _Cgroup:
+class _Cgroup(NamedTuple):
     """The files in which a version of Linux' control groups (containers, job systems) has figures.
 
-    Attributes:
-        root: The folder of the outermost group.
-        limit: The file of the limit.
-        used: The file of what counts against it.
-        reclaimable: The line in `memory.stat` of files in the page cache, which count as used and
-            make room when somebody needs it.
+    `reclaimable` is the line in `memory.stat` of files in the page cache, which count as used and
+    make room when somebody needs it.
     """
 
     root: Path
@@ -37,22 +32,20 @@ _CGROUPS = (
 )
 _OWN_GROUPS = Path("/proc/self/cgroup")
 
-# Of the free memory, at most this share is taken by what one call keeps.
+# A call keeps at most one part in so many of the free memory.
 _SHARE = 4
 
 
 def free_memory() -> int:
-    """Returns the bytes that are free, on this machine and in the groups that this process is in.
-
-    The machine's own figures do not know of the limits of these.
-    """
+    """Returns the bytes that are free on this machine and in the control groups of this process."""
     free = [psutil.virtual_memory().available]
     for cgroup in _CGROUPS:
         for folder in _folders(cgroup.root):
             with suppress(OSError, ValueError):  # no such file; "max"
                 limit = int((folder / cgroup.limit).read_text())
                 used = int((folder / cgroup.used).read_text())
-                free.append(limit - used + _reclaimable(folder, cgroup.reclaimable))
+                stat = dict(map(str.split, (folder / "memory.stat").read_text().splitlines()))
+                free.append(limit - used + int(stat.get(cgroup.reclaimable, 0)))
     return max(0, min(free))
 
 
@@ -65,13 +58,6 @@ def _folders(root: Path) -> Iterator[Path]:
             if kinds in ("", "memory"):
                 names = Path(path).parts[1:]
                 yield from (root.joinpath(*names[: n + 1]) for n in range(len(names)))
-
-
-def _reclaimable(folder: Path, name: str) -> int:
-    with suppress(OSError, ValueError):
-        lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        return sum(int(size) for key, size in lines if key == name)
-    return 0
 
 
 def total_memory() -> int:

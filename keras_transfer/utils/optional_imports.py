@@ -1,9 +1,7 @@
-"""Packages that are imported only where they are used, or kept from being imported."""
+"""Packages that are imported only where they are used."""
 
 import importlib
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 
@@ -31,30 +29,13 @@ def require(name: str, *, extra: str, purpose: str) -> Any:
 
 
 def import_openvino() -> Any:
-    """Imports it without its telemetry, which reports each conversion unless the user objected."""
-    with _absent("openvino_telemetry", unless="openvino"):  # OpenVINO has a stub for its absence
-        import openvino
-    return openvino
-
-
-def import_tensorflow_alone() -> Any:
-    """Imports TensorFlow without Keras, which takes half the time.
-
-    TensorFlow imports Keras only to register its optimizers, and does without if it is not there.
-    """
-    with _absent("keras", unless="tensorflow"):
-        import tensorflow
-    return tensorflow
-
-
-@contextmanager
-def _absent(name: str, *, unless: str) -> Iterator[None]:
-    """Hides a module from imports within a block, unless it or another one is there already."""
-    if {name, unless} & set(sys.modules):
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]
+    """Imports OpenVINO without its telemetry, which reports each conversion unless users object."""
+    telemetry = "openvino_telemetry"
+    hidden = not {telemetry, "openvino"} & set(sys.modules)
+    if hidden:
+        sys.modules[telemetry] = None  # type: ignore[assignment]  # OpenVINO does without it
     try:
-        yield
+        return importlib.import_module("openvino")
     finally:
-        del sys.modules[name]
+        if hidden:
+            del sys.modules[telemetry]

@@ -1,46 +1,28 @@
-"""Progress of computing activations, on a terminal while it runs and as a line when it is done."""
+"""Progress of computing activations or predictions, shown on a terminal while it runs."""
 
-import math
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class Progress:
-    """How far a computation has come; `row` images are done."""
+    """How far a computation is.
 
-    def __init__(self, what: str, total: int | None, show: bool) -> None:
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as Bar
+    Args:
+        bar: A progress bar of rich, with one task.
+    """
 
-        self._began, self._total, self._first = time.monotonic(), total, 0
-        columns = (BarColumn(), TextColumn("{task.description}", markup=False))
-        self._bar = Bar(*columns, transient=True, disable=not (show and sys.stdout.isatty()))
-        self._what = what
-        self._task = self._bar.add_task(what, total=total)
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
 
     def start_at(self, rows: int) -> None:
-        """Says how many rows were there already."""
-        self._first = rows
+        """Sets how many images were done before; the time left follows from the others."""
+        self._bar.reset(self._bar.task_ids[0], completed=rows)
 
     def update(self, rows: int) -> None:
-        """Says how many rows are there now."""
-        text = f"{self._what}: {rows:,} images"
-        if self._total is not None:
-            text = f"{self._what}: {rows:,} of {self._total:,} images, {self.left(rows):.1f} s left"
-        self._bar.update(self._task, completed=rows, description=text)
-
-    def left(self, rows: int) -> float:
-        """Returns the seconds left, judging by the time taken so far."""
-        if self._total is None:
-            return math.nan
-        return self.seconds * (self._total - rows) / max(1, rows - self._first)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the begin."""
-        return time.monotonic() - self._began
+        """Sets how many images are done."""
+        self._bar.update(self._bar.task_ids[0], completed=rows)
 
 
 @contextmanager
@@ -49,9 +31,14 @@ def progress(what: str, total: int | None, *, show: bool) -> Iterator[Progress]:
 
     Args:
         what: What is computed.
-        total: Images that there are, at most; None if nobody knows.
+        total: Images that there are, at most; `None` if nobody knows.
         show: Whether to show anything.
     """
-    shown = Progress(what, total, show)
-    with shown._bar:
-        yield shown
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    text = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(), text, MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, transient=True, disable=not (show and sys.stdout.isatty())) as bar:
+        bar.add_task(what, total=total)
+        yield Progress(bar)

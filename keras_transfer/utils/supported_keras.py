@@ -1,7 +1,6 @@
 """Checks the image layout, and that objects are of Keras 3."""
 
 import inspect
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -39,23 +38,13 @@ def check_keras_3(**arguments: Any) -> None:
         TypeError: If one does. The message names it.
     """
     for name, value in arguments.items():
-        for one in _leaves(value):
-            if (kind := _kind_of_keras_2(one)) is not None:
+        for leaf in keras.tree.flatten(value):
+            if (kind := _kind_of_keras_2(leaf)) is not None:
                 raise TypeError(
                     f"`{name}` is of Keras 2. Received: {kind}. Expected an object of Keras 3: "
                     "import it from `keras`, not from `tf_keras`, and not from `tf.keras` while "
                     "TF_USE_LEGACY_KERAS is set."
                 )
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _leaves(item)
-    else:
-        yield value
 
 
 def _kind_of_keras_2(value: Any) -> str | None:

@@ -36,6 +36,7 @@ def test_it_gives_the_mean_of_what_the_model_gives_for_each_view(pixels, classes
     assert np.abs(found - of_each[0]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_it_is_saved_evaluated_and_exported_with_the_average_inside(pixels, tmp_path):
     averaged = AveragedViews.of(trained(flips="mirror"))
     expected = averaged.predict(pixels, verbose=0)
@@ -45,7 +46,7 @@ def test_it_is_saved_evaluated_and_exported_with_the_average_inside(pixels, tmp_
     np.testing.assert_allclose(loaded.predict(pixels, verbose=0), expected, atol=1e-6)
     data = tf.data.Dataset.from_tensor_slices((pixels, (expected[:, 0] > 0.5).astype(int)))
     assert loaded.evaluate(data.batch(3), verbose=0, return_dict=True)["accuracy"] == 1
-    averaged.export(tmp_path / "served")  # raw pixels in, the mean out
+    loaded.export(tmp_path / "served")  # raw pixels in, the mean out
     served = tf.saved_model.load(tmp_path / "served")
     np.testing.assert_allclose(served.serve(pixels), expected, atol=1e-5)
 

@@ -68,22 +68,19 @@ def model_of(classes=3, activation="softmax", share=SHARE, **kwargs) -> Transfer
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("weights", [None, [1.0, 2.0, 0.0, 1.0, 3.0, 1.0]])
-def test_smoothing_is_that_of_keras_in_training_and_none_in_validation(case, weights):
+def test_smoothing_is_that_of_keras_in_training_and_none_in_validation(case):
     classes, loss, activation, y, targets, kind = CASES[case]
     targets = one_hot(labels(6, 3)) if targets is None else targets
     model = model_of(classes, activation)
     model.compile(loss=loss, loss_weights=0.5 if not isinstance(loss, list) else [0.5])
-    scores = model(images(6))
-    weights = None if weights is None else keras.ops.convert_to_tensor(weights)
+    scores, y = model(images(6)), keras.ops.convert_to_tensor(y)
     penalty = float(sum(model.losses))
     assert penalty > 0
-    for training, share in ((True, SHARE), (False, 0.0)):
-        found = model.compute_loss(
-            None, keras.ops.convert_to_tensor(y), scores, weights, training=training
-        )
-        expected = kind(label_smoothing=share)(targets, scores, weights)
-        assert float(found) == pytest.approx(0.5 * float(expected) + penalty, rel=1e-5)
+    for weights in (None, keras.ops.convert_to_tensor([1.0, 2.0, 0.0, 1.0, 3.0, 1.0])):
+        for training, share in ((True, SHARE), (False, 0.0)):
+            found = model.compute_loss(None, y, scores, weights, training=training)
+            expected = kind(label_smoothing=share)(targets, scores, weights)
+            assert float(found) == pytest.approx(0.5 * float(expected) + penalty, rel=1e-5)
 
 
 class Penalty(keras.layers.Layer):
@@ -92,7 +89,7 @@ class Penalty(keras.layers.Layer):
         return inputs
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("policy", ["mixed_float16"])
 def test_a_step_counts_added_losses_in_full_and_class_weights(policy):
     keras.config.set_dtype_policy(policy)
     head = [Penalty(dtype="float32"), keras.layers.Dense(3, "softmax", dtype="float32")]

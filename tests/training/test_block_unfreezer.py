@@ -51,12 +51,13 @@ def test_without_a_learning_rate_that_of_the_optimizer_stays():
     assert float(model.optimizer.learning_rate) == pytest.approx(1e-3)
 
 
+@pytest.mark.traced
 def test_the_train_step_of_a_plain_model_is_traced_once_a_phase(monkeypatch):
     step, traced = keras.Model.train_step, []
     monkeypatch.setattr(
         keras.Model, "train_step", lambda self, data: (traced.append(1), step(self, data))[1]
     )
-    compiled().fit(dataset(8), epochs=2, verbose=0, callbacks=[BlockUnfreezer({1: "block4"})])
+    compiled().fit(dataset(24), epochs=2, verbose=0, callbacks=[BlockUnfreezer({1: "block4"})])
     assert len(traced) == 2
 
 
@@ -121,16 +122,6 @@ def test_it_can_be_deep_copied_before_a_fit_as_kerastuner_does():
     backbone = tiny_backbone()
     compiled(backbone).fit(dataset(8), epochs=2, verbose=0, callbacks=[unfreezer])
     assert frozen(backbone)[-1] is False
-
-
-@pytest.mark.parametrize("run_eagerly", [True, False])
-def test_it_works_eagerly_and_in_steps_of_several(run_eagerly):
-    backbone = tiny_backbone()
-    model = compiled(backbone)
-    model.compile("adam", "mse", run_eagerly=run_eagerly, steps_per_execution=1 + (not run_eagerly))
-    before = snapshot(backbone)
-    model.fit(dataset(16), epochs=2, verbose=0, callbacks=[BlockUnfreezer({1: "block4"})])
-    assert not identical(before, backbone)
 
 
 def test_a_saved_model_keeps_flags_slots_and_learning_rate(tmp_path):
@@ -213,7 +204,7 @@ def test_phases_come_in_the_order_of_their_epochs():
 
 
 def test_keras_still_notes_the_trainable_flags_where_we_correct_them(recwarn):
-    """`_retrace` writes a private note of `compile`; without it, evaluate would warn."""
+    """`retrace` writes a private note of `compile`; without it, evaluate would warn."""
     model = compiled()
     model.fit(dataset(8), epochs=2, verbose=0, callbacks=[BlockUnfreezer({1: "block4"})])
     assert hasattr(model, "_compiled_trainable_state")

@@ -45,7 +45,7 @@ class Given(BlockUnfreezer):
 
 
 def fit(model, *callbacks, epochs, **kwargs):
-    data = dataset(16, shuffle=False)
+    data = dataset(8, shuffle=False)
     return model.fit(data, epochs=epochs, verbose=0, callbacks=list(callbacks), **kwargs)
 
 
@@ -126,19 +126,19 @@ def test_a_warm_up_raises_the_rate_step_by_step():
             self.seen.append(float(self.model.optimizer.group("block4").learning_rate))
 
     model, rates = plain(), Rates()
-    fit(model, BlockUnfreezer([Phase("block4", at_epoch=1, warmup=3)]), rates, epochs=3)
-    expected = 1e-3 * np.array([1, 1, 1 / 3, 2 / 3, 1, 1])
+    fit(model, BlockUnfreezer([Phase("block4", at_epoch=1, warmup=3)]), rates, epochs=5)
+    expected = 1e-3 * np.array([1, 1 / 3, 2 / 3, 1, 1])
     np.testing.assert_allclose(rates.seen, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("make", [kept])
 def test_another_optimizer_takes_over_all_that_trains(make):
     phase = Phase("block4", at_epoch=1, optimizer=keras.optimizers.RMSprop(1e-4))
     model = make()
     history = fit(model, BlockUnfreezer([phase]), epochs=3).history
     optimizer = model.optimizer
     assert [type(optimizer.group(g)).__name__ for g in ("rest", "block4")] == ["RMSprop"] * 2
-    assert [int(optimizer.group("rest", kind).iterations) for kind in (0, 1)] == [2, 4]
+    assert [int(optimizer.group("rest", kind).iterations) for kind in (0, 1)] == [1, 2]
     np.testing.assert_allclose(history["learning_rate"], [1e-3, 1e-4, 1e-4], rtol=1e-6)
 
 
@@ -246,8 +246,7 @@ def test_of_two_backbones_one_has_to_be_named(which):
         fit(two_backbones(), BlockUnfreezer({1: which}), epochs=2)
 
 
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize(("make", "first"), [(plain, True), (kept, False)])
 def test_early_stopping_ends_the_fit_only_in_the_last_phase(make, first):
     values = [0.1, 0.5, 0.5, 0.5, 0.5, 0.4, 0.6, 0.7, 0.7]
     stopper = keras.callbacks.EarlyStopping("val_loss", patience=2, restore_best_weights=True)
@@ -270,7 +269,7 @@ class StopAt(keras.callbacks.Callback):
         self.model.stop_training = epoch == 2
 
 
-@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("make", [kept])
 def test_another_callback_that_stops_is_obeyed_also_where_a_phase_is_due(make):
     unfreezer = Given([Phase("block4", patience=2)], values=[0.1, 0.2, 0.3, 0.4, 0.5])
     assert len(fit(make(), StopAt(), unfreezer, epochs=5).history["loss"]) == 3
@@ -286,8 +285,8 @@ class Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("backup_first", [True, False])
-@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "backup_first"), [(plain, True), (kept, False)])
 def test_a_run_with_every_kind_of_phase_resumes_bit_for_bit(make, backup_first, tmp_path):
     """Killed before, between and after transitions that depend on a metric."""
     values = [0.5, 0.4, 0.6, 0.7, 0.5, 0.6, 0.7, 0.8]
@@ -306,7 +305,7 @@ def test_a_run_with_every_kind_of_phase_resumes_bit_for_bit(make, backup_first, 
         order = [backup, unfreezer] if backup_first else [unfreezer, backup]
         return model, fit(model, *callbacks, *order, epochs=8).history
 
-    for epoch in (2, 3, 4, 5, 7):
+    for epoch in (3, 7):
         with pytest.raises(KeyboardInterrupt):
             run("interrupted", Interrupt(epoch))
     (resumed, rest), (whole, history) = run("interrupted"), run("whole")
@@ -324,11 +323,13 @@ def test_a_changed_schedule_is_refused_with_what_differs(tmp_path):
     model.save_weights(tmp_path / "model.weights.h5")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     changed = BlockUnfreezer({1: "block4", 3: "block3"})
-    with pytest.raises(ValueError, match=r"another schedule: it had 1 phases, this one has 2"):
+    with pytest.raises(
+        ValueError, match=r"another schedule: in phase 2 it had None, this one has \{"
+    ):
         fit(loaded, changed, epochs=4, initial_epoch=2)
     other = plain()
     fit(other, BlockUnfreezer({1: "block3"}), epochs=2)
-    with pytest.raises(ValueError, match="phase 1 had which='block4', this one has 'block3'"):
+    with pytest.raises(ValueError, match=r"in phase 1 it had .*'block4'\]}, this one"):
         other.load_weights(tmp_path / "model.weights.h5")
 
 
@@ -403,11 +404,9 @@ def test_two_unfreezers_in_one_fit_are_refused():
         fit(plain(), BlockUnfreezer({1: "block4"}), BlockUnfreezer({2: "block3"}), epochs=3)
 
 
-def test_keras_still_calls_callbacks_from_a_list_where_we_look_for_it():
-    """`callback_order` finds the list among the callers; without it, order would matter."""
-    unfreezer, other = BlockUnfreezer({1: "block4"}), keras.callbacks.LambdaCallback()
-    callbacks = keras.callbacks.CallbackList([other, unfreezer], model=plain())
-    assert callbacks.callbacks == [unfreezer, other]
+def test_averages_of_blocks_cannot_be_swapped():
+    with pytest.raises(ValueError, match="SwapEMAWeights cannot swap"):
+        fit(plain(), BlockUnfreezer({1: "block4"}), keras.callbacks.SwapEMAWeights(), epochs=1)
 
 
 def test_another_schedule_in_a_second_fit_brings_its_own_rate():
@@ -433,28 +432,29 @@ def test_under_a_compiled_schedule_another_optimizer_goes_on_with_it():
 
 
 @pytest.mark.parametrize(
-    ("changed", "optimizer", "message"),
+    ("optimizer", "changed", "message"),
     [
-        ({"learning_rate": 1e-5}, "sgd", "learning_rate=0.001, this one has 1e-05"),
-        ({"learning_rate": 1e-3, "lr_decay": 0.1}, "sgd", "lr_decay=1.0, this one has 0.1"),
-        ({"learning_rate": 1e-3, "restore_best": True}, "sgd", "restore_best=False"),
-        ({"learning_rate": 1e-3}, "rmsprop", "optimizer='SGD', this one has 'RMSprop'"),
+        (ADAM, {"learning_rate": 1e-5}, "'learning_rate': 0.001.*this one.*'learning_rate': 1e-05"),
+        (ADAM, {"lr_decay": 0.1}, "'lr_decay': 1.0.*this one.*'lr_decay': 0.1"),
+        (ADAM, {"restore_best": True}, "'monitor': None.*this one.*'monitor': 'val_loss'"),
+        (keras.optimizers.SGD, {}, "'optimizer': 'Adam'.*this one.*'optimizer': 'SGD'"),
     ],
 )
-def test_what_else_decides_a_schedule_is_compared_too(changed, optimizer, message, tmp_path):
-    def run(optimizer, **kwargs):
-        model = plain(optimizer=optimizer)
-        backup = keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
-        fit(model, BlockUnfreezer({1: "block4"}, **kwargs), backup, epochs=2)
+def test_what_else_decides_a_schedule_is_compared_too(optimizer, changed, message):
+    def adopted(optimizer, **kwargs):
+        model = plain(optimizer=optimizer(1e-3))
+        unfreezer = BlockUnfreezer({1: "block4"}, **{"learning_rate": 1e-3, **kwargs})
+        keras.callbacks.CallbackList([unfreezer], model=model)
+        return model.optimizer
 
-    momentum = {"momentum": 0.9} if optimizer == "sgd" else {}
-    run(keras.optimizers.SGD(1e-3, momentum=0.9), learning_rate=1e-3)
-    other = {"sgd": keras.optimizers.SGD, "rmsprop": keras.optimizers.RMSprop}[optimizer]
+    saved: dict[str, np.ndarray] = {}
+    adopted(ADAM).save_own_variables(saved)
     with pytest.raises(ValueError, match=message):
-        run(other(1e-3, **momentum), **changed)
+        adopted(optimizer, **changed).load_own_variables(saved)
 
 
-@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [kept])
 def test_saving_twice_loses_nothing_of_what_is_frozen_again(make, tmp_path):
     schedule = [
         Phase("block4", at_epoch=1),
@@ -478,7 +478,7 @@ def test_saving_twice_loses_nothing_of_what_is_frozen_again(make, tmp_path):
     assert identical(snapshot(model), twice)
 
 
-@pytest.mark.parametrize("value", [math.inf, -math.inf, np.float64(0.1)])
+@pytest.mark.parametrize("value", [math.inf, np.float64(0.1)])
 def test_a_metric_that_does_not_move_runs_out_of_patience(value, recwarn):
     unfreezer = Given([Phase("block4", patience=2)], values=[value] * 4)
     with warnings.catch_warnings():
@@ -519,27 +519,7 @@ def test_the_best_of_a_second_schedule_holds_its_blocks_too():
     assert keep.same
 
 
-def test_the_best_needs_weights_that_exist():
-    class Subclassed(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.backbone, self.top = tiny_backbone(), keras.layers.Dense(1)
-
-        def call(self, inputs):
-            return self.top(self.backbone(inputs))
-
-    for call in (False, True):
-        model = Subclassed()
-        model.compile(ADAM(1e-3), "mse")
-        unfreezer = Given([Phase("block4", at_epoch=1, restore_best=True)], values=[0.5, 0.4])
-        if call:
-            model(np.zeros((1, SIZE, SIZE, 3), "uint8"))
-            fit(model, unfreezer, epochs=2)
-        else:
-            with pytest.raises(ValueError, match="call the model on a batch"):
-                fit(model, unfreezer, epochs=2)
-
-
+@pytest.mark.slow
 def test_a_backup_that_was_torn_in_the_writing_gives_way_to_the_one_before(tmp_path):
     def run(folder, *callbacks):
         keras.utils.set_random_seed(1)

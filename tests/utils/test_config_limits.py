@@ -87,10 +87,9 @@ def test_weights_that_the_machine_cannot_hold_are_refused():
         check_memory([(10**6, 10**9)], "The head")
 
 
-@pytest.mark.parametrize("classes", [10**9, ["cat"] * 10_000])
-def test_classes_that_cannot_be_are_refused_in_a_short_message(classes):
+def test_classes_that_cannot_be_are_refused_in_a_short_message():
     with pytest.raises(ValueError, match="`classes` must be") as error:
-        TransferModel(tiny_backbone(), classes)
+        TransferModel(tiny_backbone(), ["cat"] * 10_000)
     assert len(str(error.value)) < 300
 
 

@@ -105,3 +105,92 @@ def test_functions_are_declared_in_the_outermost_graph():
     assert outer(tf.constant(3.0)) == 18
     assert not undeclared
     keras_internals.declare_functions()  # outside of a graph, nothing happens
+
+
+def compiled(**kwargs) -> keras.Model:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="top")])
+    model.compile(**{"optimizer": keras.optimizers.SGD(0.1), "loss": "mse", **kwargs})
+    return model
+
+
+def test_the_list_that_calls_a_callback_is_found():
+    class Note(keras.callbacks.Callback):
+        def set_model(self, model):
+            self.list = keras_internals.calling_list(self)
+
+    note = Note()
+    assert keras_internals.calling_list(note) is None
+    callbacks = keras.callbacks.CallbackList([note], model=compiled())
+    assert note.list is callbacks
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_another_optimizer_steps_and_is_saved(scaled, tmp_path):
+    first, second = keras.optimizers.SGD(0.1), keras.optimizers.Adam(0.1)
+    model = compiled(optimizer=keras.optimizers.LossScaleOptimizer(first) if scaled else first)
+    keras_internals.set_optimizer(model, second)
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    assert second.built
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras").optimizer
+    assert type(getattr(loaded, "inner_optimizer", loaded)) is keras.optimizers.Adam
+
+
+def test_changed_trainable_flags_take_effect_without_a_warning():
+    model = compiled()
+    before = model.get_weights()[0]
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    model.get_layer("top").trainable = False
+    keras_internals.retrace(model)
+    model.evaluate(np.ones((4, 2)), np.ones((4, 1)), verbose=0)  # warnings are errors here
+    assert (model.get_weights()[0] != before).any()
+
+
+def test_metrics_are_built_ahead():
+    model = compiled(metrics=["mae"])
+    before = len(model.metrics_variables)
+    keras_internals.build_metrics(model, (None, 1), (None, 1))
+    assert len(model.metrics_variables) > before
+
+
+def test_the_epoch_that_a_backup_resumes_with_is_read_once(tmp_path):
+    model = compiled()
+    backup = keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=3, verbose=0, callbacks=[backup])
+    backup.on_train_begin()
+    assert [keras_internals.resumed_epoch(model, 1) for _ in range(2)] == [3, 1]
+
+
+def test_an_evaluation_within_fit_is_told_from_one_of_the_user():
+    class Model(keras.Sequential):
+        def evaluate(self, *args, **kwargs):
+            within.append(keras_internals.is_evaluation_of_fit(kwargs))
+            return super().evaluate(*args, **kwargs)
+
+    within, data = [], (np.ones((4, 2)), np.ones((4, 1)))
+    model = Model([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(*data, validation_data=data, verbose=0)
+    model.evaluate(*data, verbose=0)
+    assert within == [True, False]
+
+
+def test_variables_of_an_optimizer_are_known_and_named():
+    optimizer, variable = keras.optimizers.Adam(), keras.Variable(np.ones(2))
+    assert not keras_internals.stepped_variables(optimizer)
+    optimizer.build([variable])
+    assert keras_internals.stepped_variables(optimizer)[0] is variable
+    keras_internals.name_variables(optimizer.variables, "mine")
+    assert [one.path for one in optimizer.variables[:2]] == ["mine:0", "mine:1"]
+
+
+def test_what_weight_decay_leaves_out_can_be_handed_on():
+    optimizer = keras.optimizers.AdamW(weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    other = keras.optimizers.AdamW(1.0, weight_decay=0.5)
+    for name, value in keras_internals.weight_decay_exclusions(optimizer).items():
+        setattr(other, name, value)
+    bias, kernel = (keras.Variable(np.ones(2), name=name) for name in ("bias", "kernel"))
+    other.apply([np.zeros(2, "float32")] * 2, [bias, kernel])
+    assert bias.numpy().tolist() == [1, 1]
+    assert kernel.numpy().tolist() != [1, 1]

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import psutil
 import pytest
 
@@ -12,7 +10,7 @@ def cgroups(monkeypatch, tmp_path):
     machine = psutil.virtual_memory()._replace(available=8000)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
     second, first = (
-        replace(cgroup, root=tmp_path / name)
+        cgroup._replace(root=tmp_path / name)
         for cgroup, name in zip(memory._CGROUPS, ("v2", "v1"), strict=True)
     )
     monkeypatch.setattr(memory, "_CGROUPS", (second, first))
