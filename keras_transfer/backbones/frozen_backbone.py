@@ -216,7 +216,7 @@ class FrozenBackbone(keras.layers.Layer):
         """Returns what decides the activations after each link: digests of what comes before.
 
         Raises:
-            NotKeepable: If a layer has no config.
+            NotCacheable: If a layer has no config.
         """
         preprocessing = hashlib.blake2b(digest_size=16)
         architecture, weights = preprocessing.copy(), preprocessing.copy()

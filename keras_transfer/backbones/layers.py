@@ -83,7 +83,7 @@ def warn_of_range(images: Any) -> None:
     over = _OVERSHOOT if "float" in kind else 0  # of whole numbers no resize has made one
     if low >= -over * high and 1 < high <= 255 * (1 + over):
         return
-    if low == high == 0 and len(images) <= 1:  # no image, or a black one, tells nothing
+    if low == high == 0:  # no images, or black ones, tell nothing
         return
     next_step = (
         "The backbone scales pixels itself: leave out the rescaling, or undo it with "

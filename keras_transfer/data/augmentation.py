@@ -1,8 +1,8 @@
-"""Flips: an augmentation with so few outcomes that activations of all of them can be kept."""
+"""Flips, whose few outcomes can all be kept, and the views of images that are kept."""
 
-import functools
 import warnings
-from typing import Any, Protocol
+import weakref
+from typing import Any
 
 import keras
 import numpy as np
@@ -49,7 +49,7 @@ class Flips(keras.layers.Layer):
 
     @property
     def views(self) -> int:
-        """How many views of an image there are."""
+        """Number of views of an image."""
         return KINDS[self.kind]
 
     def view(self, images: Any, index: int) -> Any:
@@ -100,51 +100,38 @@ def _check_square(images: Any) -> None:
         )
 
 
-class Views(Protocol):
-    """Some views of each image, by number.
+class Views:
+    """Some views of each image, by number. This class has one: the images as they are.
 
     Attributes:
-        count: How many.
+        count: Number of views.
+        layers: A key for the layers that make the views; empty if no user's code makes them.
     """
 
-    count: int
-
-    @property
-    def layers(self) -> str:
-        """A key for the layers that make the views; empty if no user's code makes them."""
+    count = 1
+    layers = ""
 
     def key(self, index: int) -> str:
         """Returns what stands for a view; empty for the images as they are."""
-
-    def view(self, images: Any, index: int, row: int) -> Any:
-        """Returns a view of images, the first of which is in a row of the data."""
-
-    def repeats(self, images: Any) -> bool:
-        """Returns whether the same view of images comes out each time."""
-
-
-class AsTheyAre:
-    """One view: the images."""
-
-    count, layers = 1, ""
-
-    def key(self, index: int) -> str:
-        """Returns an empty key."""
         return ""
 
     def view(self, images: Any, index: int, row: int) -> Any:
-        """Returns the images."""
+        """Returns a view of a batch of images.
+
+        Args:
+            images: The batch.
+            index: The number of the view.
+            row: The row number of its first image.
+        """
         return images
 
     def repeats(self, images: Any) -> bool:
-        """Returns True: images stay as they are."""
+        """Returns whether the same view of images comes out each time."""
         return True
 
 
-class AllFlips:
+class AllFlips(Views):
     """All views that `Flips` makes, exactly."""
-
-    layers = ""
 
     def __init__(self, flips: Flips) -> None:
         self._flips, self.count = flips, flips.views
@@ -157,33 +144,33 @@ class AllFlips:
         """Returns one flip of all images."""
         return self._flips.view(images, index)
 
-    def repeats(self, images: Any) -> bool:
-        """Returns True: a flip is always the same."""
-        return True
+
+# Keys of augmentations as they were before they were built, which changes many a config.
+_KEYS: weakref.WeakKeyDictionary[keras.Layer, str] = weakref.WeakKeyDictionary()
 
 
-class DrawnViews:
+class DrawnViews(Views):
     """A number of views drawn from any augmentation.
 
     What is drawn for an image depends on the seed, the number of the view, and the row of the first
-    image of its batch: so an interrupted computation goes on with the same. Layers must draw from a
-    `keras.random.SeedGenerator` for that, as those of Keras do; their random state is left as it
-    was.
+    image of its batch: so an interrupted computation is resumed with the same. Layers must draw
+    from a `keras.random.SeedGenerator` for that, as those of Keras do; their random state is left
+    as it was.
 
     Args:
         augmentation: A layer that takes images and `training`.
-        count: How many views.
+        count: Number of views.
         seed: Decides what is drawn.
+
+    Raises:
+        NotCacheable: If the augmentation has no config.
     """
 
     def __init__(self, augmentation: keras.Layer, count: int, seed: int) -> None:
         self._augmentation, self.count, self._seed = augmentation, count, seed
-
-    @functools.cached_property
-    def layers(self) -> str:
-        """A key for the augmentation, as it was before it was built, and for the seed."""
-        what = of_layer(self._augmentation, without=seed_states(self._augmentation))
-        return f"{what}, seed {self._seed}"
+        if augmentation not in _KEYS:
+            _KEYS[augmentation] = of_layer(augmentation, without=seed_states(augmentation))
+        self.layers = f"{_KEYS[augmentation]}, seed {seed}"
 
     def key(self, index: int) -> str:
         """Returns the augmentation, its seed and the number of the view."""
@@ -206,8 +193,8 @@ class DrawnViews:
     def repeats(self, images: Any) -> bool:
         """Returns whether the seed decides what is drawn."""
         images = ops.cast(images, "float32")
-        once, again = (np.asarray(self._drawn(images, 0, 0)) for _ in range(2))
-        return np.array_equal(once, again)
+        first, second = (np.asarray(self._drawn(images, 0, 0)) for _ in range(2))
+        return np.array_equal(first, second)
 
     def _drawn(self, images: Any, index: int, row: int) -> Any:
         states = seed_states(self._augmentation)

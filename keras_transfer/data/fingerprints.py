@@ -1,4 +1,4 @@
-"""What stands for content: of arrays, and of layers but for the names that Keras makes up."""
+"""Digests of content: of arrays, and of layers without the names that Keras makes up."""
 
 import hashlib
 import json
@@ -8,7 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer.data.cacheable import NotKeepable
+from keras_transfer.utils.keras_internals import layers_within
+
+
+class NotCacheable(Exception):
+    """Raised with the reason why activations of some data cannot be kept."""
 
 
 def digest_of(array: np.ndarray) -> str:
@@ -64,7 +68,7 @@ def of_layer(layer: keras.Layer, *, without: Collection[keras.Variable] = ()) ->
         without: Weights that do not count.
 
     Raises:
-        NotKeepable: If the layer, or one within it, has no config.
+        NotCacheable: If the layer, or one within it, has no config.
     """
     digest = hashlib.blake2b(digest_size=16)
     left_out = {id(variable) for variable in without}
@@ -81,12 +85,12 @@ def of_architecture(layer: keras.Layer) -> str:
     activations are compared with those of the layers themselves when they are found.
 
     Raises:
-        NotKeepable: If the layer, or one within it, has no config.
+        NotCacheable: If the layer, or one within it, has no config.
     """
     try:
         return type(layer).__name__ + nameless(layer.get_config())
     except Exception as error:  # of a user's `get_config`, of whatever kind
-        raise NotKeepable(
+        raise NotCacheable(
             f"{_without_config(layer)} has no config to know its activations again by "
             f"({type(error).__name__}); give it a `get_config` that returns the arguments of its "
             "constructor"
@@ -95,8 +99,7 @@ def of_architecture(layer: keras.Layer) -> str:
 
 def _without_config(layer: keras.Layer) -> str:
     """Names the innermost layer whose config cannot be had."""
-    # Keras has no public way to all layers within a layer.
-    for part in reversed(list(layer._flatten_layers())):
+    for part in reversed(layers_within(layer)):
         try:
             nameless(part.get_config())
         except Exception:

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_transfer import __version__
-from keras_transfer.data.fit_data import check_class_names
+from keras_transfer.data.labels import check_class_names
 from keras_transfer.export.image_ops import decoded_batch, resized
 from keras_transfer.export.quantization import Quantization
 from keras_transfer.serving.metadata import (

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from keras_transfer.images.discovery import JPEG_HEADROOM, MAX_PIXELS
+from keras_transfer.images.decoding import JPEG_HEADROOM, MAX_PIXELS
 
 KINDS = "JPEG, PNG or WebP"
 

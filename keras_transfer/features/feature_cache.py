@@ -1,13 +1,13 @@
 """FeatureCache: what a frozen part of a backbone makes of the data, computed once."""
 
 import contextlib
-import functools
 import itertools
+import math
 import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -15,58 +15,45 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from filelock import Timeout
 
 from keras_transfer.backbones.frozen_backbone import FrozenBackbone
-from keras_transfer.data.augmentation import AllFlips, AsTheyAre, Flips, Views
-from keras_transfer.data.cacheable import NotKeepable
-from keras_transfer.data.shuffling import row_numbers
+from keras_transfer.data.augmentation import AllFlips, Flips, Views
+from keras_transfer.data.fingerprints import NotCacheable
 from keras_transfer.features import pipelines, runners, spot_check
-from keras_transfer.features.cache_folder import CacheFolder, Entry
+from keras_transfer.features.cache_folder import CacheFolder
+from keras_transfer.features.entry import ARRAY, Entry
 from keras_transfer.features.extraction import (
     UNEVEN,
     BatchesRead,
     ExtractionJob,
+    FeatureExtraction,
     FrozenPart,
-    Pass,
-    in_stretches,
 )
-from keras_transfer.features.npy_store import EntryWriter, FileArray, is_disk_full
-from keras_transfer.features.rows import ArrayInMemory, Rows, batches, loaded, selected
-from keras_transfer.features.shares import Shares
+from keras_transfer.features.npy_store import FileArray, is_disk_full
+from keras_transfer.features.rows import ArrayInMemory, CachedRows, batches, loaded, selected
 from keras_transfer.features.storage import (
     check_disk,
     in_memory,
     in_temporary_file,
-    told_of_full_disk,
+    warn_of_full_disk,
 )
 from keras_transfer.utils.memory import memory_budget, readable
-
-# Seconds after which a process that waits for another looks whether there is something to help.
-_LOOK_AGAIN = 1.0
-
-
-@dataclass(frozen=True)
-class _Made:
-    """Activations that are being made, batch by batch, and what comes to light meanwhile."""
-
-    activations: Iterable[np.ndarray]
-    read: BatchesRead
-    below: Rows | None = None
 
 
 class FeatureCache:
     """Keeps activations at any place of a backbone, so that what is frozen runs once.
 
     They are found again by what they were made of: the data, the frozen part with its weights, the
-    augmentation, and the place in the chain. A few rows of what is found are computed again by the
-    layers themselves, so that a layer whose code has changed, or a value that it looks up
-    elsewhere, is noticed, too; everything is computed anew then. Activations are kept in RAM while
-    they take at most `memory_limit`, beyond that in `.npy` files.
+    augmentation, and the block. Then the layers compute a few rows again, so that a layer whose
+    code has changed, or a value that it looks up elsewhere, is noticed, too; everything is computed
+    anew in that case. Activations are kept in RAM while they take at most `memory_limit`, beyond
+    that in `.npy` files.
 
     Args:
         directory: A folder to keep activations in between runs, of data that can be recognized:
-            from `image_folder`, or arrays. Processes that need the same activations, on machines
-            that share the folder, too, share the work. `None` for no such folder.
+            from `image_folder`, or arrays. Processes may share it: while one computes activations,
+            others that need the same wait for it. `None` for no such folder.
         memory_limit: Bytes that each set of activations may take in RAM: of one part of the data,
             after one block, of one view. A quarter of the free memory unless given.
         disk_limit: Bytes that the folder may take; the least recently used activations are
@@ -118,7 +105,7 @@ class FeatureCache:
         self.strict = strict
         self.verbose = verbose
         self._folder = None if directory is None else CacheFolder(directory, disk_limit)
-        self._entries: dict[tuple[Any, ...], Rows] = {}
+        self._entries: dict[tuple[Any, ...], CachedRows] = {}
         self._samples: dict[tuple[Any, ...], spot_check.Sample] = {}  # by what made them
         self._runners: dict[Any, runners.Runner | None] = {}
         self._alive: dict[int, Any] = {}  # so that no id is given to another object
@@ -138,7 +125,8 @@ class FeatureCache:
 
         Args:
             backbone: What makes the activations. It must be frozen up to `after`.
-            data: Batches of `(images, labels)` or `(images, labels, sample_weights)`.
+            data: Batches of `(images, labels)` or `(images, labels, sample_weights)`. A map that
+                comes after its batching must treat each row by itself.
             after: A block's name, or `"pooling"` for the features.
             flips: What makes views of the images, if not the images as they are are wanted.
             view: Which of its views, 0 (the images as they are) to `flips.views - 1`.
@@ -147,12 +135,12 @@ class FeatureCache:
             Batches of `({"after:<block>": activations}, labels, ...)`.
 
         Raises:
-            NotKeepable: If the rows are random, their number unknown, or the activations too many
+            NotCacheable: If the rows are random, their number unknown, or the activations too many
                 for the disk; the message says why.
             ValueError: If `after` lies above a block that is not frozen, or is unknown, or there is
                 no such view.
         """
-        views = AllFlips(flips) if flips is not None else AsTheyAre()
+        views = AllFlips(flips) if flips is not None else Views()
         if not 0 <= view < views.count:
             raise ValueError(f"view={view!r}. Expected 0 to {views.count - 1}.")
         if not isinstance(data, tf.data.Dataset):
@@ -162,7 +150,7 @@ class FeatureCache:
             )
         pipeline = pipelines.inspect(data)
         rows = self.rows(backbone, pipeline, after, views=views, view=view)
-        return batches([rows], after, pipeline.order.indices(len(rows)))
+        return batches([rows], after, pipeline.indices(len(rows)))
 
     def array(self, backbone: FrozenBackbone, images: Any, *, after: str = "pooling") -> np.ndarray:
         """Returns the activations of an array of images `(n, height, width, 3)`, row for row."""
@@ -176,8 +164,8 @@ class FeatureCache:
     @property
     def nbytes(self) -> int:
         """How many bytes of RAM these take."""
-        kept = [rows.activations for rows in self._entries.values()]
-        return sum(one.nbytes for one in kept if isinstance(one, ArrayInMemory))
+        arrays = [rows.activations for rows in self._entries.values()]
+        return sum(array.nbytes for array in arrays if isinstance(array, ArrayInMemory))
 
     def __bool__(self) -> bool:
         return True  # or an empty one would be none to `cache or FeatureCache()`
@@ -199,47 +187,56 @@ class FeatureCache:
         view: int = 0,
         verbose: bool = True,
         frozen: FrozenPart | None = None,
-    ) -> Rows:
-        """Returns the kept rows of a pipeline, computed now if there are none.
+    ) -> CachedRows:
+        """Returns the cached rows of a pipeline, computed now if there are none.
 
         Args:
             backbone: What makes the activations.
             pipeline: The data.
             after: A block's name, or `"pooling"`.
-            views: What the images go through before, `None` for nothing.
-            view: Which of its views.
+            views: The views that the images are made to; `None` for the images as they are.
+            view: Which of these.
             verbose: Whether to show progress, unless the cache does not.
             frozen: The frozen part of the backbone as it is during a fit, so that its digests are
                 made once, and what is in RAM is compared with its layers once.
         """
         _check_frozen(backbone, after)
         if not pipeline.batches:
-            raise NotKeepable("there are no rows in it")
-        views, frozen = views or AsTheyAre(), frozen or FrozenPart(backbone)
-        if pipeline.parts and pipeline.places is not None:
-            parts = [
-                self.rows(
-                    backbone, part, after, views=views, view=view, verbose=verbose, frozen=frozen
-                )
-                for part in pipeline.parts
-            ]
+            raise NotCacheable("there are no rows in it")
+        views, frozen = views or Views(), frozen or FrozenPart(backbone)
+        if pipeline.places is not None:
+            options: dict[str, Any] = {
+                "views": views,
+                "view": view,
+                "verbose": verbose,
+                "frozen": frozen,
+            }
+            parts = [self.rows(backbone, part, after, **options) for part in pipeline.parts]
             return selected(parts, pipeline.places)
-        origin = {
+        key = {
             "data": self._data_key(pipeline),
             "view": views.key(view),
             "after": after,
             "dtype": self.dtype or "as computed",
             **frozen.fingerprints()[after],
         }
-        show = verbose and self.verbose
-        job = ExtractionJob(frozen, pipeline, after, views, view, origin, show)
+        job = ExtractionJob(frozen, pipeline, after, views, view, key, verbose and self.verbose)
         self._forget_if_stale(job)
         if job.key not in self._entries:
-            self._keep(job, self._found_or_made(job))
+            with warn_of_full_disk():
+                rows = self._from_folder_if_usable(job) if job.lasting else None
+                self._keep(job, self._for_now(job) if rows is None else rows)
         return self._entries[job.key]
 
+    def _data_key(self, pipeline: pipelines.Pipeline) -> str:
+        if isinstance(pipeline.identity, str):
+            content = pipeline.content() if self.strict and pipeline.content else ""
+            return pipeline.identity + content
+        self._alive[id(pipeline.identity)] = pipeline.identity
+        return f"object {id(pipeline.identity)} {pipeline.sample}"
+
     def _forget_if_stale(self, job: ExtractionJob) -> None:
-        """Compares some of what is in RAM with the layers, once in a fit for each link."""
+        """Compares some of what is in RAM with the layers, once in a fit for each block."""
         if job.made_by in job.frozen.checked:
             return
         job.frozen.checked.add(job.made_by)
@@ -253,33 +250,21 @@ class FeatureCache:
         self._samples.clear()
         self._runners.clear()
 
-    def _keep(self, job: ExtractionJob, rows: Rows) -> None:
+    def _keep(self, job: ExtractionJob, rows: CachedRows) -> None:
         self._entries[job.key] = rows
         if job.made_by not in self._samples:
             images = job.first_images() if rows.first is None else rows.first
             self._samples[job.made_by] = spot_check.Sample(images, job.views, job.view, rows)
 
-    def _data_key(self, pipeline: pipelines.Pipeline) -> str:
-        if isinstance(pipeline.identity, str):
-            content = pipeline.content() if self.strict and pipeline.content else ""
-            return pipeline.identity + content
-        self._alive[id(pipeline.identity)] = pipeline.identity
-        return f"object {id(pipeline.identity)} {pipeline.sample}"
-
-    def _found_or_made(self, job: ExtractionJob) -> Rows:
-        with told_of_full_disk():
-            rows = None
-            if self._folder is not None and job.lasting:
-                rows = self._from_folder_if_usable(job, self._folder)
-            return self._kept_for_now(job) if rows is None else rows
-
     # ---- in the folder
 
-    def _from_folder_if_usable(self, job: ExtractionJob, folder: CacheFolder) -> Rows | None:
+    def _from_folder_if_usable(self, job: ExtractionJob) -> CachedRows | None:
         """Returns the rows from the folder; `None`, with a warning, if it fails twice.
 
-        The second time goes on where an unsteady network has interrupted the first.
+        The second time resumes what an unsteady network has interrupted.
         """
+        if (folder := self._folder) is None:
+            return None
         for _ in range(2):
             try:
                 return self._from_folder(job, folder)
@@ -295,96 +280,61 @@ class FeatureCache:
         )
         return None
 
-    def _from_folder(self, job: ExtractionJob, folder: CacheFolder) -> Rows:
-        entry = folder.entry(job.origin)
-        shares = entry.shares(job.most_rows, job.unit)
-        with _locked(entry, job, lambda: self._help(job, shares, folder)):
+    def _from_folder(self, job: ExtractionJob, folder: CacheFolder) -> CachedRows:
+        entry = folder.entry(job.cache_key)
+        with _locked(entry, job):
             began = time.monotonic()
-            was_there = entry.exists()
-            array = self._opened(job, entry, folder)
+            is_begun = entry.is_begun()
+            array = self._opened(job, entry)
             if array is None:
-                if not (was_there or entry.begun()) and (miss := folder.nearest_miss(job.origin)):
+                if not is_begun and (miss := folder.nearest_miss(job.cache_key)):
                     job.say(f"computed anew: what {folder.path} keeps is of other {miss}")
-                self._write(job, entry, shares, folder)
-                array = entry.opened()
+                array = self._write(job, entry, folder)
             else:
                 text = f"{len(array):,} images from {folder.path}, {readable(array.nbytes)}"
                 job.say(f"{text}, {time.monotonic() - began:.1f} s")
         kept = loaded(array) if array.nbytes <= self._budget() else array
-        return Rows(kept, entry.computed, job.pipeline.columns or (), sizes=())
+        return CachedRows(kept, entry.computed, job.pipeline.columns or ())
 
-    def _opened(self, job: ExtractionJob, entry: Entry, folder: CacheFolder) -> FileArray | None:
+    def _opened(self, job: ExtractionJob, entry: Entry) -> FileArray | None:
         """Returns the activations of an entry, `None` if they are not there or stale."""
         array = entry.open()
-        if array is None:
-            return None
-        some = spot_check.some_rows(job, len(array))
-        if not spot_check.is_stale(job, array.take, some):
+        if array is None or not spot_check.is_stale(job, array.take, len(array)):
             return array
-        job.say(f"computed anew: what {folder.path} keeps is not what the layers give now")
+        path = entry.folder.parent
+        job.say(f"computed anew: what {path} keeps is not what the layers give now")
         del array  # some systems remove no file that is open
         entry.discard()
         return None
 
-    def _go_on(self, job: ExtractionJob, writer: EntryWriter) -> None:
-        """Restarts the writer if rows that an interrupted process has left are stale."""
-        some = spot_check.some_rows(job, writer.rows) if writer.rows else []
-        if some and spot_check.is_stale(job, writer.take, some):
-            job.say("computed from the start: what was there is not what the layers give now")
-            writer.restart()
-
-    def _write(self, job: ExtractionJob, entry: Entry, shares: Shares, folder: CacheFolder) -> None:
-        def is_stale(share: FileArray, start: int) -> bool:
-            stale = spot_check.is_stale(job, lambda rows: share.take(rows - start), [start])
-            if stale:
-                job.say(f"a share from row {start:,} on is not what the layers give now")
-            return stale
-
+    def _write(self, job: ExtractionJob, entry: Entry, folder: CacheFolder) -> FileArray:
         began = time.monotonic()
-        with (
-            entry.writing() as writer,
-            contextlib.closing(shares.own(writer, is_stale)) as stretches,
-        ):
-            self._go_on(job, writer)
-            there = writer.rows
-            made = self._make(job, stretches, there, lambda: shares.from_others)
-            for number, activations in enumerate(made.activations):
+        with entry.writing() as writer:
+            # Rows that are run together are so again, which makes them bit for bit the same.
+            there = writer.rows - writer.rows % math.lcm(job.pipeline.batch_size, runners.CPU_BATCH)
+            if there and spot_check.is_stale(job, writer.take, there):
+                job.say("computed from the start: what was there is not what the layers give now")
+                there = 0
+            writer.keep(there)
+            for number, activations in enumerate(self._extraction(job, there).activations):
                 if not number:
-                    left = job.most_rows - there - shares.rows_there
-                    check_disk(folder.path, left * self._row_bytes(activations), self.disk_limit)
+                    needed = (job.most_rows - there) * self._row_bytes(activations)
+                    check_disk(folder.path, needed, self.disk_limit)
                 writer.append(self._as_stored(activations), activations.dtype.name)
-        told = [f"{writer.rows:,} images"]
-        told += [f"{there:,} of them from before"] if there else []
-        others = shares.from_others
-        told += [f"{others:,} {'' if there else 'of them '}from other processes"] if others else []
+        folder.make_room(entry.folder)
+        before = f", {there:,} of them from before" if there else ""
         job.say(
-            f"{', '.join(told)}, {time.monotonic() - began:.1f} s, "
+            f"{writer.rows:,} images{before}, {time.monotonic() - began:.1f} s, "
             f"{readable(writer.nbytes)} in {folder.path}"
         )
-
-    def _help(self, job: ExtractionJob, shares: Shares, folder: CacheFolder) -> None:
-        """Computes shares for the process that has the lock, as long as there are any."""
-        began, rows = time.monotonic(), 0
-        with contextlib.closing(shares.help()) as stretches:
-            first = next(stretches, None)
-            if first is None:
-                return
-            made = self._make(
-                replace(job, show=False), itertools.chain([first], stretches), ahead=False
-            )
-            for activations in made.activations:
-                if not rows:
-                    needed = (first[1] - first[0]) * self._row_bytes(activations)
-                    check_disk(folder.path, needed, None)
-                shares.append(self._as_stored(activations), activations.dtype.name)
-                rows += len(activations)
-        job.say(f"{rows:,} images computed for it, {time.monotonic() - began:.1f} s")
+        return FileArray(entry.folder / ARRAY)
 
     # ---- for now
 
-    def _kept_for_now(self, job: ExtractionJob) -> Rows:
+    def _for_now(self, job: ExtractionJob) -> CachedRows:
+        """Returns rows in RAM or a temporary file."""
         began = time.monotonic()
-        made = self._make(job, [(0, None)])
+        made = self._extraction(job)
         activations = iter(made.activations)
         first = next(activations, np.empty((0,)))
         needed = job.most_rows * self._row_bytes(first)
@@ -402,26 +352,16 @@ class FeatureCache:
             f"{len(kept):,} images, {time.monotonic() - began:.1f} s, "
             f"{readable(kept.nbytes)} in {where}"
         )
-        return self._with_rest(job, made, kept, first.dtype.name)
-
-    def _with_rest(self, job: ExtractionJob, made: _Made, kept: Any, dtype: str) -> Rows:
         if made.below is not None:
-            return replace(made.below, activations=kept, dtype=dtype)
-        rest = tuple(np.concatenate(column) for column in zip(*made.read.rest, strict=True))
-        places = None
-        if not job.pipeline.ordered:
-            # A shadow that is read whenever the pipeline is: a pass over a seeded shuffle has the
-            # order of the same pass over another with that seed. Without a seed, or if somebody
-            # else reads the pipeline too, any order is as good as another.
-            order = job.pipeline.order
-            numbers = row_numbers(job.pipeline.identity)
-            if numbers.as_read is None:
-                numbers.as_read = order.indices(len(kept))
-            places = np.argsort(np.concatenate([batch.numpy() for batch in numbers.as_read]))
-            if len(places) != len(kept):
-                raise NotKeepable(UNEVEN)
-        first = None if job.lasting else made.read.first
-        return Rows(kept, dtype, rest, places, tuple(made.read.sizes), first)
+            return replace(made.below, activations=kept, dtype=first.dtype.name)
+        return CachedRows(
+            kept,
+            first.dtype.name,
+            tuple(np.concatenate(column) for column in zip(*made.read.rest, strict=True)),
+            None if job.pipeline.ordered else _places(job.pipeline, len(kept)),
+            tuple(made.read.sizes),
+            None if job.lasting else made.read.first,
+        )
 
     def _budget(self) -> int:
         return memory_budget() if self.memory_limit is None else self.memory_limit
@@ -436,7 +376,7 @@ class FeatureCache:
         if stored == np.float16 and activations.dtype != stored:
             most = float(np.abs(activations).max(initial=0))
             if float(np.finfo(np.float16).max) < most < np.inf:
-                raise NotKeepable(
+                raise NotCacheable(
                     f"activations of up to {most:.3g} do not fit into float16, which ends at 65,504"
                     "; leave `dtype` of the FeatureCache out"
                 )
@@ -447,80 +387,73 @@ class FeatureCache:
 
     # ---- where they come from
 
-    def _make(
-        self,
-        job: ExtractionJob,
-        stretches: Iterable[tuple[int, int | None]],
-        start: int = 0,
-        others: Callable[[], int] = lambda: 0,
-        *,
-        ahead: bool = True,
-    ) -> _Made:
-        """Begins to make the activations of stretches, from the nearest kept ones or the images.
-
-        Args:
-            job: What is to be made.
-            stretches: First row, and the row behind the last, `None` for all.
-            start: How many rows are there already.
-            others: Gives how many rows other processes have made since.
-            ahead: Whether the stretches follow each other, most likely.
-        """
-        noted = BatchesRead()
+    def _extraction(self, job: ExtractionJob, start: int = 0) -> "_Extraction":
+        """Begins to make activations from a row on, from the nearest cached ones or the images."""
+        read = BatchesRead()
         name, below = self._nearest_below(job)
-        if below is None:
-            read: Any = functools.partial(job.images, read=noted)
-        else:
-            read = functools.partial(below.chunks, size=runners.CPU_BATCH)
-        inputs = in_stretches(read, stretches, ahead=ahead)
+        inputs: Iterator[Any] = job.images(start, read)
         if below is not None:
-            inputs = ({f"after:{name}": chunk} for chunk in inputs)
+            chunks = below.chunks(start, runners.CPU_BATCH)
+            inputs = ({f"after:{name}": chunk} for chunk in chunks)
         key = (*sorted(job.frozen.fingerprints()[job.after].items()), job.after, name)
         total = job.most_rows if below is None else len(below)
-        run = Pass(
-            job.backbone, job.after, inputs, start, total, self._runners, key, job.show, others
-        )
-        return _Made(run, noted, below)
+        run = FeatureExtraction(job, inputs, start, total, self._runners, key)
+        return _Extraction(run, read, below)
 
-    def _nearest_below(self, job: ExtractionJob) -> tuple[str, Rows | None]:
+    def _nearest_below(self, job: ExtractionJob) -> tuple[str, CachedRows | None]:
         names = job.backbone.link_names
         prints = job.frozen.fingerprints()
         for name in reversed(names[: names.index(job.after)]):
-            lower = replace(job, after=name, origin={**job.origin, "after": name, **prints[name]})
+            key = {**job.cache_key, "after": name, **prints[name]}
+            lower = replace(job, after=name, cache_key=key)
             self._forget_if_stale(lower)
             if lower.key in self._entries:
                 return name, self._entries[lower.key]
             if self._folder is not None and lower.lasting:
                 with contextlib.suppress(OSError):  # of a folder that cannot be used
-                    entry = self._folder.entry(lower.origin)
-                    if not entry.exists():
+                    entry = self._folder.entry(key)
+                    if not entry.folder.exists():
                         continue
                     with _locked(entry, lower):
-                        if (array := self._opened(lower, entry, self._folder)) is not None:
+                        if (array := self._opened(lower, entry)) is not None:
                             columns = job.pipeline.columns or ()
-                            return name, Rows(array, entry.computed, columns)
+                            return name, CachedRows(array, entry.computed, columns)
         return "images", None
 
 
-@contextlib.contextmanager
-def _locked(
-    entry: Entry, job: ExtractionJob, meanwhile: Callable[[], None] = lambda: None
-) -> Iterator[None]:
-    """Holds the lock of an entry; while another process has it, does something now and then."""
-    from filelock import Timeout
+@dataclass(frozen=True)
+class _Extraction:
+    """Activations that are being made batch by batch, and what comes to light meanwhile."""
 
-    lock, wait = entry.lock(wait=False), 0.0
-    while not lock.is_locked:
-        try:
-            lock.acquire(timeout=wait)
-        except Timeout:
-            if not wait:
-                job.say("another process is computing them; waiting for it, or helping")
-            wait = _LOOK_AGAIN
-            meanwhile()
+    activations: Iterable[np.ndarray]
+    read: BatchesRead
+    below: CachedRows | None
+
+
+def _places(pipeline: pipelines.Pipeline, rows: int) -> np.ndarray:
+    """Returns where each row of a shuffled pipeline is, if that was read for the first time.
+
+    A first pass over a seeded shuffle has the same order as one over its row numbers. Without a
+    seed, or if somebody has read the pipeline before, any order is as good as another.
+    """
+    places = np.argsort(np.concatenate([batch.numpy() for batch in pipeline.indices(rows)]))
+    if len(places) != rows:
+        raise NotCacheable(UNEVEN)
+    return places
+
+
+@contextlib.contextmanager
+def _locked(entry: Entry, job: ExtractionJob) -> Iterator[None]:
+    """Holds the lock of an entry; waits while another process has it, and says so."""
+    try:
+        entry.lock.acquire(blocking=False)
+    except Timeout:
+        job.say("another process is computing them; waiting for it")
+        entry.lock.acquire()
     try:
         yield
     finally:
-        lock.release()
+        entry.lock.release()
 
 
 def _check_numbers(**numbers: int) -> None:
@@ -539,9 +472,9 @@ def _check_frozen(backbone: FrozenBackbone, after: str) -> None:
     names = backbone.link_names
     if after not in names:
         raise ValueError(f"Backbone '{backbone.name}' has no link {after!r}: it has {names}.")
-    border = backbone.border
-    if border is None or names.index(border) < names.index(after):
+    cut = backbone.border
+    if cut is None or names.index(cut) < names.index(after):
         raise ValueError(
             f"What comes after {after!r} changes while training: backbone '{backbone.name}' is "
-            f"frozen up to {border!r} only. Keep activations there, or freeze more blocks."
+            f"frozen up to {cut!r} only. Keep activations there, or freeze more blocks."
         )

@@ -16,17 +16,11 @@ from keras import ops
 from keras_transfer.backbones import registry
 from keras_transfer.backbones.frozen_backbone import FrozenBackbone
 from keras_transfer.backbones.hub.hub_module import HubModule, cloning
-from keras_transfer.data.fit_data import (
-    Part,
-    check_class_weight,
-    check_labels,
-    check_multi_hot,
-    single,
-    split,
-)
+from keras_transfer.data.fit_data import FitData, single
+from keras_transfer.data.labels import check_class_weight, check_labels, check_multi_hot
 from keras_transfer.export import exporter
 from keras_transfer.export.quantization import Quantization, tell
-from keras_transfer.features.data_adapter import Keeper
+from keras_transfer.features.data_adapter import FeatureDataAdapter
 from keras_transfer.features.feature_cache import FeatureCache
 from keras_transfer.models.losses import is_binary, is_sparse, of_shares, smoothed
 from keras_transfer.models.outputs import kind_of_outputs, last_activation
@@ -253,8 +247,7 @@ class TransferModel(keras.Model):
         Arguments, callbacks and the returned History are those of `keras.Model.fit`. Where a
         `BlockUnfreezer` moves the border, the next activations are computed from the nearest ones
         that are kept, or from the images. What can't be kept trains end to end, and one line says
-        why. With a `steps_per_epoch` that the data ends within, each phase begins a
-        new pass through it.
+        why. With a `steps_per_epoch` each phase begins a new pass through the data.
 
         Raises:
             ValueError: As `keras.Model.fit`; if the head does not fit the classes; or if kept
@@ -265,7 +258,7 @@ class TransferModel(keras.Model):
         _check_given(x)
         class_weight = check_class_weight(class_weight, self.class_names)
         self.evaluation = None
-        train, valid = split(x, y, sample_weight, validation_split, validation_data)
+        train, valid = FitData.split(x, y, sample_weight, validation_split, validation_data)
         train = replace(train, augmentation=self.augmentation)
         if not self.built and (shape := train.batch_shape()) is not None:
             with self.distribute_strategy.scope():
@@ -279,7 +272,7 @@ class TransferModel(keras.Model):
             steps=steps_per_epoch or train.batches(batch_size or 32),
             model=self,
         )
-        keeper = Keeper(
+        features = FeatureDataAdapter(
             self.backbone,
             self.feature_cache,
             will_train=one.will_train.union(self.will_train),
@@ -298,24 +291,26 @@ class TransferModel(keras.Model):
             "validation_batch_size": validation_batch_size,
             "validation_freq": validation_freq,
         }
-        with keeper.hinting(), one:
+        with features.hinting(), one:
             for start, stop in one.phases(initial_epoch, epochs):
-                epochs_before = one.epochs_run
                 phase = {**options, "initial_epoch": start, "epochs": stop}
-                if self._fit_phase(keeper, train, valid, phase) is not train:
-                    keeper.ran(train, one.epochs_run - epochs_before, steps_per_epoch)
+                self._fit_phase(features, train, valid, phase)
         return self.history
 
     def _fit_phase(
-        self, keeper: Keeper, train: Part, valid: Part, options: Mapping[str, Any]
-    ) -> Part:
-        """Runs the epochs of one phase, on activations at its border, and returns these."""
+        self,
+        features: FeatureDataAdapter,
+        train: FitData,
+        valid: FitData,
+        options: Mapping[str, Any],
+    ) -> None:
+        """Runs the epochs of one phase, on activations at its cut point."""
         batch_size, steps = options["batch_size"], options["steps_per_epoch"]
         shuffle, class_weight = options["shuffle"], options["class_weight"]
-        kept = keeper.at_border(
+        kept = features(
             train, batch_size=batch_size, steps=steps, shuffle=shuffle, class_weight=class_weight
         )
-        kept_valid = keeper.at_border(
+        kept_valid = features(
             valid,
             batch_size=options["validation_batch_size"] or batch_size,
             steps=options["validation_steps"],
@@ -331,7 +326,6 @@ class TransferModel(keras.Model):
             validation_data=kept_valid.as_tuple(),
             **{**options, **changed},
         )
-        return kept
 
     def _label_check(self) -> Callable[[Any], None] | None:
         """Returns what checks labels, under a loss that is known to take them."""
@@ -357,7 +351,7 @@ class TransferModel(keras.Model):
 
     def _check_images(self, x: Any) -> None:
         _check_given(x)
-        Keeper(self.backbone, None, verbose=False).check_pixels(Part(single(x)))
+        FeatureDataAdapter(self.backbone, None, verbose=False).check_pixels(FitData(single(x)))
 
     def export(
         self,

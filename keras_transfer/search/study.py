@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer.backbones.frozen_backbone import FrozenBackbone
-from keras_transfer.data.cacheable import NotKeepable
-from keras_transfer.data.image_folder import ImageFolder, image_folder
+from keras_transfer.data.fingerprints import NotCacheable
+from keras_transfer.data.image_folder import ImageFolder
+from keras_transfer.data.read_folder import image_folder
 from keras_transfer.features.feature_cache import FeatureCache
 from keras_transfer.features.runners import by_keras
 from keras_transfer.search.budget.plan import TimePlan
@@ -204,7 +205,7 @@ class Study:
         except (FileNotFoundError, NotADirectoryError, ValueError):
             try:
                 self._extract()
-            except NotKeepable as reason:  # which is the chief's to end with
+            except NotCacheable as reason:  # which is the chief's to end with
                 print(f"No activations are computed here before the trials: {reason}.", flush=True)
 
     def _extract(self) -> tuple[str, FrozenBackbone]:

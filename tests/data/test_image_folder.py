@@ -13,10 +13,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from keras_transfer.data.image_folder import image_folder
+from keras_transfer.data.read_folder import image_folder
 from keras_transfer.data.shuffling import begin_again
 from keras_transfer.features.pipelines import inspect
-from keras_transfer.images import discovery
+from keras_transfer.images import decoding
 
 SIZE = (8, 12)  # height, width
 
@@ -70,6 +70,11 @@ def pixels_of(data, name, split="train"):
     return np.concatenate([images for images, _ in ordered.as_numpy_iterator()])[row]
 
 
+def of_ours(caught):
+    """Warnings without the one that TensorFlow gives of pipelines in tests, which run eagerly."""
+    return [one for one in caught if "run_functions_eagerly" not in str(one.message)]
+
+
 def names_of(data, split):
     return {"/".join(path.parts[-2:]) for path in data.paths[split]}
 
@@ -88,7 +93,7 @@ def few(tmp_path):
 @pytest.fixture(params=["in RAM", "decoded again"])
 def storage(request, monkeypatch):
     if request.param == "decoded again":
-        monkeypatch.setattr(discovery, "memory_budget", lambda: 0)
+        monkeypatch.setattr(decoding, "memory_budget", lambda: 0)
 
 
 # ---- datasets
@@ -125,12 +130,12 @@ def test_rows_are_the_files_in_path_order_with_their_labels(photos):
 def test_images_in_ram_and_images_decoded_again_are_bit_identical(photos, monkeypatch):
     for number, suffix in enumerate((".jpg", ".gif", ".webp", ".bmp")):
         save(photos / "cats" / f"other{suffix}", number)
-    monkeypatch.setattr(discovery, "memory_budget", lambda: 34 * 8 * 12 * 3)
+    monkeypatch.setattr(decoding, "memory_budget", lambda: 34 * 8 * 12 * 3)
     kept = load(photos)
-    monkeypatch.setattr(discovery, "memory_budget", lambda: 34 * 8 * 12 * 3 - 1)
+    monkeypatch.setattr(decoding, "memory_budget", lambda: 34 * 8 * 12 * 3 - 1)
     calls = []
-    decode = discovery.decode_image
-    monkeypatch.setattr(discovery, "decode_image", lambda *a: calls.append(a) or decode(*a))
+    decode = decoding.decode_image
+    monkeypatch.setattr(decoding, "decode_image", lambda *a: calls.append(a) or decode(*a))
     again = load(photos)
     assert len(calls) == 34
     for split in ("train", "valid", "test"):
@@ -145,8 +150,8 @@ def test_images_in_ram_and_images_decoded_again_are_bit_identical(photos, monkey
 
 def test_images_in_ram_are_decoded_once(photos, monkeypatch):
     calls = []
-    decode = discovery.decode_image
-    monkeypatch.setattr(discovery, "decode_image", lambda *a: calls.append(a) or decode(*a))
+    decode = decoding.decode_image
+    monkeypatch.setattr(decoding, "decode_image", lambda *a: calls.append(a) or decode(*a))
     data = load(photos)
     for _ in range(2):
         list(data.train)
@@ -169,29 +174,19 @@ def test_train_is_shuffled_anew_in_each_epoch_and_the_others_are_not(photos):
 
 
 @pytest.mark.usefixtures("storage")
-@pytest.mark.parametrize("seed", [0, 7])
-def test_batches_of_three_epochs_can_be_made_again_from_ordered_and_the_seed(photos, seed):
-    data = load(photos, seed=seed)
+def test_the_order_of_each_epoch_depends_on_seed_and_epoch_alone(photos):
+    data = load(photos, seed=7)
     images, labels = map(np.concatenate, zip(*data.train.ordered, strict=True))
-    count = len(labels)
-    assert data.train.shuffle_seed == seed
-    index = tf.data.Dataset.range(count)
-    index = index.shuffle(count, seed=data.train.shuffle_seed, reshuffle_each_iteration=True)
-    index = index.batch(4)
-    for _ in range(3):
-        batches = zip(data.train, data.train.index_batches, index, strict=True)
-        for (image_batch, label_batch), of_dataset, rows in batches:
-            np.testing.assert_array_equal(of_dataset, rows)
-            np.testing.assert_array_equal(image_batch, images[rows])
-            np.testing.assert_array_equal(label_batch, labels[rows])
-
-
-def test_index_batches_keep_in_step_when_the_global_seed_is_set_later(photos):
-    data = load(photos)
-    images = np.concatenate([images for images, _ in data.train.ordered])
-    keras.utils.set_random_seed(5)
-    for (image_batch, _), rows in zip(data.train, data.train.index_batches, strict=True):
-        np.testing.assert_array_equal(image_batch, images[rows])
+    assert data.train.shuffle_seed == 7
+    assert len(images) == len(data.train.row_order.of_epoch(0))
+    for epoch in range(3):
+        keras.utils.set_random_seed(epoch)
+        rows = data.train.row_order.of_epoch(epoch)
+        given = map(np.concatenate, zip(*data.train, strict=True))
+        for found, expected in zip(given, (images, labels), strict=True):
+            np.testing.assert_array_equal(found, expected[rows])
+    again = load(photos, seed=7).train.row_order
+    np.testing.assert_array_equal(again.of_epoch(2), rows)
 
 
 def test_a_keras_model_trains_on_the_datasets(photos):
@@ -204,7 +199,7 @@ def test_a_keras_model_trains_on_the_datasets(photos):
 
 
 def test_a_file_that_breaks_after_the_check_is_named(photos, monkeypatch):
-    monkeypatch.setattr(discovery, "memory_budget", lambda: 0)
+    monkeypatch.setattr(decoding, "memory_budget", lambda: 0)
     data = load(photos)
     data.paths["valid"][0].write_bytes(b"")
     with pytest.raises(tf.errors.UnknownError, match=f"{data.paths['valid'][0].name}.*Call image_"):
@@ -399,7 +394,7 @@ def test_files_of_other_kinds_are_ignored_and_counted(few):
     assert data.skipped == ()
 
 
-@pytest.mark.parametrize("suffix", [".tif", ".TIFF", ".heic", ".avif", ".svg", ".jp2"])
+@pytest.mark.parametrize("suffix", [".TIFF", ".heic"])
 def test_pictures_of_a_format_that_is_not_read_are_warned_about(few, suffix):
     (few / "b" / f"scan{suffix}").write_bytes(b"x")
     with pytest.warns(
@@ -418,7 +413,7 @@ def test_the_same_file_in_two_given_splits_is_warned_about(tmp_path):
     shutil.copy(tmp_path / "train" / "cats" / "001.png", tmp_path / "test" / "cats" / "copy.png")
     with pytest.warns(UserWarning, match="3 images.*more than one split") as warned:
         load(tmp_path)
-    (warning,) = warned
+    (warning,) = of_ours(warned)
     assert "\n  test/cats/copy.png = train/cats/001.png\n" in str(warning.message)
     assert "\n  test/dogs/a.bmp = valid/dogs/a.bmp\n" in str(warning.message)
 
@@ -511,7 +506,7 @@ def test_a_class_with_too_few_images_is_warned_about(tmp_path):
     make_classes(tmp_path, {"one": 1, "two": 2, "three": 3})
     with pytest.warns(UserWarning, match=r"'one' has 1, 'two' has 2\. Add images") as caught:
         data = load(tmp_path)
-    assert [warning.filename for warning in caught] == [__file__.replace(".pyc", ".py")]
+    assert [warning.filename for warning in of_ours(caught)] == [__file__]
     assert data.counts == {
         "train": {"one": 1, "three": 1, "two": 1},
         "valid": {"one": 0, "three": 1, "two": 1},
@@ -636,8 +631,9 @@ def test_a_jpeg_of_less_than_six_times_the_size_is_decoded_in_full(few):
     )
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize(
+    ("orientation", "suffix"), [*((n, ".jpg") for n in range(1, 9)), (6, ".png"), (5, ".webp")]
+)
 def test_exif_orientation_is_applied(few, orientation, suffix):
     exif = Image.Exif()
     exif[0x112] = orientation
@@ -651,8 +647,14 @@ def test_exif_orientation_is_applied(few, orientation, suffix):
         assert np.any(result != reference(path))
 
 
-@pytest.mark.parametrize("damaged", [b"MM\x00*\x00\x00\x00\x08\xff\xff\x01", b"no TIFF at all"])
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize(
+    ("damaged", "suffix"),
+    [
+        (b"MM\x00*\x00\x00\x00\x08\xff\xff\x01", ".jpg"),
+        (b"no TIFF at all", ".png"),
+        (b"no TIFF at all", ".webp"),
+    ],
+)
 def test_damaged_exif_data_does_not_cost_the_image(few, damaged, suffix):
     path = few / "a" / f"it{suffix}"
     picture(8).save(path, exif=b"Exif\x00\x00" + damaged)
@@ -781,8 +783,8 @@ def test_corrupt_files_are_skipped_with_one_warning_that_lists_them(photos, few)
     expected = corrupt(few)
     with pytest.warns(UserWarning, match="6 of 8 image files") as caught:
         data = load_all(few)
-    assert len(caught) == 1
-    assert caught[0].filename == __file__
+    caught = of_ours(caught)
+    assert [warning.filename for warning in caught] == [__file__]
     for name, reason in expected.items():
         assert caught[0].message.args[0].count(f"{few / 'a' / name}: ") == 1
         with pytest.raises(AssertionError, match=f"(?s){name}: [^\\n]*{reason}"):
@@ -801,20 +803,24 @@ def test_corrupt_files_are_refused_with_an_error_that_lists_them(few):
 
 
 def test_good_files_are_not_complained_about(few):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         assert load_all(few, on_corrupt="error").skipped == ()
+    assert of_ours(caught) == []
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".gif", ".webp"])
-@pytest.mark.parametrize("part", [0.02, 0.3, 0.6, 0.95])
-def test_truncated_files_of_every_format_are_found(few, suffix, part):
-    path = few / "a" / f"it{suffix}"
-    picture(1, (200, 150)).save(path)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(part * len(content))])
-    with pytest.warns(UserWarning, match=f"it{suffix}: "):
-        assert load_all(few).skipped[0][0] == path
+def test_truncated_files_of_every_format_are_found(few):
+    cut = []
+    for suffix in (".jpg", ".png", ".bmp", ".gif", ".webp"):
+        for part in (0.02, 0.3, 0.6, 0.95):
+            path = few / "a" / f"{part}{suffix}"
+            picture(1, (200, 150)).save(path)
+            content = path.read_bytes()
+            path.write_bytes(content[: int(part * len(content))])
+            cut.append(path)
+    with pytest.warns(UserWarning, match="20 of 22 image files"):
+        skipped = load_all(few).skipped
+    assert sorted(path for path, _ in skipped) == sorted(cut)
 
 
 def test_a_truncated_jpeg_is_found_when_it_is_decoded_at_reduced_size(few):
@@ -844,7 +850,7 @@ def test_running_out_of_memory_is_no_corrupt_file(few, monkeypatch):
     def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr(discovery, "decode_image", fail)
+    monkeypatch.setattr(decoding, "decode_image", fail)
     with pytest.raises(MemoryError):
         load_all(few)
 
@@ -976,7 +982,7 @@ def test_verbose_1_shows_progress_and_a_summary(photos, capsys):
     load(photos, verbose=1)
     out = capsys.readouterr().out
     assert "Checking images" in out
-    assert "30/30" in out
+    assert "100%" in out
     assert "30 images of 2 classes, 1 other files ignored (.txt 1)" in out
 
 
@@ -986,7 +992,7 @@ def test_progress_is_shown_on_a_terminal_only(photos, monkeypatch, terminal):
     screen.isatty = lambda: terminal
     monkeypatch.setattr("sys.stdout", screen)
     load(photos, verbose="auto")
-    assert ("30/30" in screen.getvalue()) == terminal
+    assert ("100%" in screen.getvalue()) == terminal
 
 
 def test_the_summary_is_a_table_of_classes_and_splits(photos):
@@ -1002,11 +1008,11 @@ def test_the_summary_is_a_table_of_classes_and_splits(photos):
 
 
 def test_what_begins_again_has_the_order_of_the_first_fit_however_often(photos):
-    train = image_folder(photos, image_size=8, batch_size=2, seed=0).train
+    train = load(photos).train
 
     def epochs():
         begin_again(train)
-        batches = inspect(train).order.indices(len(train.labels))
+        batches = inspect(train).indices(len(train.labels))
         return [np.concatenate([batch.numpy() for batch in batches]).tolist() for _ in range(3)]
 
     first = epochs()

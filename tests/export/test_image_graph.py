@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from keras_transfer.export.image_ops import decoded, decoded_batch, resized
-from keras_transfer.images.discovery import MAX_PIXELS, decode_image
+from keras_transfer.images.decoding import MAX_PIXELS, decode_image
 
 SIZE = (64, 48)
 CHINA, FLOWER = (Image.fromarray(photo) for photo in load_sample_images().images)

@@ -345,12 +345,11 @@ def test_two_workers_share_the_trials_and_the_activations(five_classes, tmp_path
 SLOWLY = """
 import sys, time
 from keras_transfer.cli import search
-from keras_transfer.features import runners, shares
+from keras_transfer.features import runners
 from keras_transfer.search import session
 from keras_transfer.search.distributed import worker
 
 session.finish = lambda *args, **kwargs: None
-shares._LEAST_ROWS = 1
 worker.work.__kwdefaults__["wait"] = 5.0  # for a chief that is gone
 by_keras = runners.by_keras
 
@@ -371,7 +370,7 @@ sys.exit(search.main())
 
 
 @pytest.mark.slow
-def test_a_worker_that_comes_before_its_chief_shares_the_work_and_is_not_lost(
+def test_a_worker_that_comes_before_its_chief_computes_nothing_twice_and_is_not_lost(
     five_classes, tmp_path
 ):
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -400,7 +399,7 @@ def test_a_worker_that_comes_before_its_chief_shares_the_work_and_is_not_lost(
     lines = "".join(told.values()).splitlines()
     computed = [int(line.split()[1]) for line in lines if line.startswith("computed")]
     assert sum(computed) == 40 + 10
-    assert "images computed for it" in "".join(told.values())
+    assert "another process is computing them; waiting for it" in "".join(told.values())
 
 
 def test_a_space_is_shown_as_the_file_that_it_is_read_from(tmp_path, capsys):
