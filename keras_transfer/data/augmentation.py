@@ -55,7 +55,12 @@ class Flips(keras.layers.Layer):
     def view(self, images: Any, index: int) -> Any:
         """Returns one view of all images; view 0 is the images as they are."""
         if index & 4:
-            _check_square(images)
+            height, width = images.shape[1:3]
+            if height != width:
+                raise ValueError(
+                    "Flips('dihedral') turns images by a quarter, so they must be square. "
+                    f"Received: images of {height} x {width}. Use Flips('flips'), or resize them."
+                )
             images = ops.transpose(images, (0, 2, 1, 3))
         axes = [axis for bit, axis in ((1, 2), (2, 1)) if index & bit]
         return ops.flip(images, axes) if axes else images
@@ -66,21 +71,8 @@ class Flips(keras.layers.Layer):
             return inputs
         count = ops.shape(inputs)[0]
         drawn = keras.random.randint((count,), 0, self.views, seed=self.seed_generator)
-        return self.choose([self.view(inputs, index) for index in range(self.views)], drawn)
-
-    @staticmethod
-    def choose(views: list[Any], drawn: Any) -> Any:
-        """Returns for each row the one of its views that was drawn.
-
-        Args:
-            views: Arrays of the same shape, row for row.
-            drawn: Which view to take, `(rows,)`.
-        """
-        chosen = views[0]
-        for index, view in enumerate(views[1:], 1):
-            mask = ops.reshape(drawn == index, (-1,) + (1,) * (len(view.shape) - 1))
-            chosen = ops.where(mask, view, chosen)
-        return chosen
+        views = ops.stack([self.view(inputs, index) for index in range(self.views)])
+        return ops.take_along_axis(views, ops.reshape(drawn, (1, -1, 1, 1, 1)), axis=0)[0]
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Returns the shape of the input."""
@@ -89,15 +81,6 @@ class Flips(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make the same layer."""
         return {**super().get_config(), "kind": self.kind, "seed": self.seed}
-
-
-def _check_square(images: Any) -> None:
-    height, width = images.shape[1:3]
-    if height != width:
-        raise ValueError(
-            "Flips('dihedral') turns images by a quarter, so they must be square. Received: images "
-            f"of {height} x {width}. Use Flips('flips'), or resize them."
-        )
 
 
 class Views:

@@ -17,19 +17,6 @@ _IDENTITY_FORMAT = 1  # raise it when the same files come to give other pixels o
 
 
 @dataclass(frozen=True, eq=False)
-class Selection:
-    """Which rows of other datasets a dataset has.
-
-    Attributes:
-        parts: The other datasets.
-        places: Position of each row in the rows of these, concatenated, each in path order.
-    """
-
-    parts: tuple[tf.data.Dataset, ...]
-    places: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
 class ImageDatasets:
     """Makes datasets of rows of the files; their attributes are described at `ImageFolder`.
 
@@ -73,6 +60,8 @@ class ImageDatasets:
     ) -> tf.data.Dataset:
         """Returns a dataset of rows of others, of which activations may be kept already.
 
+        Its `places` are the positions of its rows in those of its `parts`, concatenated.
+
         Args:
             parts: The others, each with the row numbers of its files, rising.
             rows: The files to select, rising.
@@ -84,9 +73,8 @@ class ImageDatasets:
         header = [_IDENTITY_FORMAT, "selection", [part.identity for part, _ in parts]]
         digest = hashlib.sha256(json.dumps(header).encode() + places.astype("<i8").tobytes())
         dataset = self._dataset(rows, digest.hexdigest(), self.seed if shuffled else None)
-        dataset.ordered.selection = dataset.selection = Selection(
-            tuple(part for part, _ in parts), places
-        )
+        dataset.parts = dataset.ordered.parts = tuple(part for part, _ in parts)
+        dataset.places = dataset.ordered.places = places
         return dataset
 
     def _dataset(self, rows: np.ndarray, identity: str, seed: int | None) -> tf.data.Dataset:
@@ -114,6 +102,7 @@ class ImageDatasets:
             dataset.labels, dataset.paths = labels, paths
             dataset.content = lambda: _content(paths)
             dataset.class_names = self.class_names
+            dataset.parts, dataset.places = (), None
             return dataset
 
         dataset = dataset_of(RowOrder(count, seed))

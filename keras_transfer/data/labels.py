@@ -60,8 +60,9 @@ def check_multi_hot(labels: Any, class_names: Sequence[str]) -> None:
     count = len(class_names)
     raise ValueError(
         f"Under a binary cross-entropy labels must say 0 or 1 for each of the {count} classes "
-        f"{_names(class_names)}: shape (images, {count}). Received: labels of {received}. If each "
-        "image is of one class, leave the loss out, and give positions in the classes."
+        f"{some([*map(repr, class_names)], 3)}: shape (images, {count}). Received: labels of "
+        f"{received}. If each image is of one class, leave the loss out, and give positions in the "
+        "classes."
     )
 
 
@@ -96,12 +97,9 @@ def _check_one_array(labels: Any, class_names: Sequence[str]) -> None:
     if isinstance(labels, Mapping):
         received = f"a dict with the keys {', '.join(map(repr, labels))}"
         next_step = f"Give the array alone, as labels[{next(iter(labels), '...')!r}]."
-    elif isinstance(labels, list | tuple):
-        received = f"a {type(labels).__name__}"
-        next_step = "Give one array, as numpy.array(labels)."
     elif not hasattr(labels, "shape"):
-        received = f"{labels!r:.80} of type {type(labels).__name__}"
-        next_step = "Give an array, one label for each image."
+        received = f"a {type(labels).__name__}"
+        next_step = "Give one array with a label for each image, as numpy.array(labels)."
     else:
         return
     raise _error(class_names, received, next_step)
@@ -137,13 +135,9 @@ def _check_values(values: np.ndarray, class_names: Sequence[str]) -> None:
 
 def _error(class_names: Sequence[str], received: str, next_step: str) -> ValueError:
     return ValueError(
-        f"Labels must be positions in the classes {_names(class_names)}: 0 to "
+        f"Labels must be positions in the classes {some([*map(repr, class_names)], 3)}: 0 to "
         f"{len(class_names) - 1}. Received: {received}. {next_step}"
     )
-
-
-def _names(class_names: Sequence[str]) -> str:
-    return some([*map(repr, class_names)], 3)
 
 
 def check_class_names(names: Iterable[str]) -> None:

@@ -80,27 +80,34 @@ class Entry:
         self.folder.rename(self._part)  # half an entry is none
         remove(self._part)
 
-    @contextlib.contextmanager
-    def writing(self) -> Iterator["EntryWriter"]:
-        """Yields a writer, which has the rows that an interrupted process has written.
+    def resumable(self) -> FileArray | None:
+        """Returns the rows that an interrupted process has written, if they are intact."""
+        return _intact(self._part, complete=False)
 
-        The entry is complete when the block ends. After an exception the rows stay for the next
-        time, unless the disk is full.
+    @contextlib.contextmanager
+    def writing(self, rows: int = 0) -> Iterator["EntryWriter"]:
+        """Yields a writer; the entry is complete when the block ends.
+
+        After an exception the rows stay for the next time, unless the disk is full.
+
+        Args:
+            rows: How many of the resumable rows stay.
 
         Raises:
             OSError: If the disk is full, or cannot be written.
         """
-        if not self._part.is_dir():
+        if not rows:
             remove(self._part)
-        self._part.mkdir(exist_ok=True)
-        writer = EntryWriter(self._part, self._key)
+            self._part.mkdir()
+        writer = EntryWriter(self._part, self._key, rows)
         try:
             with contextlib.closing(writer):
                 yield writer
                 writer.finish()
             self._part.rename(self.folder)
         except BaseException as error:
-            if not writer.noted_rows or (isinstance(error, OSError) and is_disk_full(error)):
+            full = isinstance(error, OSError) and is_disk_full(error)
+            if full or not (self._part / MANIFEST).exists():
                 remove(self._part)
             raise
 
@@ -109,25 +116,23 @@ class EntryWriter:
     """Writes the activations of an entry, and its manifest after each 16 MB.
 
     Args:
-        folder: The folder of the entry in part; rows that are there and intact stay.
+        folder: The folder of the entry in part.
         key: Everything that decides the activations.
-
-    Attributes:
-        noted_rows: Rows of which the manifest tells, where another process could resume.
+        rows: How many of the rows that are there stay.
     """
 
-    def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, key: Mapping[str, Any], rows: int) -> None:
         self._folder, self._key = folder, key
         self._array: ArrayWriter | None = None  # until the first rows come
-        self._computed, self._noted_bytes, self.noted_rows = "", 0, 0
-        if (found := _intact(folder, complete=False)) is not None:
-            self._computed, self.noted_rows = read_manifest(folder)["computed"], len(found)
-            self._array = ArrayWriter(
-                folder / ARRAY, found.shape[1:], found.dtype, rows=self.noted_rows
-            )
-        else:
-            for path in folder.iterdir():
-                remove(path)
+        self._computed, self._noted_bytes = "", 0
+        if rows:
+            manifest = read_manifest(folder)
+            self._begin(manifest["row_shape"], manifest["dtype"], manifest["computed"], rows)
+
+    def _begin(self, shape: tuple[int, ...], dtype: Any, computed: str, rows: int) -> ArrayWriter:
+        self._array = ArrayWriter(self._folder / ARRAY, shape, dtype, rows=rows)
+        self._computed, self._noted_bytes = computed, self._array.nbytes
+        return self._array
 
     @property
     def rows(self) -> int:
@@ -139,29 +144,13 @@ class EntryWriter:
         """Bytes of these rows."""
         return self._array.nbytes if self._array else 0
 
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        """Returns rows that an interrupted process has written, by their numbers."""
-        return FileArray(self._folder / ARRAY, rows=self.rows).take(rows)
-
-    def keep(self, rows: int) -> None:
-        """Drops the rows behind the first ones; with none left, their shape and type, too."""
-        if rows == self.rows or self._array is None:
-            return
-        self._array.close()
-        shape, dtype = self._array.row_shape, self._array.dtype
-        self._array = None
-        if rows:
-            self._array = ArrayWriter(self._folder / ARRAY, shape, dtype, rows=rows)
-            self._note(self._array)
-
     def append(self, rows: np.ndarray, computed: str) -> None:
         """Appends rows; `computed` is the type that they had when they were computed."""
-        if self._array is None:
-            self._computed, self._noted_bytes = computed, 0
-            self._array = ArrayWriter(self._folder / ARRAY, rows.shape[1:], rows.dtype)
-        self._array.append(rows)
-        if self._array.nbytes - self._noted_bytes >= CHUNK:
-            self._note(self._array)
+        if (array := self._array) is None:
+            array = self._begin(rows.shape[1:], rows.dtype, computed, 0)
+        array.append(rows)
+        if array.nbytes - self._noted_bytes >= CHUNK:
+            self._note(array)
 
     def finish(self) -> None:
         """Completes array and manifest."""
@@ -188,7 +177,7 @@ class EntryWriter:
             "written": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
         write_json(self._folder / MANIFEST, manifest)
-        self._noted_bytes, self.noted_rows = array.nbytes, array.rows
+        self._noted_bytes = array.nbytes
 
 
 def name_of(key: Mapping[str, Any]) -> str:

@@ -16,8 +16,6 @@ from keras_transfer.features.runners import Runner
 from keras_transfer.utils.console import say
 from keras_transfer.utils.progress import progress
 
-UNEVEN = "its batches have another number of rows than its batching makes; map rows before it"
-
 
 class FrozenPart:
     """The frozen part of a backbone during a fit: its digests, made once for each cut point.
@@ -26,15 +24,39 @@ class FrozenPart:
         backbone: The backbone.
 
     Attributes:
-        checked: The `ExtractionJob.made_by` of activations in RAM that were compared with the
-            layers already.
+        checked: The `ExtractionJob.key` of activations in RAM that are known to be what the layers
+            give.
     """
 
     def __init__(self, backbone: FrozenBackbone) -> None:
+        if not isinstance(backbone, FrozenBackbone):
+            raise TypeError(
+                f"`backbone` is a {type(backbone).__name__}. Expected a FrozenBackbone; a Keras "
+                "model becomes one by FrozenBackbone(model, preprocessing=...)."
+            )
         self.backbone = backbone
         self.checked: set[tuple[Any, ...]] = set()
         self._cut: str | None = None
         self._fingerprints: Mapping[str, Mapping[str, str]] = {}
+
+    def check(self, after: str) -> None:
+        """Checks that the backbone is frozen up to a block.
+
+        Raises:
+            ValueError: If it is not, or has no such block.
+        """
+        names = self.backbone.link_names
+        if after not in names:
+            raise ValueError(
+                f"Backbone '{self.backbone.name}' has no link {after!r}: it has {names}."
+            )
+        cut = self.backbone.border
+        if cut is None or names.index(cut) < names.index(after):
+            raise ValueError(
+                f"What comes after {after!r} changes while training: backbone "
+                f"'{self.backbone.name}' is frozen up to {cut!r} only. Keep activations there, or "
+                "freeze more blocks."
+            )
 
     def fingerprints(self) -> Mapping[str, Mapping[str, str]]:
         """Returns what decides the activations after each block up to the cut point.
@@ -96,12 +118,6 @@ class ExtractionJob:
         return tuple(sorted(self.cache_key.items()))
 
     @property
-    def made_by(self) -> tuple[Any, ...]:
-        """The cache key without the data and the number of the view, as a key of a dictionary."""
-        made_by = {**self.cache_key, "data": "", "view": self.views.layers}
-        return tuple(sorted(made_by.items()))
-
-    @property
     def most_rows(self) -> int:
         """How many rows there are, at most."""
         known = len(self.pipeline.columns[0]) if self.pipeline.columns else None
@@ -132,12 +148,12 @@ class ExtractionJob:
             x, *others = batch if isinstance(batch, tuple) else (batch,)
             self.backbone.check_pixels(x, finite_only=row > start)
             if row == 0:
-                read.first = self._first_of(x)
+                read.first = self.first_of(x)
             if others:
                 read.rest.append([np.asarray(column) for column in others])
             read.sizes.append(len(x))
             if self.pipeline.even and (len(x) > self.pipeline.batch_size or short):
-                raise NotCacheable(UNEVEN)
+                raise NotCacheable(pipelines.UNEVEN)
             short = len(x) < self.pipeline.batch_size
             yield self.views.view(x, self.view, row)
             row += len(x)
@@ -147,64 +163,59 @@ class ExtractionJob:
         batch = next(iter(self.pipeline.read(number, number + 1)))
         return batch[0] if isinstance(batch, tuple) else batch
 
-    def first_images(self) -> np.ndarray:
-        """Reads the first images of lasting data, as many as `BatchesRead.first` holds."""
-        return self._first_of(self.batch(0))
-
-    def _first_of(self, batch: Any) -> np.ndarray:
+    def first_of(self, batch: Any) -> np.ndarray:
+        """Returns so much of the first batch as shows whether its activations are still right."""
         return np.array(batch if self.views.layers else batch[: runners.SOME_ROWS])
 
 
-@dataclass(frozen=True)
-class FeatureExtraction:
-    """Yields the activations after a block for batches of inputs.
+def extract(
+    job: ExtractionJob,
+    inputs: Iterable[Any],
+    *,
+    start: int,
+    total: int,
+    fast_runners: MutableMapping[Any, Runner | None],
+    key: Any,
+) -> Iterator[np.ndarray]:
+    """Yields the activations for batches of inputs.
 
     Keras runs the first batches. If it would need long for the rest, OpenVINO takes over where it
     is installed.
 
-    Attributes:
+    Args:
         job: What is wanted.
         inputs: Batches of images, or of cached activations.
         start: How many rows are there already.
         total: How many rows there are, at most.
-        runners: Faster functions that were made before, by `key`.
+        fast_runners: Functions of OpenVINO that were made before, by `key`.
         key: What stands for the frozen part.
     """
-
-    job: ExtractionJob
-    inputs: Iterable[Any]
-    start: int
-    total: int
-    runners: MutableMapping[Any, Runner | None]
-    key: Any
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        backbone, after = self.job.backbone, self.job.after
-        slow = runners.by_keras(backbone, after)
-        done, shape, began = self.start, None, 0.0
-        with progress(f"activations after {after}", self.total, show=self.job.show) as shown:
-            shown.start_at(done)
-            for number, x in enumerate(self.inputs):
-                key = (self.key, _spec(x))
-                if number == 1:  # the first batch traced
-                    began, first = time.monotonic(), done
-                if number == 2 and key not in self.runners:
-                    left = (time.monotonic() - began) / (done - first) * (self.total - done)
-                    if left > runners.WORTH_SECONDS:
-                        self.runners[key] = runners.by_openvino(backbone, after, x)
-                fast = self.runners.get(key)
-                activations = (slow if number == 0 or fast is None else fast)(x)
-                if number == 0 and fast is not None and not runners.alike(fast(x), activations):
-                    del self.runners[key]  # the layers have changed since it was made
-                if activations.shape[1:] != (shape or activations.shape[1:]):
-                    raise NotCacheable(
-                        f"its images give activations after {after} of different shapes, "
-                        f"{shape} and {activations.shape[1:]}; resize them to one size"
-                    )
-                shape = activations.shape[1:]
-                yield activations
-                done += len(activations)
-                shown.update(done)
+    backbone, after = job.backbone, job.after
+    slow = runners.by_keras(backbone, after)
+    done, shape, began = start, None, 0.0
+    with progress(f"activations after {after}", total, show=job.show) as shown:
+        shown.start_at(done)
+        for number, x in enumerate(inputs):
+            fast_key = (key, _spec(x))
+            if number == 1:  # the first batch traced
+                began, first = time.monotonic(), done
+            if number == 2 and fast_key not in fast_runners:
+                left = (time.monotonic() - began) / (done - first) * (total - done)
+                if left > runners.WORTH_SECONDS:
+                    fast_runners[fast_key] = runners.by_openvino(backbone, after, x)
+            fast = fast_runners.get(fast_key)
+            activations = (slow if number == 0 or fast is None else fast)(x)
+            if number == 0 and fast is not None and not runners.alike(fast(x), activations):
+                del fast_runners[fast_key]  # the layers have changed since it was made
+            if activations.shape[1:] != (shape or activations.shape[1:]):
+                raise NotCacheable(
+                    f"its images give activations after {after} of different shapes, "
+                    f"{shape} and {activations.shape[1:]}; resize them to one size"
+                )
+            shape = activations.shape[1:]
+            yield activations
+            done += len(activations)
+            shown.update(done)
 
 
 def _spec(x: Any) -> Any:

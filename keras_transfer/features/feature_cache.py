@@ -1,41 +1,33 @@
 """FeatureCache: what a frozen part of a backbone makes of the data, computed once."""
 
-import contextlib
 import itertools
-import math
 import os
 import tempfile
 import time
-import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from filelock import Timeout
 
 from keras_transfer.backbones.frozen_backbone import FrozenBackbone
 from keras_transfer.data.augmentation import AllFlips, Flips, Views
 from keras_transfer.data.fingerprints import NotCacheable
 from keras_transfer.features import pipelines, runners, spot_check
 from keras_transfer.features.cache_folder import CacheFolder
-from keras_transfer.features.entry import ARRAY, Entry
-from keras_transfer.features.extraction import (
-    UNEVEN,
-    BatchesRead,
-    ExtractionJob,
-    FeatureExtraction,
-    FrozenPart,
-)
-from keras_transfer.features.npy_store import FileArray, is_disk_full
-from keras_transfer.features.rows import ArrayInMemory, CachedRows, batches, loaded, selected
+from keras_transfer.features.extraction import BatchesRead, ExtractionJob, FrozenPart, extract
+from keras_transfer.features.folder_rows import rows_from_folder, rows_if_there
+from keras_transfer.features.npy_store import FileArray
+from keras_transfer.features.rows import ArrayInMemory, CachedRows, batches, selected
 from keras_transfer.features.storage import (
+    as_stored,
     check_disk,
     in_memory,
     in_temporary_file,
+    row_bytes,
     warn_of_full_disk,
 )
 from keras_transfer.utils.memory import memory_budget, readable
@@ -106,7 +98,6 @@ class FeatureCache:
         self.verbose = verbose
         self._folder = None if directory is None else CacheFolder(directory, disk_limit)
         self._entries: dict[tuple[Any, ...], CachedRows] = {}
-        self._samples: dict[tuple[Any, ...], spot_check.Sample] = {}  # by what made them
         self._runners: dict[Any, runners.Runner | None] = {}
         self._alive: dict[int, Any] = {}  # so that no id is given to another object
 
@@ -172,7 +163,8 @@ class FeatureCache:
 
     def clear(self) -> None:
         """Forgets all that is kept, and empties the folder of all activations in it."""
-        self._forget_activations()
+        self._entries.clear()
+        self._runners.clear()
         self._alive.clear()
         if self._folder is not None:
             self._folder.clear()
@@ -200,10 +192,10 @@ class FeatureCache:
             frozen: The frozen part of the backbone as it is during a fit, so that its digests are
                 made once, and what is in RAM is compared with its layers once.
         """
-        _check_frozen(backbone, after)
+        views, frozen = views or Views(), frozen or FrozenPart(backbone)
+        frozen.check(after)
         if not pipeline.batches:
             raise NotCacheable("there are no rows in it")
-        views, frozen = views or Views(), frozen or FrozenPart(backbone)
         if pipeline.places is not None:
             options: dict[str, Any] = {
                 "views": views,
@@ -221,12 +213,20 @@ class FeatureCache:
             **frozen.fingerprints()[after],
         }
         job = ExtractionJob(frozen, pipeline, after, views, view, key, verbose and self.verbose)
-        self._forget_if_stale(job)
-        if job.key not in self._entries:
+        if (rows := self._in_memory(job)) is None:
             with warn_of_full_disk():
-                rows = self._from_folder_if_usable(job) if job.lasting else None
-                self._keep(job, self._for_now(job) if rows is None else rows)
-        return self._entries[job.key]
+                if self._folder is not None and job.lasting:
+                    rows = rows_from_folder(
+                        job,
+                        self._folder,
+                        lambda start: self._extraction(job, start)[0],
+                        dtype=self.dtype,
+                        budget=self._budget(),
+                    )
+                rows = self._for_now(job) if rows is None else rows
+            self._entries[job.key] = rows
+            frozen.checked.add(job.key)
+        return rows
 
     def _data_key(self, pipeline: pipelines.Pipeline) -> str:
         if isinstance(pipeline.identity, str):
@@ -235,110 +235,25 @@ class FeatureCache:
         self._alive[id(pipeline.identity)] = pipeline.identity
         return f"object {id(pipeline.identity)} {pipeline.sample}"
 
-    def _forget_if_stale(self, job: ExtractionJob) -> None:
-        """Compares some of what is in RAM with the layers, once in a fit for each block."""
-        if job.made_by in job.frozen.checked:
-            return
-        job.frozen.checked.add(job.made_by)
-        sample = self._samples.get(job.made_by)
-        if sample is not None and sample.is_stale(job):
-            job.say("computed anew: what was kept is not what the layers give now")
-            self._forget_activations()
-
-    def _forget_activations(self) -> None:
-        self._entries.clear()
-        self._samples.clear()
-        self._runners.clear()
-
-    def _keep(self, job: ExtractionJob, rows: CachedRows) -> None:
-        self._entries[job.key] = rows
-        if job.made_by not in self._samples:
-            images = job.first_images() if rows.first is None else rows.first
-            self._samples[job.made_by] = spot_check.Sample(images, job.views, job.view, rows)
-
-    # ---- in the folder
-
-    def _from_folder_if_usable(self, job: ExtractionJob) -> CachedRows | None:
-        """Returns the rows from the folder; `None`, with a warning, if it fails twice.
-
-        The second time resumes what an unsteady network has interrupted.
-        """
-        if (folder := self._folder) is None:
-            return None
-        for _ in range(2):
-            try:
-                return self._from_folder(job, folder)
-            except OSError as error:
-                if is_disk_full(error):
-                    raise
-                reason = str(error)
-        warnings.warn(
-            f"FeatureCache({str(folder.path)!r}): the folder cannot be used ({reason}). "
-            "Activations are kept for as long as this FeatureCache lives. Expected a folder that "
-            "you may write to; what is in it already is found again when you may.",
-            stacklevel=2,
-        )
-        return None
-
-    def _from_folder(self, job: ExtractionJob, folder: CacheFolder) -> CachedRows:
-        entry = folder.entry(job.cache_key)
-        with _locked(entry, job):
-            began = time.monotonic()
-            is_begun = entry.is_begun()
-            array = self._opened(job, entry)
-            if array is None:
-                if not is_begun and (miss := folder.nearest_miss(job.cache_key)):
-                    job.say(f"computed anew: what {folder.path} keeps is of other {miss}")
-                array = self._write(job, entry, folder)
-            else:
-                text = f"{len(array):,} images from {folder.path}, {readable(array.nbytes)}"
-                job.say(f"{text}, {time.monotonic() - began:.1f} s")
-        kept = loaded(array) if array.nbytes <= self._budget() else array
-        return CachedRows(kept, entry.computed, job.pipeline.columns or ())
-
-    def _opened(self, job: ExtractionJob, entry: Entry) -> FileArray | None:
-        """Returns the activations of an entry, `None` if they are not there or stale."""
-        array = entry.open()
-        if array is None or not spot_check.is_stale(job, array.take, len(array)):
-            return array
-        path = entry.folder.parent
-        job.say(f"computed anew: what {path} keeps is not what the layers give now")
-        del array  # some systems remove no file that is open
-        entry.discard()
-        return None
-
-    def _write(self, job: ExtractionJob, entry: Entry, folder: CacheFolder) -> FileArray:
-        began = time.monotonic()
-        with entry.writing() as writer:
-            # Rows that are run together are so again, which makes them bit for bit the same.
-            there = writer.rows - writer.rows % math.lcm(job.pipeline.batch_size, runners.CPU_BATCH)
-            if there and spot_check.is_stale(job, writer.take, there):
-                job.say("computed from the start: what was there is not what the layers give now")
-                there = 0
-            writer.keep(there)
-            for number, activations in enumerate(self._extraction(job, there).activations):
-                if not number:
-                    needed = (job.most_rows - there) * self._row_bytes(activations)
-                    check_disk(folder.path, needed, self.disk_limit)
-                writer.append(self._as_stored(activations), activations.dtype.name)
-        folder.make_room(entry.folder)
-        before = f", {there:,} of them from before" if there else ""
-        job.say(
-            f"{writer.rows:,} images{before}, {time.monotonic() - began:.1f} s, "
-            f"{readable(writer.nbytes)} in {folder.path}"
-        )
-        return FileArray(entry.folder / ARRAY)
-
-    # ---- for now
+    def _in_memory(self, job: ExtractionJob) -> CachedRows | None:
+        """Returns rows that are in RAM, compared with the layers once in a fit."""
+        rows = self._entries.get(job.key)
+        if rows is not None and job.key not in job.frozen.checked:
+            job.frozen.checked.add(job.key)
+            if spot_check.is_stale_in_memory(job, rows):
+                job.say("computed anew: what was kept is not what the layers give now")
+                self._entries.clear()
+                self._runners.clear()
+                return None
+        return rows
 
     def _for_now(self, job: ExtractionJob) -> CachedRows:
         """Returns rows in RAM or a temporary file."""
         began = time.monotonic()
-        made = self._extraction(job)
-        activations = iter(made.activations)
+        activations, read, below = self._extraction(job)
         first = next(activations, np.empty((0,)))
-        needed = job.most_rows * self._row_bytes(first)
-        rows = (self._as_stored(part) for part in itertools.chain([first], activations))
+        needed = job.most_rows * row_bytes(first, self.dtype)
+        rows = (as_stored(part, self.dtype) for part in itertools.chain([first], activations))
         kept: ArrayInMemory | FileArray
         if needed <= self._budget():
             where, kept = "RAM", in_memory(rows, job.most_rows)
@@ -352,43 +267,28 @@ class FeatureCache:
             f"{len(kept):,} images, {time.monotonic() - began:.1f} s, "
             f"{readable(kept.nbytes)} in {where}"
         )
-        if made.below is not None:
-            return replace(made.below, activations=kept, dtype=first.dtype.name)
+        if below is not None:
+            return replace(below, activations=kept, dtype=first.dtype.name)
         return CachedRows(
             kept,
             first.dtype.name,
-            tuple(np.concatenate(column) for column in zip(*made.read.rest, strict=True)),
-            None if job.pipeline.ordered else _places(job.pipeline, len(kept)),
-            tuple(made.read.sizes),
-            None if job.lasting else made.read.first,
+            tuple(np.concatenate(column) for column in zip(*read.rest, strict=True)),
+            job.pipeline.row_places(len(kept)),
+            tuple(read.sizes),
+            None if job.lasting else read.first,
         )
 
     def _budget(self) -> int:
         return memory_budget() if self.memory_limit is None else self.memory_limit
 
-    def _stored(self, activations: np.ndarray) -> np.dtype:
-        """The type to keep: NumPy's files know no bfloat16, which float32 holds exactly."""
-        bfloat16 = activations.dtype.name == "bfloat16"
-        return np.dtype(self.dtype or ("float32" if bfloat16 else activations.dtype))
+    def _extraction(
+        self, job: ExtractionJob, start: int = 0
+    ) -> tuple[Iterator[np.ndarray], BatchesRead, CachedRows | None]:
+        """Begins to make activations from a row on, from the nearest cached ones or the images.
 
-    def _as_stored(self, activations: np.ndarray) -> np.ndarray:
-        stored = self._stored(activations)
-        if stored == np.float16 and activations.dtype != stored:
-            most = float(np.abs(activations).max(initial=0))
-            if float(np.finfo(np.float16).max) < most < np.inf:
-                raise NotCacheable(
-                    f"activations of up to {most:.3g} do not fit into float16, which ends at 65,504"
-                    "; leave `dtype` of the FeatureCache out"
-                )
-        return activations.astype(stored, copy=False)
-
-    def _row_bytes(self, activations: np.ndarray) -> int:
-        return int(np.prod(activations.shape[1:])) * self._stored(activations).itemsize
-
-    # ---- where they come from
-
-    def _extraction(self, job: ExtractionJob, start: int = 0) -> "_Extraction":
-        """Begins to make activations from a row on, from the nearest cached ones or the images."""
+        Returns:
+            Batches of activations, notes that are made meanwhile, and the nearest cached ones.
+        """
         read = BatchesRead()
         name, below = self._nearest_below(job)
         inputs: Iterator[Any] = job.images(start, read)
@@ -397,8 +297,8 @@ class FeatureCache:
             inputs = ({f"after:{name}": chunk} for chunk in chunks)
         key = (*sorted(job.frozen.fingerprints()[job.after].items()), job.after, name)
         total = job.most_rows if below is None else len(below)
-        run = FeatureExtraction(job, inputs, start, total, self._runners, key)
-        return _Extraction(run, read, below)
+        run = extract(job, inputs, start=start, total=total, fast_runners=self._runners, key=key)
+        return run, read, below
 
     def _nearest_below(self, job: ExtractionJob) -> tuple[str, CachedRows | None]:
         names = job.backbone.link_names
@@ -406,54 +306,12 @@ class FeatureCache:
         for name in reversed(names[: names.index(job.after)]):
             key = {**job.cache_key, "after": name, **prints[name]}
             lower = replace(job, after=name, cache_key=key)
-            self._forget_if_stale(lower)
-            if lower.key in self._entries:
-                return name, self._entries[lower.key]
-            if self._folder is not None and lower.lasting:
-                with contextlib.suppress(OSError):  # of a folder that cannot be used
-                    entry = self._folder.entry(key)
-                    if not entry.folder.exists():
-                        continue
-                    with _locked(entry, lower):
-                        if (array := self._opened(lower, entry)) is not None:
-                            columns = job.pipeline.columns or ()
-                            return name, CachedRows(array, entry.computed, columns)
+            rows = self._in_memory(lower)
+            if rows is None and self._folder is not None and lower.lasting:
+                rows = rows_if_there(lower, self._folder)
+            if rows is not None:
+                return name, rows
         return "images", None
-
-
-@dataclass(frozen=True)
-class _Extraction:
-    """Activations that are being made batch by batch, and what comes to light meanwhile."""
-
-    activations: Iterable[np.ndarray]
-    read: BatchesRead
-    below: CachedRows | None
-
-
-def _places(pipeline: pipelines.Pipeline, rows: int) -> np.ndarray:
-    """Returns where each row of a shuffled pipeline is, if that was read for the first time.
-
-    A first pass over a seeded shuffle has the same order as one over its row numbers. Without a
-    seed, or if somebody has read the pipeline before, any order is as good as another.
-    """
-    places = np.argsort(np.concatenate([batch.numpy() for batch in pipeline.indices(rows)]))
-    if len(places) != rows:
-        raise NotCacheable(UNEVEN)
-    return places
-
-
-@contextlib.contextmanager
-def _locked(entry: Entry, job: ExtractionJob) -> Iterator[None]:
-    """Holds the lock of an entry; waits while another process has it, and says so."""
-    try:
-        entry.lock.acquire(blocking=False)
-    except Timeout:
-        job.say("another process is computing them; waiting for it")
-        entry.lock.acquire()
-    try:
-        yield
-    finally:
-        entry.lock.release()
 
 
 def _check_numbers(**numbers: int) -> None:
@@ -461,20 +319,3 @@ def _check_numbers(**numbers: int) -> None:
         whole = isinstance(number, Integral) and not isinstance(number, bool)
         if not (whole and number >= 0):
             raise ValueError(f"{name}={number!r}. Expected a whole number of 0 or more.")
-
-
-def _check_frozen(backbone: FrozenBackbone, after: str) -> None:
-    if not isinstance(backbone, FrozenBackbone):
-        raise TypeError(
-            f"`backbone` is a {type(backbone).__name__}. Expected a FrozenBackbone; a Keras model "
-            "becomes one by FrozenBackbone(model, preprocessing=...)."
-        )
-    names = backbone.link_names
-    if after not in names:
-        raise ValueError(f"Backbone '{backbone.name}' has no link {after!r}: it has {names}.")
-    cut = backbone.border
-    if cut is None or names.index(cut) < names.index(after):
-        raise ValueError(
-            f"What comes after {after!r} changes while training: backbone '{backbone.name}' is "
-            f"frozen up to {cut!r} only. Keep activations there, or freeze more blocks."
-        )

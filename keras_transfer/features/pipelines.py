@@ -22,6 +22,7 @@ from keras_transfer.utils.keras_internals import (
 )
 
 _KEEP_ROWS = ("Map", "Batch", "Prefetch", "Options", "Cache", "AssertCardinality")
+UNEVEN = "its batches have another number of rows than its batching makes; map rows before it"
 _TRIED = 8  # batches of a PyDataset that are read twice, to see whether they stay the same
 
 
@@ -57,6 +58,22 @@ class Pipeline:
     even: bool = True
     parts: tuple["Pipeline", ...] = ()
     places: np.ndarray | None = None
+
+    def row_places(self, rows: int) -> np.ndarray | None:
+        """Returns where each row is among those that `read` has given; `None` if in order.
+
+        A first pass over a seeded shuffle has the same order as one over its row numbers. Without a
+        seed, or if somebody has read the pipeline before, any order is as good as another.
+
+        Raises:
+            NotCacheable: If the batching makes another number of rows.
+        """
+        if self.ordered:
+            return None
+        places = np.argsort(np.concatenate([batch.numpy() for batch in self.indices(rows)]))
+        if len(places) != rows:
+            raise NotCacheable(UNEVEN)
+        return places
 
 
 def of_array(images: np.ndarray, batch_size: int) -> Pipeline:
@@ -128,7 +145,6 @@ def inspect(dataset: tf.data.Dataset) -> Pipeline:
         raise NotCacheable(f"the number of batches is {kind}")
     _check_structure(dataset.element_spec)
     if hasattr(dataset, "row_order"):
-        selection = getattr(dataset, "selection", None)
         return Pipeline(
             dataset.part,
             batches,
@@ -137,8 +153,8 @@ def inspect(dataset: tf.data.Dataset) -> Pipeline:
             identity=dataset.identity,
             content=functools.cache(dataset.content),  # it reads all files
             columns=(dataset.labels,),
-            parts=tuple(map(inspect, selection.parts)) if selection else (),
-            places=selection.places if selection else None,
+            parts=tuple(map(inspect, dataset.parts)),
+            places=dataset.places,
         )
     return _inspect_steps(dataset, batches)
 
@@ -179,31 +195,27 @@ def _inspect_steps(dataset: tf.data.Dataset, batches: int) -> Pipeline:
         raise NotCacheable("it shuffles and drops the last rows, other ones in each epoch")
     arguments = shuffle_arguments(shuffle) if shuffle is not None else None
 
-    def read(start: int, stop: int | None) -> tf.data.Dataset:
-        return _part(dataset, start, stop)
-
     def indices(rows: int) -> tf.data.Dataset:
         numbers = shuffled_rows(rows, **arguments) if arguments else tf.data.Dataset.range(rows)
         return numbers.batch(size, drop_remainder=drop_remainder)
 
+    read = functools.partial(_part, dataset)
     return Pipeline(read, batches, size, indices, dataset, ordered=shuffle is None)
 
 
 def _of_mapped_folder(dataset: tf.data.Dataset, batches: int, source: Any) -> Pipeline:
     """The pipeline of what users' maps make of a dataset from `image_folder`."""
+    size, order = source.batch_size, source.row_order
 
     def read(start: int, stop: int | None) -> Iterator[Any]:
-        with source.row_order.in_order():  # which is decided when the first batch is read
+        with order.in_order():  # which is decided when the first batch is read
             rest = iter(_part(dataset, start, stop))
             first = next(rest, None)
         if first is not None:
             yield first
             yield from rest
 
-    def indices(rows: int) -> tf.data.Dataset:
-        return source.row_order.batches(source.batch_size)
-
-    return Pipeline(read, batches, source.batch_size, indices, dataset)
+    return Pipeline(read, batches, size, lambda rows: order.batches(size), dataset)
 
 
 def _part(dataset: tf.data.Dataset, start: int, stop: int | None) -> tf.data.Dataset:

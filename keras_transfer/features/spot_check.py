@@ -1,41 +1,22 @@
 """Compares a few cached activations with those that the layers give now."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-from keras_transfer.data.augmentation import Views
 from keras_transfer.features import runners
 from keras_transfer.features.extraction import ExtractionJob
 from keras_transfer.features.rows import CachedRows
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Activations in RAM, and the images that the first of them were made of.
-
-    Attributes:
-        images: As `BatchesRead.first`.
-        views: The views that the images were made to.
-        view: Which of these.
-        rows: The activations.
-    """
-
-    images: np.ndarray
-    views: Views
-    view: int
-    rows: CachedRows
-
-    def is_stale(self, job: ExtractionJob) -> bool:
-        """Returns whether the layers of a job give something else now."""
-        # The job's augmentation may be another object of the same class, whose code has changed.
-        views = job.views if job.views.layers else self.views
-        if not views.repeats(self.images):
-            return False
-        images = views.view(self.images, self.view, 0)[: runners.SOME_ROWS]
-        now = runners.by_layers(job.backbone, job.after, images)
-        return not runners.alike(self.rows.activations.take(slice(len(now))), now)
+def is_stale_in_memory(job: ExtractionJob, rows: CachedRows) -> bool:
+    """Returns whether the layers of a job give other activations than the first cached ones."""
+    images = job.first_of(job.batch(0)) if rows.first is None else rows.first
+    if not job.views.repeats(images):
+        return False
+    images = job.views.view(images, job.view, 0)[: runners.SOME_ROWS]
+    now = runners.by_layers(job.backbone, job.after, images)
+    return not runners.alike(rows.activations.take(slice(len(now))), now)
 
 
 def is_stale(job: ExtractionJob, take: Callable[[np.ndarray], np.ndarray], count: int) -> bool:

@@ -86,3 +86,35 @@ def warn_of_full_disk() -> Iterator[None]:
             stacklevel=3,
         )
         raise NotCacheable("the disk is full") from error
+
+
+def as_stored(activations: np.ndarray, dtype: str | None) -> np.ndarray:
+    """Returns activations in the type to keep.
+
+    Args:
+        activations: As they were computed.
+        dtype: As for `FeatureCache`.
+
+    Raises:
+        NotCacheable: If they do not fit into float16.
+    """
+    stored = _stored(activations, dtype)
+    if stored == np.float16 and activations.dtype != stored:
+        most = float(np.abs(activations).max(initial=0))
+        if float(np.finfo(np.float16).max) < most < np.inf:
+            raise NotCacheable(
+                f"activations of up to {most:.3g} do not fit into float16, which ends at 65,504"
+                "; leave `dtype` of the FeatureCache out"
+            )
+    return activations.astype(stored, copy=False)
+
+
+def row_bytes(activations: np.ndarray, dtype: str | None) -> int:
+    """Returns the bytes that a row takes when it is kept."""
+    return int(np.prod(activations.shape[1:])) * _stored(activations, dtype).itemsize
+
+
+def _stored(activations: np.ndarray, dtype: str | None) -> np.dtype:
+    """The type to keep: NumPy's files know no bfloat16, which float32 holds exactly."""
+    bfloat16 = activations.dtype.name == "bfloat16"
+    return np.dtype(dtype or ("float32" if bfloat16 else activations.dtype))

@@ -1,10 +1,11 @@
 """Image files decoded: checked, turned upright, resized, and kept in RAM where they fit."""
 
 import contextlib
+import itertools
 import stat
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,25 +65,18 @@ class CheckedImages:
         """
         if self.pixels is not None:
             return self.pixels[rows]
+
+        def decode_again(row: int) -> np.ndarray:
+            try:
+                return decode_image(self.paths[row], self.image_size)
+            except Exception as error:
+                raise RuntimeError(
+                    f"{str(self.paths[row])!r} was a good image when image_folder checked it, and "
+                    f"now it is not: {reason(error)}. Call image_folder again to leave it out."
+                ) from error
+
         with ThreadPoolExecutor(processors()) as pool:
-            return np.stack(list(pool.map(self._decode_again, rows)))
-
-    def _decode_again(self, row: int) -> np.ndarray:
-        try:
-            return decode_image(self.paths[row], self.image_size)
-        except Exception as error:
-            raise RuntimeError(
-                f"{str(self.paths[row])!r} was a good image when image_folder checked it, and now "
-                f"it is not: {reason(error)}. Call image_folder again to leave it out."
-            ) from error
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """How reading one file went: its stamp, and why it is no usable image, empty if it is one."""
-
-    stamp: tuple[int, int]
-    reason: str = ""
+            return np.stack(list(pool.map(decode_again, rows)))
 
 
 def decode_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
@@ -132,13 +126,33 @@ def check_images(
     shape = (len(paths), *image_size, 3)
     # Empty, not zeros: nothing is paged in before an image is written there.
     pixels = np.empty(shape, np.uint8) if np.prod(shape, dtype=float) <= memory_budget() else None
-    with warnings.catch_warnings():
+
+    def attempt(row: int) -> tuple[tuple[int, int], str]:
+        stamp, path = (0, 0), paths[row]
+        try:
+            status = path.stat()
+            stamp = (status.st_size, status.st_mtime_ns)
+            if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+                return stamp, "not a regular file"
+            if not status.st_size:
+                return stamp, "empty file (0 bytes)"
+            image = decode_image(path, image_size)
+        except MemoryError:  # says nothing about the file
+            raise
+        except Exception as error:  # Pillow raises a dozen kinds on damaged files
+            return stamp, reason(error)
+        if pixels is not None:
+            pixels[row] = image
+        return stamp, ""
+
+    windows = (range(n, min(n + _WINDOW, len(paths))) for n in range(0, len(paths), _WINDOW))
+    with warnings.catch_warnings(), ThreadPoolExecutor(processors()) as pool:
         # About damaged EXIF data, without a file name, and about bombs, which are refused.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-        trials = list(
+        attempts = list(
             rich.progress.track(
-                _trials(paths, image_size, pixels),
+                itertools.chain.from_iterable(pool.map(attempt, window) for window in windows),
                 "Checking images",
                 total=len(paths),
                 console=Console(file=sys.stdout),
@@ -148,41 +162,10 @@ def check_images(
     return CheckedImages(
         paths=tuple(paths),
         image_size=image_size,
-        stamps=tuple(trial.stamp for trial in trials),
-        reasons={row: trial.reason for row, trial in enumerate(trials) if trial.reason},
+        stamps=tuple(stamp for stamp, _ in attempts),
+        reasons={row: why for row, (_, why) in enumerate(attempts) if why},
         pixels=pixels,
     )
-
-
-def _trials(
-    paths: Sequence[Path], image_size: tuple[int, int], pixels: np.ndarray | None
-) -> Iterator[_Trial]:
-    def attempt(row: int) -> _Trial:
-        return _try(paths[row], image_size, None if pixels is None else pixels[row])
-
-    with ThreadPoolExecutor(processors()) as pool:
-        for start in range(0, len(paths), _WINDOW):
-            yield from pool.map(attempt, range(start, min(start + _WINDOW, len(paths))))
-
-
-def _try(path: Path, image_size: tuple[int, int], keep: np.ndarray | None) -> _Trial:
-    """Decode a file, into the array `keep` if there is one."""
-    stamp = (0, 0)
-    try:
-        status = path.stat()
-        stamp = (status.st_size, status.st_mtime_ns)
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            return _Trial(stamp, "not a regular file")
-        if not status.st_size:
-            return _Trial(stamp, "empty file (0 bytes)")
-        image = decode_image(path, image_size)
-    except MemoryError:  # says nothing about the file
-        raise
-    except Exception as error:  # Pillow raises a dozen kinds on damaged files
-        return _Trial(stamp, reason(error))
-    if keep is not None:
-        keep[...] = image
-    return _Trial(stamp)
 
 
 def reason(error: Exception) -> str:

@@ -165,7 +165,7 @@ def test_a_fit_looks_once_at_what_the_fit_before_has_kept(monkeypatch, computed)
         "activations",
         lambda *args, **kw: (tf.executing_eagerly() and seen.append(1), run(*args, **kw))[1],
     )
-    for looks in (1, 1 + 1):  # at the function that was traced for `data`; at what is kept
+    for looks in (1, 1 + 2):  # at the function that was traced for `data`; at both that are kept
         model = TransferModel(of, 2, hidden=4, feature_cache=cache)
         model.compile()
         model.fit(data, validation_data=valid, epochs=2, verbose=0)
