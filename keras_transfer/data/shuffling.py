@@ -4,7 +4,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -108,15 +108,24 @@ def shuffled_rows(
     return shuffled.apply(tf.data.experimental.assert_cardinality(rows))
 
 
-# Row numbers of shuffled datasets of users, whose order goes on from fit to fit.
-_ORDERS: weakref.WeakKeyDictionary[Any, tf.data.Dataset] = weakref.WeakKeyDictionary()
+# Row numbers of users' datasets, whose order goes on from fit to fit: by dataset and use.
+_ORDERS: weakref.WeakKeyDictionary[Any, dict[str, tf.data.Dataset]] = weakref.WeakKeyDictionary()
 
 
-def lasting_order(dataset: Any, make: Callable[[], tf.data.Dataset]) -> tf.data.Dataset:
-    """Returns the row numbers that belong to a dataset, made once."""
-    if dataset not in _ORDERS:
-        _ORDERS[dataset] = make()
-    return _ORDERS[dataset]
+def lasting_order(
+    dataset: Any, use: Literal["read", "train"], make: Callable[[], tf.data.Dataset]
+) -> tf.data.Dataset:
+    """Returns the row numbers that belong to a dataset, made once.
+
+    Args:
+        dataset: The dataset.
+        use: Whether they tell in which order the dataset itself is read, or its activations.
+        make: Makes the row numbers.
+    """
+    orders = _ORDERS.setdefault(dataset, {})
+    if use not in orders:
+        orders[use] = make()
+    return orders[use]
 
 
 def begin_again(dataset: Any) -> None:
@@ -126,4 +135,4 @@ def begin_again(dataset: Any) -> None:
     """
     if hasattr(dataset, "row_order"):  # from `image_folder`
         dataset.row_order.epoch = 0
-    _ORDERS.pop(dataset, None)
+    _ORDERS.get(dataset, {}).pop("train", None)

@@ -186,7 +186,9 @@ class FeatureDataAdapter:
         """Batches of row numbers, whose order goes on from phase to phase and from fit to fit."""
         key = id(data.x)
         if key not in self._orders:
-            order = self._orders[key] = lasting_order(data.x, lambda: pipeline.indices(rows))
+            order = self._orders[key] = lasting_order(
+                data.x, "train", lambda: pipeline.indices(rows)
+            )
             if not pipeline.ordered:
                 iter(order)  # takes an order, as `check_pixels` takes one of the dataset itself
         return self._orders[key]

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer.data.fingerprints import NotCacheable, digest_of
-from keras_transfer.data.shuffling import shuffled_rows
+from keras_transfer.data.shuffling import lasting_order, shuffled_rows
 from keras_transfer.utils.keras_internals import (
     batch_arguments,
     dataset_inputs,
@@ -62,15 +62,16 @@ class Pipeline:
     def row_places(self, rows: int) -> np.ndarray | None:
         """Returns where each row is among those that `read` has given; `None` if in order.
 
-        A first pass over a seeded shuffle has the same order as one over its row numbers. Without a
-        seed, or if somebody has read the pipeline before, any order is as good as another.
+        A pass over a seeded shuffle has the same order as the same pass over its row numbers.
+        Without a seed, or if somebody else reads the pipeline, any order is as good as another.
 
         Raises:
             NotCacheable: If the batching makes another number of rows.
         """
         if self.ordered:
             return None
-        places = np.argsort(np.concatenate([batch.numpy() for batch in self.indices(rows)]))
+        order = lasting_order(self.identity, "read", lambda: self.indices(rows))
+        places = np.argsort(np.concatenate([batch.numpy() for batch in order]))
         if len(places) != rows:
             raise NotCacheable(UNEVEN)
         return places

