@@ -95,7 +95,7 @@ class Views:
     layers = ""
 
     def key(self, index: int) -> str:
-        """Returns what stands for a view; empty for the images as they are."""
+        """Returns a key for a view; empty for the images as they are."""
         return ""
 
     def view(self, images: Any, index: int, row: int) -> Any:

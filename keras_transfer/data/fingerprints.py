@@ -24,7 +24,7 @@ def digest_of(array: np.ndarray) -> str:
 
 _REFERENCES = ("input_layers", "output_layers", "keras_history")
 
-# What a layer has noted in the course of time, which says nothing of what it computes.
+# Attributes in a config that change with use, and do not decide what a layer computes.
 _NOTES = ("known_shapes",)
 
 
@@ -61,7 +61,7 @@ def nameless(config: Any) -> str:
 
 
 def of_layer(layer: keras.Layer, *, without: Collection[keras.Variable] = ()) -> str:
-    """Returns what stands for a layer with its weights: its config and a digest of their values.
+    """Returns a key for a layer with its weights: its config and a digest of their values.
 
     Args:
         layer: The layer.
@@ -79,10 +79,10 @@ def of_layer(layer: keras.Layer, *, without: Collection[keras.Variable] = ()) ->
 
 
 def of_architecture(layer: keras.Layer) -> str:
-    """Returns what stands for a layer without its weights: its class and config.
+    """Returns a key for a layer without its weights: its class and config.
 
-    That does not tell what the code of a layer does, or what that looks up elsewhere: kept
-    activations are compared with those of the layers themselves when they are found.
+    It does not cover the code of a layer, and what that reads elsewhere: so cached activations are
+    compared with those of the layers themselves when they are found.
 
     Raises:
         NotCacheable: If the layer, or one within it, has no config.

@@ -33,7 +33,7 @@ class FitData:
 
     @property
     def is_array(self) -> bool:
-        """Whether it is an array."""
+        """Whether the images are an array."""
         return isinstance(self.x, np.ndarray | tf.Tensor)
 
     @property
@@ -156,8 +156,8 @@ def single(arrays: Any) -> Any:
 
 
 def _is_of_unknown_rank(spec: Any) -> bool:
-    tensors = (one for one in tf.nest.flatten(spec) if isinstance(one, tf.TensorSpec))
-    return any(one.shape.rank is None for one in tensors)
+    tensors = (part for part in tf.nest.flatten(spec) if isinstance(part, tf.TensorSpec))
+    return any(tensor.shape.rank is None for tensor in tensors)
 
 
 def first_of(batch: Any) -> Any:

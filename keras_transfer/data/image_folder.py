@@ -143,7 +143,7 @@ class ImageFolder:
     def afresh(self, seed: int | None = None) -> "ImageFolder":
         """Returns the same datasets, with `train` before its first epoch.
 
-        The order of a dataset goes on from fit to fit. Where a fit should not depend on how many
+        The order of a dataset continues from fit to fit. Where a fit should not depend on how many
         there were before, call this or `folds` before each.
 
         Args:

@@ -108,7 +108,7 @@ def shuffled_rows(
     return shuffled.apply(tf.data.experimental.assert_cardinality(rows))
 
 
-# Row numbers of users' datasets, whose order goes on from fit to fit: by dataset and use.
+# Row numbers of users' datasets, whose order continues from fit to fit: by dataset and use.
 _ORDERS: weakref.WeakKeyDictionary[Any, dict[str, tf.data.Dataset]] = weakref.WeakKeyDictionary()
 
 
@@ -131,7 +131,7 @@ def lasting_order(
 def begin_again(dataset: Any) -> None:
     """Makes the next fit on activations of a dataset see the order of the first one.
 
-    Without, it goes on where the last one ended, as fits on the dataset itself do.
+    Otherwise it continues where the last one ended, as fits on the dataset itself do.
     """
     if hasattr(dataset, "row_order"):  # from `image_folder`
         dataset.row_order.epoch = 0

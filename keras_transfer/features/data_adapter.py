@@ -183,7 +183,7 @@ class FeatureDataAdapter:
         return lambda start, stop: map(checked, read(start, stop))
 
     def _order(self, data: FitData, pipeline: Pipeline, rows: int) -> tf.data.Dataset:
-        """Batches of row numbers, whose order goes on from phase to phase and from fit to fit."""
+        """Batches of row numbers, whose order continues from phase to phase and from fit to fit."""
         key = id(data.x)
         if key not in self._orders:
             order = self._orders[key] = lasting_order(

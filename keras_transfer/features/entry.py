@@ -33,8 +33,8 @@ _TYPES = ("float16", "float32", "float64", "bfloat16")
 class Entry:
     """One set of activations in a folder of its own: an array and a manifest.
 
-    It is written under another name, and renamed when it is complete. What an interrupted process
-    has written is resumed; a damaged entry is removed.
+    It is written under another name, and renamed when it is complete. Interrupted writes are
+    resumed; a damaged entry is removed.
 
     Args:
         cache: The cache folder.

@@ -59,7 +59,7 @@ class FrozenPart:
             )
 
     def fingerprints(self) -> Mapping[str, Mapping[str, str]]:
-        """Returns what decides the activations after each block up to the cut point.
+        """Returns digests of what decides the activations after each block up to the cut point.
 
         Raises:
             NotCacheable: If a layer has no config.
@@ -90,7 +90,7 @@ class ExtractionJob:
     """Activations of one view of some data after a block.
 
     Attributes:
-        frozen: What makes the activations.
+        frozen: The frozen part of the backbone.
         pipeline: The data.
         after: A block's name, or `"pooling"`.
         views: The views that the images are made to.
@@ -183,12 +183,12 @@ def extract(
     is installed.
 
     Args:
-        job: What is wanted.
+        job: The activations that are wanted.
         inputs: Batches of images, or of cached activations.
         start: How many rows are there already.
         total: How many rows there are, at most.
         fast_runners: Functions of OpenVINO that were made before, by `key`.
-        key: What stands for the frozen part.
+        key: A key for the frozen part.
     """
     backbone, after = job.backbone, job.after
     slow = runners.by_keras(backbone, after)
@@ -219,7 +219,7 @@ def extract(
 
 
 def _spec(x: Any) -> Any:
-    """What an input must be like for a function made for another to take it."""
+    """Returns names, shapes and types, which a function of OpenVINO depends on."""
     parts = x.items() if isinstance(x, Mapping) else (("images", x),)
     return tuple(
         (name, tuple(part.shape[1:]), tf.as_dtype(part.dtype).name) for name, part in parts

@@ -27,7 +27,7 @@ def rows_from_folder(
     """Returns the rows of a job from a folder, computed and written there if there are none.
 
     Args:
-        job: What is wanted.
+        job: The activations that are wanted.
         folder: The folder.
         extract: Yields activations from a row on.
         dtype: The type to keep, as for `FeatureCache`.

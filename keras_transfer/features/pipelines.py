@@ -36,7 +36,7 @@ class Pipeline:
         batch_size: Rows in a batch, at most.
         indices: Returns batches of row numbers, for a number of rows, in the order and the batches
             in which each epoch has the rows.
-        identity: What stands for the content: a digest, or an object.
+        identity: Identifies the content: a digest, or the object itself.
         ordered: Whether `read` yields the rows in their order, so that no shuffle is to be undone.
         content: Returns a digest of the content of the files, if there are any.
         columns: Labels and so on for all rows, where they are known without reading.
@@ -227,8 +227,8 @@ def _part(dataset: tf.data.Dataset, start: int, stop: int | None) -> tf.data.Dat
 def _steps(dataset: Any) -> Iterator[Any]:
     """The steps of a pipeline from the last to the first, as far as the rows depend on them.
 
-    What a `cache()` holds is the same in every epoch, whatever made it, so there is nothing to look
-    for behind it but the batching.
+    The content of a `cache()` is the same in every epoch, so of the steps before it only the
+    batching matters.
     """
     yield dataset
     if hasattr(dataset, "row_order"):  # from `image_folder`: nothing random below

@@ -41,8 +41,8 @@ _TRACED: weakref.WeakKeyDictionary[FrozenBackbone, dict[str, Any]] = weakref.Wea
 def by_keras(backbone: FrozenBackbone, after: str) -> Runner:
     """Returns a function of images, or of cached activations, that gives those after a block.
 
-    What is traced serves all that is run on the backbone, as long as its layers do what they did
-    then: the first rows that the function gets are computed by the layers themselves, too.
+    It is traced once for all data. Since a traced function keeps what the layers did at that time,
+    the first rows of each later call are computed by the layers themselves, too, and compared.
     """
     traced = _TRACED.setdefault(backbone, {})
     unchecked = after in traced
@@ -94,7 +94,7 @@ def alike(kept: np.ndarray, computed: np.ndarray) -> bool:
 
 
 def _step_of(computed: np.ndarray) -> float:
-    """The spacing of numbers near 1 in which activations were computed, if it is a large one."""
+    """Returns the spacing of numbers near 1 where it is coarser than float32, else 0."""
     # By default, GPUs multiply float32 with the precision of float16 (TensorFloat-32).
     gpu = tf.config.list_logical_devices("GPU")
     if gpu and tf.config.experimental.tensor_float_32_execution_enabled():

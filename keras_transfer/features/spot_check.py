@@ -22,11 +22,11 @@ def is_stale_in_memory(job: ExtractionJob, rows: CachedRows) -> bool:
 def is_stale(job: ExtractionJob, take: Callable[[np.ndarray], np.ndarray], count: int) -> bool:
     """Returns whether the layers of a job give other activations than some cached rows.
 
-    Looked at are the first row, the last, and two drawn ones. Where an augmentation draws from
-    something that no seed decides, nobody can say.
+    The first row, the last, and two drawn ones are compared. Views that no seed decides cannot be
+    compared, and count as up to date.
 
     Args:
-        job: What is wanted, of data that another run can recognize.
+        job: The activations that are wanted, of data that another run can recognize.
         take: Returns cached rows, by their numbers.
         count: How many there are.
     """
