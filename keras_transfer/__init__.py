@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from keras_transfer.backbones.hub.hub_module import HubModule as HubModule
     from keras_transfer.data.augmentation import Flips as Flips
     from keras_transfer.data.image_folder import ImageFolder as ImageFolder
-    from keras_transfer.data.image_folder import image_folder as image_folder
+    from keras_transfer.data.read_folder import image_folder as image_folder
     from keras_transfer.evaluation.report import report as report
     from keras_transfer.features.feature_cache import FeatureCache as FeatureCache
     from keras_transfer.models.averaged_views import AveragedViews as AveragedViews
@@ -51,7 +51,7 @@ _MODULES = {
     "RateFinding": "training.find_learning_rate",
     "TransferModel": "models.transfer_model",
     "find_learning_rate": "training.find_learning_rate",
-    "image_folder": "data.image_folder",
+    "image_folder": "data.read_folder",
     "plot_history": "plotting.plot_history",
     "report": "evaluation.report",
 }

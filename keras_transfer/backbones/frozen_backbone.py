@@ -157,7 +157,7 @@ class FrozenBackbone(FreezableChain):
         """Returns digests of all that decides the activations after each link.
 
         Raises:
-            NotKeepable: If a layer has no config.
+            NotCacheable: If a layer has no config.
         """
         preprocessing = hashlib.blake2b(digest_size=16)
         architecture, weights = preprocessing.copy(), preprocessing.copy()

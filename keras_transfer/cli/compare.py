@@ -212,7 +212,7 @@ def _range_of(backbone: "FrozenBackbone") -> tuple[float, float]:
 
 
 def _images(args: argparse.Namespace, preset: Preset, directory: Path) -> "ImageFolder":
-    from keras_transfer.data.image_folder import image_folder
+    from keras_transfer.data.read_folder import image_folder
 
     print(f"Reading {directory}", flush=True)
     data = image_folder(

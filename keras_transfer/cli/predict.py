@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from keras_transfer.images.discovery import LeftOut, decode_image, reason, walk_images
+from keras_transfer.images.decoding import decode_image, reason
+from keras_transfer.images.discovery import LeftOut, walk_images
 from keras_transfer.images.system_files import kind_of
 from keras_transfer.serving.runtime import Served, open_export
 from keras_transfer.utils.atomic_files import write_rows

@@ -46,7 +46,7 @@ def _report(args: argparse.Namespace) -> int:
         raise ValueError(f"{str(args.directory)!r} is no folder. Expected one of class folders.")
     import keras
 
-    from keras_transfer.data.image_folder import image_folder
+    from keras_transfer.data.read_folder import image_folder
     from keras_transfer.evaluation.report import report
 
     model = keras.saving.load_model(args.model, safe_mode=not args.trust_model)

@@ -128,7 +128,7 @@ class Bench:
             weights of the seed.
         """
         keras.utils.set_random_seed(self.seed)
-        return replace(self, data=self.data.afresh()), self._model()
+        return replace(self, data=self.data.afresh(self.seed)), self._model()
 
     def _model(self) -> TransferModel:
         model = TransferModel(

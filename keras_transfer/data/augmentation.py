@@ -1,8 +1,8 @@
-"""Flips: an augmentation with so few outcomes that activations of all of them can be kept."""
+"""Flips, whose few outcomes can all be kept, and the views of images that are kept."""
 
-import functools
 import warnings
-from typing import Any, Protocol
+import weakref
+from typing import Any
 
 import keras
 import numpy as np
@@ -49,13 +49,18 @@ class Flips(keras.layers.Layer):
 
     @property
     def views(self) -> int:
-        """How many views of an image there are."""
+        """Number of views of an image."""
         return KINDS[self.kind]
 
     def view(self, images: Any, index: int) -> Any:
         """Returns one view of all images; view 0 is the images as they are."""
         if index & 4:
-            _check_square(images)
+            height, width = images.shape[1:3]
+            if height != width:
+                raise ValueError(
+                    "Flips('dihedral') turns images by a quarter, so they must be square. "
+                    f"Received: images of {height} x {width}. Use Flips('flips'), or resize them."
+                )
             images = ops.transpose(images, (0, 2, 1, 3))
         axes = [axis for bit, axis in ((1, 2), (2, 1)) if index & bit]
         return ops.flip(images, axes) if axes else images
@@ -66,21 +71,8 @@ class Flips(keras.layers.Layer):
             return inputs
         count = ops.shape(inputs)[0]
         drawn = keras.random.randint((count,), 0, self.views, seed=self.seed_generator)
-        return self.choose([self.view(inputs, index) for index in range(self.views)], drawn)
-
-    @staticmethod
-    def choose(views: list[Any], drawn: Any) -> Any:
-        """Returns for each row the one of its views that was drawn.
-
-        Args:
-            views: Arrays of the same shape, row for row.
-            drawn: Which view to take, `(rows,)`.
-        """
-        chosen = views[0]
-        for index, view in enumerate(views[1:], 1):
-            mask = ops.reshape(drawn == index, (-1,) + (1,) * (len(view.shape) - 1))
-            chosen = ops.where(mask, view, chosen)
-        return chosen
+        views = ops.stack([self.view(inputs, index) for index in range(self.views)])
+        return ops.take_along_axis(views, ops.reshape(drawn, (1, -1, 1, 1, 1)), axis=0)[0]
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Returns the shape of the input."""
@@ -91,60 +83,38 @@ class Flips(keras.layers.Layer):
         return {**super().get_config(), "kind": self.kind, "seed": self.seed}
 
 
-def _check_square(images: Any) -> None:
-    height, width = images.shape[1:3]
-    if height != width:
-        raise ValueError(
-            "Flips('dihedral') turns images by a quarter, so they must be square. Received: images "
-            f"of {height} x {width}. Use Flips('flips'), or resize them."
-        )
-
-
-class Views(Protocol):
-    """Some views of each image, by number.
+class Views:
+    """Some views of each image, by number. This class has one: the images as they are.
 
     Attributes:
-        count: How many.
+        count: Number of views.
+        layers: A key for the layers that make the views; empty if no user's code makes them.
     """
 
-    count: int
-
-    @property
-    def layers(self) -> str:
-        """A key for the layers that make the views; empty if no user's code makes them."""
+    count = 1
+    layers = ""
 
     def key(self, index: int) -> str:
-        """Returns what stands for a view; empty for the images as they are."""
-
-    def view(self, images: Any, index: int, row: int) -> Any:
-        """Returns a view of images, the first of which is in a row of the data."""
-
-    def repeats(self, images: Any) -> bool:
-        """Returns whether the same view of images comes out each time."""
-
-
-class AsTheyAre:
-    """One view: the images."""
-
-    count, layers = 1, ""
-
-    def key(self, index: int) -> str:
-        """Returns an empty key."""
+        """Returns a key for a view; empty for the images as they are."""
         return ""
 
     def view(self, images: Any, index: int, row: int) -> Any:
-        """Returns the images."""
+        """Returns a view of a batch of images.
+
+        Args:
+            images: The batch.
+            index: The number of the view.
+            row: The row number of its first image.
+        """
         return images
 
     def repeats(self, images: Any) -> bool:
-        """Returns True: images stay as they are."""
+        """Returns whether the same view of images comes out each time."""
         return True
 
 
-class AllFlips:
+class AllFlips(Views):
     """All views that `Flips` makes, exactly."""
-
-    layers = ""
 
     def __init__(self, flips: Flips) -> None:
         self._flips, self.count = flips, flips.views
@@ -157,33 +127,33 @@ class AllFlips:
         """Returns one flip of all images."""
         return self._flips.view(images, index)
 
-    def repeats(self, images: Any) -> bool:
-        """Returns True: a flip is always the same."""
-        return True
+
+# Keys of augmentations as they were before they were built, which changes many a config.
+_KEYS: weakref.WeakKeyDictionary[keras.Layer, str] = weakref.WeakKeyDictionary()
 
 
-class DrawnViews:
+class DrawnViews(Views):
     """A number of views drawn from any augmentation.
 
     What is drawn for an image depends on the seed, the number of the view, and the row of the first
-    image of its batch: so an interrupted computation goes on with the same. Layers must draw from a
-    `keras.random.SeedGenerator` for that, as those of Keras do; their random state is left as it
-    was.
+    image of its batch: so an interrupted computation is resumed with the same. Layers must draw
+    from a `keras.random.SeedGenerator` for that, as those of Keras do; their random state is left
+    as it was.
 
     Args:
         augmentation: A layer that takes images and `training`.
-        count: How many views.
+        count: Number of views.
         seed: Decides what is drawn.
+
+    Raises:
+        NotCacheable: If the augmentation has no config.
     """
 
     def __init__(self, augmentation: keras.Layer, count: int, seed: int) -> None:
         self._augmentation, self.count, self._seed = augmentation, count, seed
-
-    @functools.cached_property
-    def layers(self) -> str:
-        """A key for the augmentation, as it was before it was built, and for the seed."""
-        what = of_layer(self._augmentation, without=seed_states(self._augmentation))
-        return f"{what}, seed {self._seed}"
+        if augmentation not in _KEYS:
+            _KEYS[augmentation] = of_layer(augmentation, without=seed_states(augmentation))
+        self.layers = f"{_KEYS[augmentation]}, seed {seed}"
 
     def key(self, index: int) -> str:
         """Returns the augmentation, its seed and the number of the view."""
@@ -206,8 +176,8 @@ class DrawnViews:
     def repeats(self, images: Any) -> bool:
         """Returns whether the seed decides what is drawn."""
         images = ops.cast(images, "float32")
-        once, again = (np.asarray(self._drawn(images, 0, 0)) for _ in range(2))
-        return np.array_equal(once, again)
+        first, second = (np.asarray(self._drawn(images, 0, 0)) for _ in range(2))
+        return np.array_equal(first, second)
 
     def _drawn(self, images: Any, index: int, row: int) -> Any:
         states = seed_states(self._augmentation)

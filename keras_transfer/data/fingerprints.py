@@ -1,4 +1,4 @@
-"""What stands for content: of arrays, and of layers but for the names that Keras makes up."""
+"""Digests of content: of arrays, and of layers without the names that Keras makes up."""
 
 import hashlib
 import json
@@ -8,7 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer.data.cacheable import NotKeepable
+from keras_transfer.utils.keras_internals import layers_within
+
+
+class NotCacheable(Exception):
+    """Raised with the reason why activations of some data cannot be kept."""
 
 
 def digest_of(array: np.ndarray) -> str:
@@ -20,7 +24,7 @@ def digest_of(array: np.ndarray) -> str:
 
 _REFERENCES = ("input_layers", "output_layers", "keras_history")
 
-# What a layer has noted in the course of time, which says nothing of what it computes.
+# Attributes in a config that change with use, and do not decide what a layer computes.
 _NOTES = ("known_shapes",)
 
 
@@ -57,14 +61,14 @@ def nameless(config: Any) -> str:
 
 
 def of_layer(layer: keras.Layer, *, without: Collection[keras.Variable] = ()) -> str:
-    """Returns what stands for a layer with its weights: its config and a digest of their values.
+    """Returns a key for a layer with its weights: its config and a digest of their values.
 
     Args:
         layer: The layer.
         without: Weights that do not count.
 
     Raises:
-        NotKeepable: If the layer, or one within it, has no config.
+        NotCacheable: If the layer, or one within it, has no config.
     """
     digest = hashlib.blake2b(digest_size=16)
     left_out = {id(variable) for variable in without}
@@ -75,18 +79,18 @@ def of_layer(layer: keras.Layer, *, without: Collection[keras.Variable] = ()) ->
 
 
 def of_architecture(layer: keras.Layer) -> str:
-    """Returns what stands for a layer without its weights: its class and config.
+    """Returns a key for a layer without its weights: its class and config.
 
-    That does not tell what the code of a layer does, or what that looks up elsewhere: kept
-    activations are compared with those of the layers themselves when they are found.
+    It does not cover the code of a layer, and what that reads elsewhere: so cached activations are
+    compared with those of the layers themselves when they are found.
 
     Raises:
-        NotKeepable: If the layer, or one within it, has no config.
+        NotCacheable: If the layer, or one within it, has no config.
     """
     try:
         return type(layer).__name__ + nameless(layer.get_config())
     except Exception as error:  # of a user's `get_config`, of whatever kind
-        raise NotKeepable(
+        raise NotCacheable(
             f"{_without_config(layer)} has no config to know its activations again by "
             f"({type(error).__name__}); give it a `get_config` that returns the arguments of its "
             "constructor"
@@ -95,8 +99,7 @@ def of_architecture(layer: keras.Layer) -> str:
 
 def _without_config(layer: keras.Layer) -> str:
     """Names the innermost layer whose config cannot be had."""
-    # Keras has no public way to all layers within a layer.
-    for part in reversed(list(layer._flatten_layers())):
+    for part in reversed(layers_within(layer)):
         try:
             nameless(part.get_config())
         except Exception:

@@ -9,23 +9,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer.data.shuffling import prefetched, row_numbers
-from keras_transfer.images.discovery import CheckedImages, ImageFile
+from keras_transfer.data.shuffling import RowOrder, prefetched
+from keras_transfer.images.decoding import CheckedImages
+from keras_transfer.images.discovery import ImageFile
 
 _IDENTITY_FORMAT = 1  # raise it when the same files come to give other pixels or another order
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """Which rows of other datasets a dataset has.
-
-    Attributes:
-        parts: The other datasets.
-        places: Where each row is in the rows of these, one behind the other, each in path order.
-    """
-
-    parts: tuple[tf.data.Dataset, ...]
-    places: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +36,20 @@ class ImageDatasets:
     batch_size: int
     seed: int
 
-    def split(self, name: str, rows: np.ndarray) -> tf.data.Dataset:
+    def split(self, name: str, rows: np.ndarray, order_seed: int | None = None) -> tf.data.Dataset:
         """Returns the dataset of a split; `train` is shuffled.
 
         Args:
-            name: Of the split.
-            rows: Its files, rising.
+            name: Name of the split.
+            rows: Row numbers of its files, rising.
+            order_seed: Decides the order of `train`; `seed` unless given.
         """
         header = [self.images.image_size, self.seed, name, list(self.class_names)]
-        identity = _identity(header, self.files, self.images, rows)
-        return self._dataset(rows, identity, shuffled=name == "train")
+        digest = hashlib.sha256(json.dumps([_IDENTITY_FORMAT, *header]).encode())
+        for row in rows:
+            digest.update(json.dumps([self.files[row].parts, self.images.stamps[row]]).encode())
+        seed = self.seed if order_seed is None else order_seed
+        return self._dataset(rows, digest.hexdigest(), seed if name == "train" else None)
 
     def selection(
         self,
@@ -68,8 +60,10 @@ class ImageDatasets:
     ) -> tf.data.Dataset:
         """Returns a dataset of rows of others, of which activations may be kept already.
 
+        Its `places` are the positions of its rows in those of its `parts`, concatenated.
+
         Args:
-            parts: The others, each with its files, rising.
+            parts: The others, each with the row numbers of its files, rising.
             rows: The files to select, rising.
             shuffled: Whether each epoch has another order.
         """
@@ -78,13 +72,14 @@ class ImageDatasets:
         places = order[np.searchsorted(joined, rows, sorter=order)]
         header = [_IDENTITY_FORMAT, "selection", [part.identity for part, _ in parts]]
         digest = hashlib.sha256(json.dumps(header).encode() + places.astype("<i8").tobytes())
-        made = self._dataset(rows, digest.hexdigest(), shuffled=shuffled)
-        chosen = Selection(tuple(part for part, _ in parts), places)
-        made.ordered.selection = made.selection = chosen
-        return made
+        dataset = self._dataset(rows, digest.hexdigest(), self.seed if shuffled else None)
+        dataset.parts = dataset.ordered.parts = tuple(part for part, _ in parts)
+        dataset.places = dataset.ordered.places = places
+        return dataset
 
-    def _dataset(self, rows: np.ndarray, identity: str, *, shuffled: bool) -> tf.data.Dataset:
-        images, labels = self.images, self.labels[rows]
+    def _dataset(self, rows: np.ndarray, identity: str, seed: int | None) -> tf.data.Dataset:
+        images, labels, count = self.images, self.labels[rows], len(rows)
+        paths = tuple(images.paths[row] for row in rows)
 
         def load(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             # Not tf.gather: its tensor would be a second copy of all pixels.
@@ -96,38 +91,24 @@ class ImageDatasets:
             return prefetched(indices.map(load, num_parallel_calls=2, deterministic=True))
 
         def part(start: int, stop: int | None) -> tf.data.Dataset:
-            # `skip` on the dataset itself would decode what it skips.
-            indices = _index_batches(len(rows), self.batch_size, None).skip(start)
-            return loaded(indices if stop is None else indices.take(stop - start))
+            last = count if stop is None else min(stop * self.batch_size, count)
+            indices = tf.data.Dataset.range(start * self.batch_size, last)
+            return loaded(indices.batch(self.batch_size))
 
-        def batches(seed: int | None) -> tf.data.Dataset:
-            indices = _index_batches(len(rows), self.batch_size, seed)
-            dataset = loaded(indices)
-            dataset.identity, dataset.shuffle_seed = identity, seed
-            dataset.index_batches = _index_batches(len(rows), self.batch_size, seed)
-            # The same shuffle: whichever of the two is read next goes on with the next order.
-            row_numbers(dataset).to_train = indices
-            dataset.labels, dataset.paths = labels, tuple(images.paths[row] for row in rows)
-            dataset.content = lambda: _content(images.paths[row] for row in rows)
+        def dataset_of(order: RowOrder) -> tf.data.Dataset:
+            dataset = loaded(order.batches(self.batch_size))
+            dataset.identity, dataset.shuffle_seed = identity, order.seed
+            dataset.row_order, dataset.batch_size, dataset.part = order, self.batch_size, part
+            dataset.labels, dataset.paths = labels, paths
+            dataset.content = lambda: _content(paths)
             dataset.class_names = self.class_names
+            dataset.parts, dataset.places = (), None
             return dataset
 
-        dataset = batches(self.seed if shuffled else None)
-        dataset.ordered = ordered = batches(None) if shuffled else dataset
-        ordered.ordered, ordered.part = ordered, part
+        dataset = dataset_of(RowOrder(count, seed))
+        ordered = dataset if seed is None else dataset_of(RowOrder(count, None))
+        dataset.ordered = ordered.ordered = ordered
         return dataset
-
-
-def _identity(
-    header: Sequence[object],
-    files: Sequence[ImageFile],
-    images: CheckedImages,
-    rows: np.ndarray,
-) -> str:
-    digest = hashlib.sha256(json.dumps([_IDENTITY_FORMAT, *header]).encode())
-    for row in rows:
-        digest.update(json.dumps([files[row].parts, images.stamps[row]]).encode())
-    return digest.hexdigest()
 
 
 def _content(paths: Iterable[Path]) -> str:
@@ -135,11 +116,3 @@ def _content(paths: Iterable[Path]) -> str:
     for path in paths:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _index_batches(count: int, batch_size: int, shuffle_seed: int | None) -> tf.data.Dataset:
-    """Make batches of row numbers. Shuffling these costs 8 bytes a row, not an image."""
-    rows = tf.data.Dataset.range(count)
-    if shuffle_seed is not None:
-        rows = rows.shuffle(count, seed=shuffle_seed, reshuffle_each_iteration=True)
-    return rows.batch(batch_size)

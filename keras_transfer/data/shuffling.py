@@ -1,15 +1,13 @@
-"""In what order a pipeline gives its rows, and how to give them in that order again."""
+"""In what order a dataset gives its rows, and how activations are given in the same order."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
+import numpy as np
 import tensorflow as tf
-
-_ORIGINAL = "_keras_transfer_original"  # what a fresh copy is one of
-ROW_NUMBERS = "_keras_transfer_row_numbers"  # what `RowNumbers` of a dataset are known by
-_WITH_STATE = ("_ShuffleDataset", "RandomDataset")
-_SEEDED_ANEW = ("ShuffleDatasetV3", "RandomDatasetV2")
 
 
 def prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -26,133 +24,115 @@ def prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.prefetch(2).with_options(options)
 
 
-@dataclass
-class RowNumbers:
-    """Row numbers of a dataset, kept with it, since its order goes on from fit to fit.
+class RowOrder:
+    """The order of the rows in each epoch: a permutation that depends on seed and epoch alone.
+
+    A dataset of images and a dataset of their activations share it: whichever of the two is read
+    next has the order of the next epoch.
+
+    Args:
+        rows: Number of rows.
+        seed: 0 or larger; `None` for rising row numbers in all epochs.
 
     Attributes:
-        to_train: In the order of the epochs that come next.
-        as_read: In the order that reading the dataset itself has next.
+        epoch: The epoch whose order comes next, from 0.
     """
 
-    to_train: tf.data.Dataset | None = None
-    as_read: tf.data.Dataset | None = None
+    def __init__(self, rows: int, seed: int | None) -> None:
+        self.rows = rows
+        self.seed = seed
+        self.epoch = 0
+        self._lock = threading.Lock()  # tf.data calls `_next` from threads of its own
+        self._in_order = False
+
+    def of_epoch(self, epoch: int) -> np.ndarray:
+        """Returns the row numbers, int64, in the order of an epoch."""
+        if self.seed is None:
+            return np.arange(self.rows)
+        return np.random.default_rng([self.seed, epoch]).permutation(self.rows)
+
+    def batches(self, batch_size: int) -> tf.data.Dataset:
+        """Returns batches of row numbers; each pass through them takes the order that comes next.
+
+        The last batch may be smaller.
+        """
+
+        def epoch(_: tf.Tensor) -> tf.data.Dataset:
+            rows = tf.numpy_function(self._next, [], tf.int64)
+            return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(rows, (self.rows,)))
+
+        rows = tf.data.Dataset.range(1).flat_map(epoch)
+        return rows.apply(tf.data.experimental.assert_cardinality(self.rows)).batch(batch_size)
+
+    @contextmanager
+    def in_order(self) -> Iterator[None]:
+        """Lets passes that begin within a block have rising row numbers, and take no epoch."""
+        self._in_order = True
+        try:
+            yield
+        finally:
+            self._in_order = False
+
+    def _next(self) -> np.ndarray:
+        with self._lock:
+            if self._in_order:
+                return np.arange(self.rows)
+            self.epoch += 1
+            return self.of_epoch(self.epoch - 1)
 
 
-def row_numbers(dataset: tf.data.Dataset) -> RowNumbers:
-    """Returns the row numbers that are kept with a dataset."""
-    if getattr(dataset, ROW_NUMBERS, None) is None:
-        setattr(dataset, ROW_NUMBERS, RowNumbers())
-    return getattr(dataset, ROW_NUMBERS)
+def shuffled_rows(
+    rows: int, *, buffer_size: int, seeds: tuple[int, int], reshuffle: bool
+) -> tf.data.Dataset:
+    """Returns row numbers in the order in which a `Dataset.shuffle` would give the rows.
 
-
-@dataclass(frozen=True)
-class Order:
-    """How a pipeline makes batches of rows.
-
-    Attributes:
-        batch_size: Rows in a batch; the last may be shorter.
-        drop_remainder: Whether a shorter last batch is left out.
-        buffer_size: Rows in the shuffle buffer, 0 for no shuffle.
+    Args:
+        rows: Number of rows.
+        buffer_size: As for `Dataset.shuffle`.
         seeds: TensorFlow's two seeds of the shuffle; two zeros for another order each time.
-        reshuffle: Whether each epoch has another order.
+        reshuffle: Whether each pass has another order.
     """
-
-    batch_size: int
-    drop_remainder: bool = False
-    buffer_size: int = 0
-    seeds: tuple[int, int] = (0, 0)
-    reshuffle: bool = True
-
-    @property
-    def apart(self) -> bool:
-        """Whether the order of the pipeline itself stands still while that of `indices` goes on."""
-        return self.buffer_size > 0 and self.reshuffle
-
-    def indices(self, rows: int) -> tf.data.Dataset:
-        """Returns batches of row numbers in the order in which the pipeline would give the rows."""
-        indices = tf.data.Dataset.range(rows)
-        if self.buffer_size:
-            indices = self._shuffled(indices)
-        return indices.batch(self.batch_size, drop_remainder=self.drop_remainder)
-
-    def _shuffled(self, indices: tf.data.Dataset) -> tf.data.Dataset:
-        # `Dataset.shuffle` would mix in the global seed of now; that of then is in `seeds`.
-        variant = tf.raw_ops.ShuffleDatasetV3(
-            input_dataset=tf.data.experimental.to_variant(indices),
-            buffer_size=self.buffer_size,
-            seed=self.seeds[0],
-            seed2=self.seeds[1],
-            seed_generator=tf.raw_ops.DummySeedGenerator(),
-            output_types=[tf.int64],
-            output_shapes=[tf.TensorShape([])],
-            reshuffle_each_iteration=self.reshuffle,
-        )
-        shuffled = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.int64))
-        return shuffled.apply(tf.data.experimental.assert_cardinality(indices.cardinality()))
+    indices = tf.data.Dataset.range(rows)
+    # `Dataset.shuffle` would mix in the global seed of now; that of then is in `seeds`.
+    variant = tf.raw_ops.ShuffleDatasetV3(
+        input_dataset=tf.data.experimental.to_variant(indices),
+        buffer_size=buffer_size,
+        seed=seeds[0],
+        seed2=seeds[1],
+        seed_generator=tf.raw_ops.DummySeedGenerator(),
+        output_types=[tf.int64],
+        output_shapes=[tf.TensorShape([])],
+        reshuffle_each_iteration=reshuffle,
+    )
+    shuffled = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.int64))
+    return shuffled.apply(tf.data.experimental.assert_cardinality(rows))
 
 
-@dataclass(frozen=True)
-class Given:
-    """Row numbers that a dataset brings along, in step with its own order.
+# Row numbers of users' datasets, whose order continues from fit to fit: by dataset and use.
+_ORDERS: weakref.WeakKeyDictionary[Any, dict[str, tf.data.Dataset]] = weakref.WeakKeyDictionary()
 
-    Attributes:
-        index_batches: Batches of row numbers.
-        afresh: Whether to begin with its first epoch each time.
+
+def lasting_order(
+    dataset: Any, use: Literal["read", "train"], make: Callable[[], tf.data.Dataset]
+) -> tf.data.Dataset:
+    """Returns the row numbers that belong to a dataset, made once.
+
+    Args:
+        dataset: The dataset.
+        use: Whether they tell in which order the dataset itself is read, or its activations.
+        make: Makes the row numbers.
     """
-
-    index_batches: tf.data.Dataset
-    afresh: bool = False
-
-    @property
-    def apart(self) -> bool:
-        """Whether the order of the pipeline itself stands still while that of `indices` goes on."""
-        return self.afresh
-
-    def indices(self, rows: int) -> tf.data.Dataset:
-        """Returns batches of row numbers in the order in which the pipeline would give the rows."""
-        return fresh_copy(self.index_batches) if self.afresh else self.index_batches
-
-
-def all_stages(dataset: Any) -> Iterator[Any]:
-    """Gives a dataset and all that it is made from (`_inputs`: as tf.data's own debugging does)."""
-    yield dataset
-    for source in dataset._inputs():
-        yield from all_stages(source)
+    orders = _ORDERS.setdefault(dataset, {})
+    if use not in orders:
+        orders[use] = make()
+    return orders[use]
 
 
 def begin_again(dataset: Any) -> None:
-    """Makes the next fit on kept rows of a dataset see the order of the first one.
+    """Makes the next fit on activations of a dataset see the order of the first one.
 
-    Without, it goes on where the last one ended, as fits on the dataset itself do.
+    Otherwise it continues where the last one ended, as fits on the dataset itself do.
     """
-    if hasattr(dataset, "index_batches"):
-        dataset.index_batches = fresh_copy(dataset.index_batches)
-    row_numbers(dataset).to_train = None
-
-
-def fresh_copy(dataset: Any) -> Any:
-    """Returns the same pipeline, with shuffles as they stand before the dataset's first epoch.
-
-    What is too large to be written as a graph (2 GB of arrays in the dataset itself) stays.
-    """
-    dataset = getattr(dataset, _ORIGINAL, dataset)  # whose stages are known by their types
-    if not any(type(stage).__name__ in _WITH_STATE for stage in all_stages(dataset)):
-        return dataset
-    variant = tf.data.experimental.to_variant(dataset)
-    try:
-        # 1: no warning of functions that call Python; they are found again in the same process.
-        written = tf.raw_ops.DatasetToGraphV2(
-            input_dataset=variant, external_state_policy=1, strip_device_assignment=False
-        )
-    except tf.errors.OpError:
-        return dataset
-    graph = tf.compat.v1.GraphDef.FromString(written.numpy())
-    for node in list(graph.node):
-        if node.op in _SEEDED_ANEW:
-            new = graph.node.add(op="DummySeedGenerator", name=f"{node.name}/seeds")
-            node.input[4 if node.op == "ShuffleDatasetV3" else 2] = new.name
-    variant = tf.raw_ops.DatasetFromGraph(graph_def=graph.SerializeToString())
-    copy = tf.data.experimental.from_variant(variant, dataset.element_spec)
-    setattr(copy, _ORIGINAL, dataset)
-    return copy
+    if hasattr(dataset, "row_order"):  # from `image_folder`
+        dataset.row_order.epoch = 0
+    _ORDERS.get(dataset, {}).pop("train", None)

@@ -1,11 +1,13 @@
-"""Stratified: images divided class by class, in the same way on every machine."""
+"""Divides images into splits or folds, class by class, in the same way on every machine."""
 
 import hashlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from keras_transfer.images.discovery import ImageFile
+from keras_transfer.images.discovery import SPLITS, ImageFile
+from keras_transfer.utils.name_lists import some
 
 
 def rank(file: ImageFile, seed: int) -> str:
@@ -43,3 +45,64 @@ def deal(
     fold = np.empty(len(labels), int)
     fold[by_class] = np.arange(len(labels)) % k
     return fold
+
+
+def divide(
+    files: Sequence[ImageFile], unreadable: Collection[int], shares: Mapping[str, float], seed: int
+) -> dict[str, np.ndarray]:
+    """Assigns each readable file to a split: its folder's, or a share of its class in train.
+
+    Args:
+        files: All files.
+        unreadable: Row numbers of files that are in no split.
+        shares: Share of each class that becomes `valid` and `test`, where there is no folder.
+        seed: Decides which images are taken.
+
+    Returns:
+        Split to row numbers, rising; without empty splits.
+
+    Raises:
+        ValueError: If no class has an image for each split.
+    """
+    rows: dict[str, list[int]] = {split: [] for split in SPLITS}
+    classes: dict[str, list[int]] = {}
+    for row, file in enumerate(files):
+        if row not in unreadable:
+            of_class = classes.setdefault(file.class_name, [])
+            (of_class if file.split == "train" else rows[file.split]).append(row)
+    wanted = {split: share for split, share in shares.items() if share and not rows[split]}
+    _check_enough({name: len(of_class) for name, of_class in classes.items()}, wanted)
+    for of_class in classes.values():
+        ranked = sorted(of_class, key=lambda row: rank(files[row], seed))
+        valid, test = _sizes(len(ranked), wanted.get("valid", 0), wanted.get("test", 0))
+        # From both ends, so that the test images stay the same whatever the validation split.
+        rows["valid"] += ranked[:valid]
+        rows["train"] += ranked[valid : len(ranked) - test]
+        rows["test"] += ranked[len(ranked) - test :]
+    return {split: np.sort(of_split) for split, of_split in rows.items() if of_split}
+
+
+def _check_enough(counts: Mapping[str, int], wanted: Mapping[str, float]) -> None:
+    least = 1 + len(wanted)
+    few = {name: count for name, count in counts.items() if count < least}
+    if not few:
+        return
+    message = (
+        f"Classes with fewer than {least} images, one for each of train, {' and '.join(wanted)}: "
+        f"{some([f'{name!r} has {count}' for name, count in few.items()])}. "
+        "Add images, or pass 0 as the share of a split that you do without."
+    )
+    if max(counts.values()) < least:
+        raise ValueError(message)
+    warnings.warn(f"{message} They are missing in a split.", stacklevel=4)
+
+
+def _sizes(count: int, valid_share: float, test_share: float) -> tuple[int, int]:
+    """Divide a class: one image at least for train, then valid, then test, then by share."""
+    valid = test = 0
+    if valid_share:
+        most = max(count - 1 - bool(test_share), min(count - 1, 1))
+        valid = min(most, max(1, int(count * valid_share + 0.5)))
+    if test_share:
+        test = min(count - 1 - valid, max(1, int(count * test_share + 0.5)))
+    return valid, test

@@ -10,13 +10,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer.data.shuffling import all_stages
 from keras_transfer.evaluation.grad_cam import find_backbone
 from keras_transfer.evaluation.metrics import ReportNumbers, report_numbers
 from keras_transfer.evaluation.page import printable
 from keras_transfer.evaluation.predictions import Classified, classify
 from keras_transfer.evaluation.report_files import image_names
 from keras_transfer.models.outputs import FromLogits
+from keras_transfer.utils.keras_internals import dataset_stages
 from keras_transfer.utils.name_lists import some
 from keras_transfer.utils.supported_keras import check_keras_3
 
@@ -118,7 +118,7 @@ def _in_order(data: Any) -> tuple[Any, Sequence[str] | None]:
 
 def _check_unshuffled(data: Any) -> None:
     """Refuses shuffled data, whose order no list of paths has."""
-    stages = all_stages(data) if isinstance(data, tf.data.Dataset) else ()
+    stages = dataset_stages(data) if isinstance(data, tf.data.Dataset) else ()
     if any("Shuffle" in type(stage).__name__ for stage in stages):
         raise ValueError(
             "paths are given, and the data is shuffled, so they would stand under other images. "

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_transfer import __version__
-from keras_transfer.data.fit_data import check_class_names
+from keras_transfer.data.labels import check_class_names
 from keras_transfer.export.quantization import Quantization, converter_options
 from keras_transfer.export.resizing import resized
 from keras_transfer.export.saved_model import write_saved_model

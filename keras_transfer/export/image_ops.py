@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_transfer.export.resizing import resize_in_strips
-from keras_transfer.images.discovery import JPEG_HEADROOM, MAX_PIXELS
+from keras_transfer.images.decoding import JPEG_HEADROOM, MAX_PIXELS
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _WEBP_CHUNKS = (b"VP8 ", b"VP8L", b"VP8X")  # the first of a file: lossy, lossless, extended

@@ -1,14 +1,11 @@
 """FeatureCache: what a frozen part of a backbone makes of the data, computed once."""
 
-import contextlib
-import functools
 import itertools
 import os
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -17,56 +14,38 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer.backbones.frozen_backbone import FrozenBackbone
-from keras_transfer.data.augmentation import AllFlips, AsTheyAre, Flips, Views
-from keras_transfer.data.cacheable import NotKeepable
-from keras_transfer.data.shuffling import row_numbers
+from keras_transfer.data.augmentation import AllFlips, Flips, Views
+from keras_transfer.data.fingerprints import NotCacheable
 from keras_transfer.features import pipelines, runners, spot_check
-from keras_transfer.features.cache_folder import CacheFolder, Entry
-from keras_transfer.features.extraction import (
-    UNEVEN,
-    BatchesRead,
-    ExtractionJob,
-    FrozenPart,
-    Pass,
-    in_stretches,
-)
-from keras_transfer.features.npy_store import EntryWriter, FileArray, is_disk_full
-from keras_transfer.features.rows import ArrayInMemory, Rows, batches, loaded, selected
-from keras_transfer.features.shares import Shares
+from keras_transfer.features.cache_folder import CacheFolder
+from keras_transfer.features.extraction import BatchesRead, ExtractionJob, FrozenPart, extract
+from keras_transfer.features.folder_rows import rows_from_folder, rows_if_there
+from keras_transfer.features.npy_store import FileArray
+from keras_transfer.features.rows import ArrayInMemory, CachedRows, batches, selected
 from keras_transfer.features.storage import (
+    as_stored,
     check_disk,
     in_memory,
     in_temporary_file,
-    told_of_full_disk,
+    row_bytes,
+    warn_of_full_disk,
 )
 from keras_transfer.utils.memory import memory_budget, readable
-
-# Seconds after which a process that waits for another looks whether there is something to help.
-_LOOK_AGAIN = 1.0
-
-
-@dataclass(frozen=True)
-class _Made:
-    """Activations that are being made, batch by batch, and what comes to light meanwhile."""
-
-    activations: Iterable[np.ndarray]
-    read: BatchesRead
-    below: Rows | None = None
 
 
 class FeatureCache:
     """Keeps activations at any place of a backbone, so that what is frozen runs once.
 
     They are found again by what they were made of: the data, the frozen part with its weights, the
-    augmentation, and the place in the chain. A few rows of what is found are computed again by the
-    layers themselves, so that a layer whose code has changed, or a value that it looks up
-    elsewhere, is noticed, too; everything is computed anew then. Activations are kept in RAM while
-    they take at most `memory_limit`, beyond that in `.npy` files.
+    augmentation, and the block. Then the layers compute a few rows again, so that a layer whose
+    code has changed, or a value that it looks up elsewhere, is noticed, too; everything is computed
+    anew in that case. Activations are kept in RAM while they take at most `memory_limit`, beyond
+    that in `.npy` files.
 
     Args:
         directory: A folder to keep activations in between runs, of data that can be recognized:
-            from `image_folder`, or arrays. Processes that need the same activations, on machines
-            that share the folder, too, share the work. `None` for no such folder.
+            from `image_folder`, or arrays. Processes may share it: while one computes activations,
+            others that need the same wait for it. `None` for no such folder.
         memory_limit: Bytes that each set of activations may take in RAM: of one part of the data,
             after one block, of one view. A quarter of the free memory unless given.
         disk_limit: Bytes that the folder may take; the least recently used activations are
@@ -118,8 +97,7 @@ class FeatureCache:
         self.strict = strict
         self.verbose = verbose
         self._folder = None if directory is None else CacheFolder(directory, disk_limit)
-        self._entries: dict[tuple[Any, ...], Rows] = {}
-        self._samples: dict[tuple[Any, ...], spot_check.Sample] = {}  # by what made them
+        self._entries: dict[tuple[Any, ...], CachedRows] = {}
         self._runners: dict[Any, runners.Runner | None] = {}
         self._alive: dict[int, Any] = {}  # so that no id is given to another object
 
@@ -138,7 +116,8 @@ class FeatureCache:
 
         Args:
             backbone: What makes the activations. It must be frozen up to `after`.
-            data: Batches of `(images, labels)` or `(images, labels, sample_weights)`.
+            data: Batches of `(images, labels)` or `(images, labels, sample_weights)`. A map that
+                comes after its batching must treat each row by itself.
             after: A block's name, or `"pooling"` for the features.
             flips: What makes views of the images, if not the images as they are are wanted.
             view: Which of its views, 0 (the images as they are) to `flips.views - 1`.
@@ -147,12 +126,12 @@ class FeatureCache:
             Batches of `({"after:<block>": activations}, labels, ...)`.
 
         Raises:
-            NotKeepable: If the rows are random, their number unknown, or the activations too many
+            NotCacheable: If the rows are random, their number unknown, or the activations too many
                 for the disk; the message says why.
             ValueError: If `after` lies above a block that is not frozen, or is unknown, or there is
                 no such view.
         """
-        views = AllFlips(flips) if flips is not None else AsTheyAre()
+        views = AllFlips(flips) if flips is not None else Views()
         if not 0 <= view < views.count:
             raise ValueError(f"view={view!r}. Expected 0 to {views.count - 1}.")
         if not isinstance(data, tf.data.Dataset):
@@ -162,7 +141,7 @@ class FeatureCache:
             )
         pipeline = pipelines.inspect(data)
         rows = self.rows(backbone, pipeline, after, views=views, view=view)
-        return batches([rows], after, pipeline.order.indices(len(rows)))
+        return batches([rows], after, pipeline.indices(len(rows)))
 
     def array(self, backbone: FrozenBackbone, images: Any, *, after: str = "pooling") -> np.ndarray:
         """Returns the activations of an array of images `(n, height, width, 3)`, row for row."""
@@ -176,15 +155,16 @@ class FeatureCache:
     @property
     def nbytes(self) -> int:
         """How many bytes of RAM these take."""
-        kept = [rows.activations for rows in self._entries.values()]
-        return sum(one.nbytes for one in kept if isinstance(one, ArrayInMemory))
+        arrays = [rows.activations for rows in self._entries.values()]
+        return sum(array.nbytes for array in arrays if isinstance(array, ArrayInMemory))
 
     def __bool__(self) -> bool:
         return True  # or an empty one would be none to `cache or FeatureCache()`
 
     def clear(self) -> None:
         """Forgets all that is kept, and empties the folder of all activations in it."""
-        self._forget_activations()
+        self._entries.clear()
+        self._runners.clear()
         self._alive.clear()
         if self._folder is not None:
             self._folder.clear()
@@ -199,65 +179,54 @@ class FeatureCache:
         view: int = 0,
         verbose: bool = True,
         frozen: FrozenPart | None = None,
-    ) -> Rows:
-        """Returns the kept rows of a pipeline, computed now if there are none.
+    ) -> CachedRows:
+        """Returns the cached rows of a pipeline, computed now if there are none.
 
         Args:
             backbone: What makes the activations.
             pipeline: The data.
             after: A block's name, or `"pooling"`.
-            views: What the images go through before, `None` for nothing.
-            view: Which of its views.
+            views: The views that the images are made to; `None` for the images as they are.
+            view: Which of these.
             verbose: Whether to show progress, unless the cache does not.
             frozen: The frozen part of the backbone as it is during a fit, so that its digests are
                 made once, and what is in RAM is compared with its layers once.
         """
-        _check_frozen(backbone, after)
+        views, frozen = views or Views(), frozen or FrozenPart(backbone)
+        frozen.check(after)
         if not pipeline.batches:
-            raise NotKeepable("there are no rows in it")
-        views, frozen = views or AsTheyAre(), frozen or FrozenPart(backbone)
-        if pipeline.parts and pipeline.places is not None:
-            parts = [
-                self.rows(
-                    backbone, part, after, views=views, view=view, verbose=verbose, frozen=frozen
-                )
-                for part in pipeline.parts
-            ]
+            raise NotCacheable("there are no rows in it")
+        if pipeline.places is not None:
+            options: dict[str, Any] = {
+                "views": views,
+                "view": view,
+                "verbose": verbose,
+                "frozen": frozen,
+            }
+            parts = [self.rows(backbone, part, after, **options) for part in pipeline.parts]
             return selected(parts, pipeline.places)
-        origin = {
+        key = {
             "data": self._data_key(pipeline),
             "view": views.key(view),
             "after": after,
             "dtype": self.dtype or "as computed",
             **frozen.fingerprints()[after],
         }
-        show = verbose and self.verbose
-        job = ExtractionJob(frozen, pipeline, after, views, view, origin, show)
-        self._forget_if_stale(job)
-        if job.key not in self._entries:
-            self._keep(job, self._found_or_made(job))
-        return self._entries[job.key]
-
-    def _forget_if_stale(self, job: ExtractionJob) -> None:
-        """Compares some of what is in RAM with the layers, once in a fit for each link."""
-        if job.made_by in job.frozen.checked:
-            return
-        job.frozen.checked.add(job.made_by)
-        sample = self._samples.get(job.made_by)
-        if sample is not None and sample.is_stale(job):
-            job.say("computed anew: what was kept is not what the layers give now")
-            self._forget_activations()
-
-    def _forget_activations(self) -> None:
-        self._entries.clear()
-        self._samples.clear()
-        self._runners.clear()
-
-    def _keep(self, job: ExtractionJob, rows: Rows) -> None:
-        self._entries[job.key] = rows
-        if job.made_by not in self._samples:
-            images = job.first_images() if rows.first is None else rows.first
-            self._samples[job.made_by] = spot_check.Sample(images, job.views, job.view, rows)
+        job = ExtractionJob(frozen, pipeline, after, views, view, key, verbose and self.verbose)
+        if (rows := self._in_memory(job)) is None:
+            with warn_of_full_disk():
+                if self._folder is not None and job.lasting:
+                    rows = rows_from_folder(
+                        job,
+                        self._folder,
+                        lambda start: self._extraction(job, start)[0],
+                        dtype=self.dtype,
+                        budget=self._budget(),
+                    )
+                rows = self._for_now(job) if rows is None else rows
+            self._entries[job.key] = rows
+            frozen.checked.add(job.key)
+        return rows
 
     def _data_key(self, pipeline: pipelines.Pipeline) -> str:
         if isinstance(pipeline.identity, str):
@@ -266,129 +235,25 @@ class FeatureCache:
         self._alive[id(pipeline.identity)] = pipeline.identity
         return f"object {id(pipeline.identity)} {pipeline.sample}"
 
-    def _found_or_made(self, job: ExtractionJob) -> Rows:
-        with told_of_full_disk():
-            rows = None
-            if self._folder is not None and job.lasting:
-                rows = self._from_folder_if_usable(job, self._folder)
-            return self._kept_for_now(job) if rows is None else rows
+    def _in_memory(self, job: ExtractionJob) -> CachedRows | None:
+        """Returns rows that are in RAM, compared with the layers once in a fit."""
+        rows = self._entries.get(job.key)
+        if rows is not None and job.key not in job.frozen.checked:
+            job.frozen.checked.add(job.key)
+            if spot_check.is_stale_in_memory(job, rows):
+                job.say("computed anew: what was kept is not what the layers give now")
+                self._entries.clear()
+                self._runners.clear()
+                return None
+        return rows
 
-    # ---- in the folder
-
-    def _from_folder_if_usable(self, job: ExtractionJob, folder: CacheFolder) -> Rows | None:
-        """Returns the rows from the folder; `None`, with a warning, if it fails twice.
-
-        The second time goes on where an unsteady network has interrupted the first.
-        """
-        for _ in range(2):
-            try:
-                return self._from_folder(job, folder)
-            except OSError as error:
-                if is_disk_full(error):
-                    raise
-                reason = str(error)
-        warnings.warn(
-            f"FeatureCache({str(folder.path)!r}): the folder cannot be used ({reason}). "
-            "Activations are kept for as long as this FeatureCache lives. Expected a folder that "
-            "you may write to; what is in it already is found again when you may.",
-            stacklevel=2,
-        )
-        return None
-
-    def _from_folder(self, job: ExtractionJob, folder: CacheFolder) -> Rows:
-        entry = folder.entry(job.origin)
-        shares = entry.shares(job.most_rows, job.unit)
-        with _locked(entry, job, lambda: self._help(job, shares, folder)):
-            began = time.monotonic()
-            was_there = entry.exists()
-            array = self._opened(job, entry, folder)
-            if array is None:
-                if not (was_there or entry.begun()) and (miss := folder.nearest_miss(job.origin)):
-                    job.say(f"computed anew: what {folder.path} keeps is of other {miss}")
-                self._write(job, entry, shares, folder)
-                array = entry.opened()
-            else:
-                text = f"{len(array):,} images from {folder.path}, {readable(array.nbytes)}"
-                job.say(f"{text}, {time.monotonic() - began:.1f} s")
-        kept = loaded(array) if array.nbytes <= self._budget() else array
-        return Rows(kept, entry.computed, job.pipeline.columns or (), sizes=())
-
-    def _opened(self, job: ExtractionJob, entry: Entry, folder: CacheFolder) -> FileArray | None:
-        """Returns the activations of an entry, `None` if they are not there or stale."""
-        array = entry.open()
-        if array is None:
-            return None
-        some = spot_check.some_rows(job, len(array))
-        if not spot_check.is_stale(job, array.take, some):
-            return array
-        job.say(f"computed anew: what {folder.path} keeps is not what the layers give now")
-        del array  # some systems remove no file that is open
-        entry.discard()
-        return None
-
-    def _go_on(self, job: ExtractionJob, writer: EntryWriter) -> None:
-        """Restarts the writer if rows that an interrupted process has left are stale."""
-        some = spot_check.some_rows(job, writer.rows) if writer.rows else []
-        if some and spot_check.is_stale(job, writer.take, some):
-            job.say("computed from the start: what was there is not what the layers give now")
-            writer.restart()
-
-    def _write(self, job: ExtractionJob, entry: Entry, shares: Shares, folder: CacheFolder) -> None:
-        def is_stale(share: FileArray, start: int) -> bool:
-            stale = spot_check.is_stale(job, lambda rows: share.take(rows - start), [start])
-            if stale:
-                job.say(f"a share from row {start:,} on is not what the layers give now")
-            return stale
-
+    def _for_now(self, job: ExtractionJob) -> CachedRows:
+        """Returns rows in RAM or a temporary file."""
         began = time.monotonic()
-        with (
-            entry.writing() as writer,
-            contextlib.closing(shares.own(writer, is_stale)) as stretches,
-        ):
-            self._go_on(job, writer)
-            there = writer.rows
-            made = self._make(job, stretches, there, lambda: shares.from_others)
-            for number, activations in enumerate(made.activations):
-                if not number:
-                    left = job.most_rows - there - shares.rows_there
-                    check_disk(folder.path, left * self._row_bytes(activations), self.disk_limit)
-                writer.append(self._as_stored(activations), activations.dtype.name)
-        told = [f"{writer.rows:,} images"]
-        told += [f"{there:,} of them from before"] if there else []
-        others = shares.from_others
-        told += [f"{others:,} {'' if there else 'of them '}from other processes"] if others else []
-        job.say(
-            f"{', '.join(told)}, {time.monotonic() - began:.1f} s, "
-            f"{readable(writer.nbytes)} in {folder.path}"
-        )
-
-    def _help(self, job: ExtractionJob, shares: Shares, folder: CacheFolder) -> None:
-        """Computes shares for the process that has the lock, as long as there are any."""
-        began, rows = time.monotonic(), 0
-        with contextlib.closing(shares.help()) as stretches:
-            first = next(stretches, None)
-            if first is None:
-                return
-            made = self._make(
-                replace(job, show=False), itertools.chain([first], stretches), ahead=False
-            )
-            for activations in made.activations:
-                if not rows:
-                    needed = (first[1] - first[0]) * self._row_bytes(activations)
-                    check_disk(folder.path, needed, None)
-                shares.append(self._as_stored(activations), activations.dtype.name)
-                rows += len(activations)
-        job.say(f"{rows:,} images computed for it, {time.monotonic() - began:.1f} s")
-
-    # ---- for now
-
-    def _kept_for_now(self, job: ExtractionJob) -> Rows:
-        began = time.monotonic()
-        made = self._make(job, [(0, None)])
-        activations = iter(made.activations)
+        activations, read, below = self._extraction(job)
         first = next(activations, np.empty((0,)))
-        needed = job.most_rows * self._row_bytes(first)
-        rows = (self._as_stored(part) for part in itertools.chain([first], activations))
+        needed = job.most_rows * row_bytes(first, self.dtype)
+        rows = (as_stored(part, self.dtype) for part in itertools.chain([first], activations))
         kept: ArrayInMemory | FileArray
         if needed <= self._budget():
             where, kept = "RAM", in_memory(rows, job.most_rows)
@@ -402,125 +267,51 @@ class FeatureCache:
             f"{len(kept):,} images, {time.monotonic() - began:.1f} s, "
             f"{readable(kept.nbytes)} in {where}"
         )
-        return self._with_rest(job, made, kept, first.dtype.name)
-
-    def _with_rest(self, job: ExtractionJob, made: _Made, kept: Any, dtype: str) -> Rows:
-        if made.below is not None:
-            return replace(made.below, activations=kept, dtype=dtype)
-        rest = tuple(np.concatenate(column) for column in zip(*made.read.rest, strict=True))
-        places = None
-        if not job.pipeline.ordered:
-            # A shadow that is read whenever the pipeline is: a pass over a seeded shuffle has the
-            # order of the same pass over another with that seed. Without a seed, or if somebody
-            # else reads the pipeline too, any order is as good as another.
-            order = job.pipeline.order
-            numbers = row_numbers(job.pipeline.identity)
-            if numbers.as_read is None:
-                numbers.as_read = order.indices(len(kept))
-            places = np.argsort(np.concatenate([batch.numpy() for batch in numbers.as_read]))
-            if len(places) != len(kept):
-                raise NotKeepable(UNEVEN)
-        first = None if job.lasting else made.read.first
-        return Rows(kept, dtype, rest, places, tuple(made.read.sizes), first)
+        if below is not None:
+            return replace(below, activations=kept, dtype=first.dtype.name)
+        return CachedRows(
+            kept,
+            first.dtype.name,
+            tuple(np.concatenate(column) for column in zip(*read.rest, strict=True)),
+            job.pipeline.row_places(len(kept)),
+            tuple(read.sizes),
+            None if job.lasting else read.first,
+        )
 
     def _budget(self) -> int:
         return memory_budget() if self.memory_limit is None else self.memory_limit
 
-    def _stored(self, activations: np.ndarray) -> np.dtype:
-        """The type to keep: NumPy's files know no bfloat16, which float32 holds exactly."""
-        bfloat16 = activations.dtype.name == "bfloat16"
-        return np.dtype(self.dtype or ("float32" if bfloat16 else activations.dtype))
+    def _extraction(
+        self, job: ExtractionJob, start: int = 0
+    ) -> tuple[Iterator[np.ndarray], BatchesRead, CachedRows | None]:
+        """Begins to make activations from a row on, from the nearest cached ones or the images.
 
-    def _as_stored(self, activations: np.ndarray) -> np.ndarray:
-        stored = self._stored(activations)
-        if stored == np.float16 and activations.dtype != stored:
-            most = float(np.abs(activations).max(initial=0))
-            if float(np.finfo(np.float16).max) < most < np.inf:
-                raise NotKeepable(
-                    f"activations of up to {most:.3g} do not fit into float16, which ends at 65,504"
-                    "; leave `dtype` of the FeatureCache out"
-                )
-        return activations.astype(stored, copy=False)
-
-    def _row_bytes(self, activations: np.ndarray) -> int:
-        return int(np.prod(activations.shape[1:])) * self._stored(activations).itemsize
-
-    # ---- where they come from
-
-    def _make(
-        self,
-        job: ExtractionJob,
-        stretches: Iterable[tuple[int, int | None]],
-        start: int = 0,
-        others: Callable[[], int] = lambda: 0,
-        *,
-        ahead: bool = True,
-    ) -> _Made:
-        """Begins to make the activations of stretches, from the nearest kept ones or the images.
-
-        Args:
-            job: What is to be made.
-            stretches: First row, and the row behind the last, `None` for all.
-            start: How many rows are there already.
-            others: Gives how many rows other processes have made since.
-            ahead: Whether the stretches follow each other, most likely.
+        Returns:
+            Batches of activations, notes that are made meanwhile, and the nearest cached ones.
         """
-        noted = BatchesRead()
+        read = BatchesRead()
         name, below = self._nearest_below(job)
-        if below is None:
-            read: Any = functools.partial(job.images, read=noted)
-        else:
-            read = functools.partial(below.chunks, size=runners.CPU_BATCH)
-        inputs = in_stretches(read, stretches, ahead=ahead)
+        inputs: Iterator[Any] = job.images(start, read)
         if below is not None:
-            inputs = ({f"after:{name}": chunk} for chunk in inputs)
+            chunks = below.chunks(start, runners.CPU_BATCH)
+            inputs = ({f"after:{name}": chunk} for chunk in chunks)
         key = (*sorted(job.frozen.fingerprints()[job.after].items()), job.after, name)
         total = job.most_rows if below is None else len(below)
-        run = Pass(
-            job.backbone, job.after, inputs, start, total, self._runners, key, job.show, others
-        )
-        return _Made(run, noted, below)
+        run = extract(job, inputs, start=start, total=total, fast_runners=self._runners, key=key)
+        return run, read, below
 
-    def _nearest_below(self, job: ExtractionJob) -> tuple[str, Rows | None]:
+    def _nearest_below(self, job: ExtractionJob) -> tuple[str, CachedRows | None]:
         names = job.backbone.link_names
         prints = job.frozen.fingerprints()
         for name in reversed(names[: names.index(job.after)]):
-            lower = replace(job, after=name, origin={**job.origin, "after": name, **prints[name]})
-            self._forget_if_stale(lower)
-            if lower.key in self._entries:
-                return name, self._entries[lower.key]
-            if self._folder is not None and lower.lasting:
-                with contextlib.suppress(OSError):  # of a folder that cannot be used
-                    entry = self._folder.entry(lower.origin)
-                    if not entry.exists():
-                        continue
-                    with _locked(entry, lower):
-                        if (array := self._opened(lower, entry, self._folder)) is not None:
-                            columns = job.pipeline.columns or ()
-                            return name, Rows(array, entry.computed, columns)
+            key = {**job.cache_key, "after": name, **prints[name]}
+            lower = replace(job, after=name, cache_key=key)
+            rows = self._in_memory(lower)
+            if rows is None and self._folder is not None and lower.lasting:
+                rows = rows_if_there(lower, self._folder)
+            if rows is not None:
+                return name, rows
         return "images", None
-
-
-@contextlib.contextmanager
-def _locked(
-    entry: Entry, job: ExtractionJob, meanwhile: Callable[[], None] = lambda: None
-) -> Iterator[None]:
-    """Holds the lock of an entry; while another process has it, does something now and then."""
-    from filelock import Timeout
-
-    lock, wait = entry.lock(wait=False), 0.0
-    while not lock.is_locked:
-        try:
-            lock.acquire(timeout=wait)
-        except Timeout:
-            if not wait:
-                job.say("another process is computing them; waiting for it, or helping")
-            wait = _LOOK_AGAIN
-            meanwhile()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _check_numbers(**numbers: int) -> None:
@@ -528,20 +319,3 @@ def _check_numbers(**numbers: int) -> None:
         whole = isinstance(number, Integral) and not isinstance(number, bool)
         if not (whole and number >= 0):
             raise ValueError(f"{name}={number!r}. Expected a whole number of 0 or more.")
-
-
-def _check_frozen(backbone: FrozenBackbone, after: str) -> None:
-    if not isinstance(backbone, FrozenBackbone):
-        raise TypeError(
-            f"`backbone` is a {type(backbone).__name__}. Expected a FrozenBackbone; a Keras model "
-            "becomes one by FrozenBackbone(model, preprocessing=...)."
-        )
-    names = backbone.link_names
-    if after not in names:
-        raise ValueError(f"Backbone '{backbone.name}' has no link {after!r}: it has {names}.")
-    border = backbone.border
-    if border is None or names.index(border) < names.index(after):
-        raise ValueError(
-            f"What comes after {after!r} changes while training: backbone '{backbone.name}' is "
-            f"frozen up to {border!r} only. Keep activations there, or freeze more blocks."
-        )

@@ -10,20 +10,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer.data.cacheable import NotKeepable, check_rows_apart, refuse_random
-from keras_transfer.data.fingerprints import digest_of
-from keras_transfer.data.shuffling import Given, Order, all_stages
-
-_MAPS = ("_MapDataset", "_ParallelMapDataset")
-_BATCHES = ("_BatchDataset", "_ParallelBatchDataset")
-_KEEP_ROWS = (
-    *_MAPS,
-    *_BATCHES,
-    "_PrefetchDataset",
-    "_OptionsDataset",
-    "CacheDataset",
-    "_AssertCardinalityDataset",
+from keras_transfer.data.fingerprints import NotCacheable, digest_of
+from keras_transfer.data.shuffling import lasting_order, shuffled_rows
+from keras_transfer.utils.keras_internals import (
+    batch_arguments,
+    dataset_inputs,
+    dataset_kind,
+    dataset_stages,
+    shuffle_arguments,
+    stateful_operations,
 )
+
+_KEEP_ROWS = ("Map", "Batch", "Prefetch", "Options", "Cache", "AssertCardinality")
+UNEVEN = "its batches have another number of rows than its batching makes; map rows before it"
 _TRIED = 8  # batches of a PyDataset that are read twice, to see whether they stay the same
 
 
@@ -32,32 +31,50 @@ class Pipeline:
     """Batches whose rows are the same in every epoch.
 
     Attributes:
-        read: Gives the batches from a number on up to another, `None` for the last, once.
-        batches: How many there are.
+        read: Yields the batches from a number on up to another, `None` for the last, once.
+        batches: Number of batches.
         batch_size: Rows in a batch, at most.
-        ordered: Whether it gives its rows in their own order, so that no shuffle is to be undone.
-        order: How batches are made from the rows.
-        identity: What stands for the content: a digest, or an object.
-        content: Gives a digest of the content of the files, if there are any.
+        indices: Returns batches of row numbers, for a number of rows, in the order and the batches
+            in which each epoch has the rows.
+        identity: Identifies the content: a digest, or the object itself.
+        ordered: Whether `read` yields the rows in their order, so that no shuffle is to be undone.
+        content: Returns a digest of the content of the files, if there are any.
         columns: Labels and so on for all rows, where they are known without reading.
         sample: A digest of some of it, where the object may come to give something else.
         even: Whether all batches but the last have `batch_size` rows.
         parts: Pipelines that have its rows too, if there are any.
-        places: Where each row is in the rows of these, one behind the other.
+        places: Position of each row in the rows of these, concatenated.
     """
 
     read: Callable[[int, int | None], Iterable[Any]]
     batches: int
     batch_size: int
-    ordered: bool
-    order: Order | Given
+    indices: Callable[[int], tf.data.Dataset]
     identity: Any
+    ordered: bool = True
     content: Callable[[], str] | None = None
     columns: tuple[np.ndarray, ...] | None = None
     sample: str = ""
     even: bool = True
     parts: tuple["Pipeline", ...] = ()
     places: np.ndarray | None = None
+
+    def row_places(self, rows: int) -> np.ndarray | None:
+        """Returns where each row is among those that `read` has given; `None` if in order.
+
+        A pass over a seeded shuffle has the same order as the same pass over its row numbers.
+        Without a seed, or if somebody else reads the pipeline, any order is as good as another.
+
+        Raises:
+            NotCacheable: If the batching makes another number of rows.
+        """
+        if self.ordered:
+            return None
+        order = lasting_order(self.identity, "read", lambda: self.indices(rows))
+        places = np.argsort(np.concatenate([batch.numpy() for batch in order]))
+        if len(places) != rows:
+            raise NotCacheable(UNEVEN)
+        return places
 
 
 def of_array(images: np.ndarray, batch_size: int) -> Pipeline:
@@ -69,170 +86,163 @@ def of_array(images: np.ndarray, batch_size: int) -> Pipeline:
             yield (images[batch * batch_size : (batch + 1) * batch_size],)
 
     identity = f"array {digest_of(images)}"
-    order = Order(batch_size)
-    return Pipeline(read, count, batch_size, True, order, identity, columns=())
+    return Pipeline(read, count, batch_size, _rising(batch_size), identity, columns=())
+
+
+def _rising(batch_size: int) -> Callable[[int], tf.data.Dataset]:
+    return lambda rows: tf.data.Dataset.range(rows).batch(batch_size)
 
 
 def of_py_dataset(dataset: keras.utils.PyDataset) -> Pipeline:
     """Returns the pipeline of a `PyDataset`, its batches in their order.
 
     Eight of its batches are read twice. What changes more rarely than these show, or is changed in
-    the middle of a fit, is not found out.
+    the middle of a fit, is not noticed.
 
     Raises:
-        NotKeepable: If the number of batches is infinite, or they may differ between epochs: there
+        NotCacheable: If the number of batches is infinite, or they may differ between epochs: there
             is code to run between them, or a batch that is read twice is not the same.
     """
     kind, base = type(dataset), keras.utils.PyDataset
     count = dataset.num_batches
     if not count:
-        raise NotKeepable(f"the number of batches of the {kind.__name__} is infinite, or 0")
+        raise NotCacheable(f"the number of batches of the {kind.__name__} is infinite, or 0")
     for hook in ("on_epoch_begin", "on_epoch_end"):
         if getattr(kind, hook) is not getattr(base, hook):
-            raise NotKeepable(f"the {hook} of the {kind.__name__} may change what it gives")
+            raise NotCacheable(f"the {hook} of the {kind.__name__} may change what it gives")
     sample = ""
     for number in sorted({round(n) for n in np.linspace(0, count - 1, _TRIED)}):
-        once, again = (
+        first, second = (
             [digest_of(np.asarray(part)) for part in tf.nest.flatten(dataset[number])]
             for _ in range(2)
         )
-        if once != again:
-            raise NotKeepable(f"the {kind.__name__} gives another batch each time it is asked")
-        sample += "".join(once)
+        if first != second:
+            raise NotCacheable(f"the {kind.__name__} gives another batch each time it is asked")
+        sample += "".join(first)
     size = len(tf.nest.flatten(dataset[0])[0])
 
     def read(start: int, stop: int | None) -> Iterator[Any]:
         for number in range(start, count if stop is None else stop):
             yield dataset[number]
 
-    return Pipeline(
-        read,
-        count,
-        size,
-        ordered=True,
-        order=Order(size),
-        identity=dataset,
-        sample=sample,
-        even=False,
-    )
+    return Pipeline(read, count, size, _rising(size), dataset, sample=sample, even=False)
 
 
 def inspect(dataset: tf.data.Dataset) -> Pipeline:
-    """Finds out how to compute the rows of a pipeline once and to make the same batches of them.
+    """Finds out how to compute the rows of a dataset once, and how to make the same batches again.
 
     Args:
         dataset: Batches of `(images, labels)` or `(images, labels, sample_weights)`. One from
-            `image_folder` says by itself what it holds. For others, the transformations and the
-            graphs of their functions are looked through for random operations.
+            `image_folder` says by itself what it holds. For others, the steps and the operations
+            in their functions are looked through.
 
     Raises:
-        NotKeepable: If the number of rows is unknown or infinite, or something random comes before
-            the rows are kept.
+        NotCacheable: If the number of rows is unknown or infinite, or a step may give other rows in
+            the next epoch.
     """
     batches = int(dataset.cardinality())
     if batches < 0:
         kind = "infinite" if batches == tf.data.INFINITE_CARDINALITY else "unknown"
-        raise NotKeepable(f"the number of batches is {kind}")
+        raise NotCacheable(f"the number of batches is {kind}")
     _check_structure(dataset.element_spec)
-    if hasattr(dataset, "identity"):
-        ordered, selection = dataset.ordered, getattr(dataset, "selection", None)
+    if hasattr(dataset, "row_order"):
         return Pipeline(
-            ordered.part,
+            dataset.part,
             batches,
-            _batch_size(ordered),
-            ordered=True,
-            order=Given(dataset.index_batches),
+            dataset.batch_size,
+            lambda rows: dataset.row_order.batches(dataset.batch_size),
             identity=dataset.identity,
             content=functools.cache(dataset.content),  # it reads all files
             columns=(dataset.labels,),
-            parts=tuple(map(inspect, selection.parts)) if selection else (),
-            places=selection.places if selection else None,
+            parts=tuple(map(inspect, dataset.parts)),
+            places=dataset.places,
         )
-    return _inspect_graph(dataset, batches)
+    return _inspect_steps(dataset, batches)
 
 
 def _check_structure(spec: Any) -> None:
     parts = spec if isinstance(spec, tuple) else (spec,)
     if not (1 <= len(parts) <= 3 and all(isinstance(part, tf.TensorSpec) for part in parts)):
-        raise NotKeepable(
+        raise NotCacheable(
             "it does not give batches of (images, labels) or (images, labels, weights), each one "
             "dense tensor"
         )
 
 
-def _from(dataset: tf.data.Dataset) -> Callable[[int, int | None], tf.data.Dataset]:
-    def read(start: int, stop: int | None) -> tf.data.Dataset:
-        rest = dataset.skip(start) if start else dataset
-        return rest if stop is None else rest.take(stop - start)
-
-    return read
-
-
-def _batch_size(dataset: tf.data.Dataset) -> int:
-    return int(next(iter(dataset.index_batches)).shape[0])
-
-
-def _inspect_graph(dataset: tf.data.Dataset, batches: int) -> Pipeline:
-    batch, shuffle, maps = None, None, []
-    for stage in _stages(dataset):
-        kind = type(stage).__name__
-        if kind in _MAPS and batch is None:
-            maps.append(stage)
-        if hasattr(stage, "identity"):
-            # The pass that reads the images takes an epoch of their order; training begins anew.
-            given, ordered = Given(stage.index_batches, afresh=True), stage.shuffle_seed is None
-            size = _batch_size(stage.ordered)
-            if not ordered:
-                check_rows_apart(maps)
-            return Pipeline(_from(dataset), batches, size, ordered, given, dataset)
-        if kind in _BATCHES and batch is None:
-            batch = stage
-        elif kind == "_ShuffleDataset":
+def _inspect_steps(dataset: tf.data.Dataset, batches: int) -> Pipeline:
+    batch, shuffle = None, None
+    for step in _steps(dataset):
+        kind = dataset_kind(step)
+        if hasattr(step, "row_order"):
+            if batch is not None or shuffle is not None:
+                raise NotCacheable("it batches or shuffles again what image_folder gives")
+            return _of_mapped_folder(dataset, batches, step)
+        if kind == "Batch":
+            batch = batch or step
+        elif kind == "Shuffle":
             if shuffle is not None:
-                raise NotKeepable("it shuffles twice; shuffle once, before batching")
-            shuffle = stage
+                raise NotCacheable("it shuffles twice; shuffle once, before batching")
+            shuffle = step
             if batch is None:
-                raise NotKeepable("it shuffles whole batches; shuffle before batching")
-        elif kind not in _KEEP_ROWS and shuffle is None and stage._inputs():
-            raise NotKeepable(f"it regroups rows ({kind.strip('_')})")
+                raise NotCacheable("it shuffles whole batches; shuffle before batching")
+        elif kind not in _KEEP_ROWS and shuffle is None and dataset_inputs(step):
+            raise NotCacheable(f"it regroups rows ({kind})")
     if batch is None:
-        raise NotKeepable(
+        raise NotCacheable(
             "it is not batched, or not where one can see it; batch it as the last step"
         )
-    if shuffle is not None and bool(batch._drop_remainder):
-        raise NotKeepable("it shuffles and drops the last rows, other ones in each epoch")
-    if shuffle is not None:
-        check_rows_apart(maps)
-    order = Order(int(batch._batch_size), bool(batch._drop_remainder), **_shuffle(shuffle))
-    return Pipeline(_from(dataset), batches, order.batch_size, shuffle is None, order, dataset)
+    size, drop_remainder = batch_arguments(batch)
+    if shuffle is not None and drop_remainder:
+        raise NotCacheable("it shuffles and drops the last rows, other ones in each epoch")
+    arguments = shuffle_arguments(shuffle) if shuffle is not None else None
+
+    def indices(rows: int) -> tf.data.Dataset:
+        numbers = shuffled_rows(rows, **arguments) if arguments else tf.data.Dataset.range(rows)
+        return numbers.batch(size, drop_remainder=drop_remainder)
+
+    read = functools.partial(_part, dataset)
+    return Pipeline(read, batches, size, indices, dataset, ordered=shuffle is None)
 
 
-def _shuffle(stage: Any) -> dict[str, Any]:
-    if stage is None:
-        return {}
-    return {
-        "buffer_size": int(stage._buffer_size),
-        "seeds": (int(stage._seed), int(stage._seed2)),
-        "reshuffle": bool(stage._reshuffle_each_iteration),
-    }
+def _of_mapped_folder(dataset: tf.data.Dataset, batches: int, source: Any) -> Pipeline:
+    """The pipeline of what users' maps make of a dataset from `image_folder`."""
+    size, order = source.batch_size, source.row_order
+
+    def read(start: int, stop: int | None) -> Iterator[Any]:
+        with order.in_order():  # which is decided when the first batch is read
+            rest = iter(_part(dataset, start, stop))
+            first = next(rest, None)
+        if first is not None:
+            yield first
+            yield from rest
+
+    return Pipeline(read, batches, size, lambda rows: order.batches(size), dataset)
 
 
-def _stages(dataset: Any) -> Iterator[Any]:
-    """The transformations from the last to the first, as far as the rows depend on them.
+def _part(dataset: tf.data.Dataset, start: int, stop: int | None) -> tf.data.Dataset:
+    rest = dataset.skip(start) if start else dataset
+    return rest if stop is None else rest.take(stop - start)
 
-    tf.data has no public way to look into a pipeline; `_inputs` and `_functions` are what its own
-    distribution and debugging code use. What a `cache()` holds is the same in every epoch,
-    whatever made it, so there is nothing to look for behind one.
+
+def _steps(dataset: Any) -> Iterator[Any]:
+    """The steps of a pipeline from the last to the first, as far as the rows depend on them.
+
+    The content of a `cache()` is the same in every epoch, so of the steps before it only the
+    batching matters.
     """
     yield dataset
-    if hasattr(dataset, "identity"):  # from `image_folder`: nothing random below
+    if hasattr(dataset, "row_order"):  # from `image_folder`: nothing random below
         return
-    for function in dataset._functions():
-        refuse_random(function)
-    if type(dataset).__name__ == "RandomDataset":
-        raise NotKeepable("it draws random numbers")
-    if type(dataset).__name__ == "CacheDataset":
-        yield from (stage for stage in all_stages(dataset) if type(stage).__name__ in _BATCHES)
+    if operations := sorted(stateful_operations(dataset)):
+        raise NotCacheable(
+            f"its functions may give something else in each epoch ({', '.join(operations[:3])}: "
+            "random numbers, variables, tables or Python code); put .cache() after them if they do "
+            "not"
+        )
+    if dataset_kind(dataset) == "Random":
+        raise NotCacheable("it draws random numbers")
+    if dataset_kind(dataset) == "Cache":
+        yield from (step for step in dataset_stages(dataset) if dataset_kind(step) == "Batch")
         return
-    for source in dataset._inputs():
-        yield from _stages(source)
+    for source in dataset_inputs(dataset):
+        yield from _steps(source)

@@ -1,16 +1,14 @@
-"""Kept rows: activations in RAM or in a file, and the labels that belong to them."""
+"""Cached rows: activations in RAM or in a file, and the labels that belong to them."""
 
-import functools
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 
 from keras_transfer.data.shuffling import prefetched
 from keras_transfer.features.npy_store import FileArray
@@ -61,7 +59,7 @@ class SelectedRows:
 
     Args:
         arrays: The arrays, with rows of one shape and type.
-        places: Where each row is in these, one behind the other.
+        places: Position of each row in these, concatenated.
     """
 
     def __init__(self, arrays: Sequence["Array"], places: np.ndarray) -> None:
@@ -90,14 +88,14 @@ Array = ArrayInMemory | FileArray | SelectedRows
 
 
 @dataclass(frozen=True)
-class Rows:
+class CachedRows:
     """Activations of all images, and what comes with them.
 
     Attributes:
-        activations: Where they are.
-        dtype: What type they had when they were computed.
-        rest: Labels, and weights if there are any, as the dataset has them.
-        places: Where each row is in these; `None` for in order.
+        activations: The activations, as they were computed in order.
+        dtype: The type that they had when they were computed.
+        rest: Labels, and weights if there are any, in the same order.
+        places: Position of each row in these; `None` if they are in order.
         sizes: Rows of each batch that they were computed from.
         first: The first images that they were computed from, where these cannot be read again.
     """
@@ -112,11 +110,17 @@ class Rows:
     def __len__(self) -> int:
         return len(self.activations)
 
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the activations of rows, in the type in which they are kept."""
+        return self.activations.take(rows if self.places is None else self.places[rows])
+
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
         """Returns the activations of rows, in a tf.data function."""
+        if not isinstance(self.activations, ArrayInMemory):
+            return in_graph(self, self.take, rows)
         if self.places is not None:
             rows = tf.gather(self.places, rows)
-        return tf.cast(_gather(self.activations, rows), self.dtype)
+        return tf.cast(tf.gather(self.activations.tensor, rows), self.dtype)
 
     def gather_rest(self, rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Returns labels and so on of rows, in a tf.data function."""
@@ -125,57 +129,37 @@ class Rows:
         return tuple(tf.gather(column, rows) for column in self.rest)
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Returns the activations of some rows as they lie."""
+        """Returns the activations of rows `start` to `stop` in storage order."""
         return self.activations.take(slice(start, stop)).astype(self.dtype, copy=False)
 
-    def chunks(self, start: int, stop: int | None, size: int) -> Iterator[np.ndarray]:
-        """Gives the activations from a row on to another, `None` for the last, as they lie."""
-        last = len(self) if stop is None else min(stop, len(self))
-        for row in range(start, last, size):
-            yield self.read(row, min(row + size, last))
+    def chunks(self, start: int, size: int) -> Iterator[np.ndarray]:
+        """Yields the activations of all rows from `start` on in storage order."""
+        for row in range(start, len(self), size):
+            yield self.read(row, row + size)
 
 
-def selected(parts: Sequence[Rows], places: np.ndarray) -> Rows:
+def in_graph(rows: CachedRows, function: Any, *arguments: tf.Tensor) -> tf.Tensor:
+    """Returns what a Python function gives of some rows, in a tf.data function."""
+    array = rows.activations
+    taken = tf.numpy_function(function, arguments, array.dtype, stateful=False)
+    return tf.cast(tf.ensure_shape(taken, (None, *array.shape[1:])), rows.dtype)
+
+
+def selected(parts: Sequence[CachedRows], places: np.ndarray) -> CachedRows:
     """Returns rows of several others.
 
     Args:
         parts: The others, each in order.
-        places: Where each row is in these, one behind the other.
+        places: Position of each row in these, concatenated.
     """
     array = SelectedRows([part.activations for part in parts], places)
     columns = zip(*(part.rest for part in parts), strict=True)
-    return Rows(array, parts[0].dtype, tuple(np.concatenate(column)[places] for column in columns))
+    rest = tuple(np.concatenate(column)[places] for column in columns)
+    return CachedRows(array, parts[0].dtype, rest)
 
 
-def gather_apart(
-    rows: tf.Tensor, which: tf.Tensor, sources: Sequence[Callable[[tf.Tensor], tf.Tensor]]
-) -> tf.Tensor:
-    """Returns each row from one of several sources, in a tf.data function; only that is read.
-
-    Args:
-        rows: Row numbers `(n,)`.
-        which: From which source each is, `(n,)` int32.
-        sources: Each gives the rows of some numbers.
-    """
-    places = tf.dynamic_partition(tf.range(tf.size(rows)), which, len(sources))
-    taken = [source(tf.gather(rows, place)) for source, place in zip(sources, places, strict=True)]
-    return tf.ensure_shape(tf.dynamic_stitch(places, taken), (None, *taken[0].shape[1:]))
-
-
-def _gather(array: Array, rows: tf.Tensor) -> tf.Tensor:
-    if isinstance(array, ArrayInMemory):
-        return tf.gather(array.tensor, rows)
-    if isinstance(array, FileArray):
-        taken = tf.numpy_function(array.take, [rows], array.dtype, stateful=False)
-        return tf.ensure_shape(taken, (None, *array.shape[1:]))
-    places = tf.gather(array.places, rows)
-    which = tf.searchsorted(array.ends, places, side="right")
-    sources = [functools.partial(_gather, part) for part in array.arrays]
-    return gather_apart(places - tf.gather(array.starts, which), which, sources)
-
-
-def batches(views: Sequence[Rows], after: str, indices: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns batches of kept rows, each row from one of its views.
+def batches(views: Sequence[CachedRows], after: str, indices: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns batches of cached rows, each row from one of its views.
 
     Args:
         views: The rows of each view; more than one are drawn among, anew in each epoch.
@@ -184,9 +168,15 @@ def batches(views: Sequence[Rows], after: str, indices: tf.data.Dataset) -> tf.d
             of the labels that are kept.
     """
 
+    def drawn(rows: np.ndarray, seed: np.ndarray) -> np.ndarray:
+        return _drawn(views, rows, np.random.default_rng(int(seed)))
+
     def batch(given: Any, seed: tf.Tensor | None = None) -> tuple[Any, ...]:
         index, *rest = given if isinstance(given, tuple) else (given,)
-        activations = views[0].gather(index) if seed is None else _drawn(views, index, seed)
+        if seed is None:
+            activations = views[0].gather(index)
+        else:
+            activations = in_graph(views[0], drawn, index, seed)
         return {f"after:{after}": activations}, *(rest or views[0].gather_rest(index))
 
     if len(views) > 1:
@@ -196,53 +186,18 @@ def batches(views: Sequence[Rows], after: str, indices: tf.data.Dataset) -> tf.d
     return prefetched(indices.map(lambda *given: batch(given)))
 
 
-def _drawn(views: Sequence[Rows], index: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Each row from the view that is drawn for it; only that is read."""
-    drawn = tf.random.stateless_uniform(
-        tf.shape(index), [seed, 0], maxval=len(views), dtype=tf.int32
-    )
-    return gather_apart(index, drawn, [rows.gather for rows in views])
+def _drawn(
+    views: Sequence[CachedRows], rows: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """Returns each row from the view that is drawn for it; only that is read."""
+    which = generator.integers(0, len(views), len(rows))
+    taken = np.empty((len(rows), *views[0].activations.shape[1:]), views[0].activations.dtype)
+    for number, view in enumerate(views):
+        taken[which == number] = view.take(rows[which == number])
+    return taken
 
 
-def array_indices(
-    rows: int,
-    y: Any,
-    sample_weight: Any,
-    *,
-    batch_size: int | None = None,
-    steps: int | None = None,
-    shuffle: bool | str = False,
-    class_weight: Mapping[int, float] | None = None,
-) -> tf.data.Dataset:
-    """Returns row numbers and labels in the batches and the order that Keras makes of arrays.
-
-    There is no public way to ask for that order. `ArrayDataAdapter` is where `fit` has it from, and
-    a test compares the two.
-
-    Args:
-        rows: How many rows there are.
-        y: Labels, an array.
-        sample_weight: Weights, an array, or `None`.
-        batch_size: As for `fit`.
-        steps: Batches in an epoch, as for `fit`.
-        shuffle: As for `fit`.
-        class_weight: As for `fit`; becomes sample weights, as `fit` does with arrays.
-    """
-    adapter = ArrayDataAdapter(
-        np.arange(rows),
-        y,
-        sample_weight=sample_weight,
-        batch_size=batch_size,
-        steps=steps,
-        shuffle=shuffle,
-        class_weight=class_weight,
-    )
-    return adapter.get_tf_dataset().apply(
-        tf.data.experimental.assert_cardinality(adapter.num_batches)
-    )
-
-
-class KeptBatches(keras.utils.PyDataset):
+class CachedBatches(keras.utils.PyDataset):
     """The batches of a `PyDataset` with activations in place of images.
 
     Args:
@@ -250,7 +205,7 @@ class KeptBatches(keras.utils.PyDataset):
         after: The block that the activations come from.
     """
 
-    def __init__(self, views: Sequence[Rows], after: str) -> None:
+    def __init__(self, views: Sequence[CachedRows], after: str) -> None:
         super().__init__()
         self._views, self._key = views, f"after:{after}"
         self._ends = np.cumsum(views[0].sizes).tolist()
@@ -264,9 +219,6 @@ class KeptBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         stop = self._ends[index]
         start = stop - self._views[0].sizes[index]
-        drawn = self._random.integers(0, len(self._views), stop - start)
-        activations = self._views[0].read(start, stop)
-        for view in set(drawn.tolist()) - {0}:
-            of_view = drawn == view
-            activations[of_view] = self._views[view].read(start, stop)[of_view]
+        taken = _drawn(self._views, np.arange(start, stop), self._random)
+        activations = taken.astype(self._views[0].dtype, copy=False)
         return {self._key: activations}, *(column[start:stop] for column in self._views[0].rest)

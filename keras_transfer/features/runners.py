@@ -34,29 +34,30 @@ _STEPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 Runner = Callable[[Any], np.ndarray]
 
-# For as long as a backbone lives: by link and digest, the layers that were traced, and as what.
-_Traced = dict[tuple[str, str], tuple[list[keras.Layer], Any]]
-_TRACED: weakref.WeakKeyDictionary[FrozenBackbone, _Traced] = weakref.WeakKeyDictionary()
+# By block, for as long as a backbone lives.
+_TRACED: weakref.WeakKeyDictionary[FrozenBackbone, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 
 def by_keras(backbone: FrozenBackbone, after: str) -> Runner:
-    """Returns a function of images, or of kept activations, that gives those after a link.
+    """Returns a function of images, or of cached activations, that gives those after a block.
 
-    What is traced serves all that is run on the backbone, as long as its layers do what they did
-    then: the first rows that the function gets are computed by the layers themselves, too.
+    It is traced once for all data. Since a traced function keeps what the layers did at that time,
+    the first rows of each later call are computed by the layers themselves, too, and compared.
     """
-    run = _traced(backbone, after)
-    unchecked = run.experimental_get_tracing_count() > 0
+    traced = _TRACED.setdefault(backbone, {})
+    unchecked = after in traced
 
     def runner(inputs: Any) -> np.ndarray:
-        nonlocal run, unchecked
+        nonlocal unchecked
         if unchecked:
             unchecked, some = False, tf.nest.map_structure(lambda x: x[:SOME_ROWS], inputs)
-            if not alike(run(some).numpy(), by_layers(backbone, after, some)):
-                run = _traced(backbone, after, anew=True)
-        if run.experimental_get_tracing_count() == 0:  # once for batches of whatever size
-            run.get_concrete_function(tf.nest.map_structure(_any_rows, inputs))
-        return np.concatenate([run(x).numpy() for x in _chunks(inputs)])
+            if not alike(traced[after](some).numpy(), by_layers(backbone, after, some)):
+                del traced[after]
+        if after not in traced:
+            traced[after] = _traceable(backbone, after)
+            # Once for batches of whatever size.
+            traced[after].get_concrete_function(tf.nest.map_structure(_any_rows, inputs))
+        return np.concatenate([traced[after](x).numpy() for x in _chunks(inputs)])
 
     return runner
 
@@ -93,7 +94,7 @@ def alike(kept: np.ndarray, computed: np.ndarray) -> bool:
 
 
 def _step_of(computed: np.ndarray) -> float:
-    """The spacing of numbers near 1 in which activations were computed, if it is a large one."""
+    """Returns the spacing of numbers near 1 where it is coarser than float32, else 0."""
     # By default, GPUs multiply float32 with the precision of float16 (TensorFloat-32).
     gpu = tf.config.list_logical_devices("GPU")
     if gpu and tf.config.experimental.tensor_float_32_execution_enabled():
@@ -101,20 +102,14 @@ def _step_of(computed: np.ndarray) -> float:
     return _STEPS.get(computed.dtype.name, 0.0)
 
 
-def _traced(backbone: FrozenBackbone, after: str, *, anew: bool = False) -> Any:
-    links, digest = backbone.links_to(after)
-    functions = _TRACED.setdefault(backbone, {})
-    known, function = functions.get((after, digest), ([], None))
-    if anew or function is None or list(map(id, known)) != list(map(id, links)):
-        weak = weakref.proxy(backbone)  # which would never be forgotten if this held it
-        # Keras' own functions are as they are written, too: `fit` runs nothing that this does not.
-        function = tf.function(
-            lambda x: weak.activations(x, after=after)[f"after:{after}"],
-            autograph=False,
-            reduce_retracing=True,
-        )
-        functions[after, digest] = (links, function)
-    return function
+def _traceable(backbone: FrozenBackbone, after: str) -> Any:
+    weak = weakref.proxy(backbone)  # which would never be forgotten if this held it
+    # Keras' own functions are as they are written, too: `fit` runs nothing that this does not.
+    return tf.function(
+        lambda x: weak.activations(x, after=after)[f"after:{after}"],
+        autograph=False,
+        reduce_retracing=True,
+    )
 
 
 def _any_rows(batch: Any) -> tf.TensorSpec:

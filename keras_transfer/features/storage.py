@@ -1,4 +1,4 @@
-"""Where activations go: into RAM or a temporary file, and what a full disk means."""
+"""Storage of activations: in RAM or a temporary file, and what a full disk means."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_transfer.data.cacheable import NotKeepable
+from keras_transfer.data.fingerprints import NotCacheable
 from keras_transfer.features.npy_store import ArrayWriter, FileArray, is_disk_full
 from keras_transfer.features.rows import ArrayInMemory, aligned
 from keras_transfer.utils.memory import readable
@@ -51,15 +51,15 @@ def in_temporary_file(batches: Iterable[np.ndarray], folder: Path) -> FileArray:
 
 
 def check_disk(folder: Path, needed: int, limit: int | None) -> None:
-    """Sees to it that some bytes fit into a folder.
+    """Checks that so many bytes fit into a folder.
 
     Raises:
-        NotKeepable: If they are more than the limit.
+        NotCacheable: If they are more than the limit.
         OSError: If they are more than the disk has left.
     """
     free = shutil.disk_usage(folder).free
     if limit is not None and needed > limit:
-        raise NotKeepable(
+        raise NotCacheable(
             f"the activations take {readable(needed)}, more than the disk_limit of "
             f"{readable(limit)}"
         )
@@ -70,11 +70,11 @@ def check_disk(folder: Path, needed: int, limit: int | None) -> None:
 
 
 @contextlib.contextmanager
-def told_of_full_disk() -> Iterator[None]:
-    """Turns a disk-full error into a warning and `NotKeepable`.
+def warn_of_full_disk() -> Iterator[None]:
+    """Turns a disk-full error into a warning and `NotCacheable`.
 
     Raises:
-        NotKeepable: If the disk is full.
+        NotCacheable: If the disk is full.
     """
     try:
         yield
@@ -85,4 +85,36 @@ def told_of_full_disk() -> Iterator[None]:
             f"The disk is full: {error}. Free some of it, or give FeatureCache a folder elsewhere.",
             stacklevel=3,
         )
-        raise NotKeepable("the disk is full") from error
+        raise NotCacheable("the disk is full") from error
+
+
+def as_stored(activations: np.ndarray, dtype: str | None) -> np.ndarray:
+    """Returns activations in the type to keep.
+
+    Args:
+        activations: As they were computed.
+        dtype: As for `FeatureCache`.
+
+    Raises:
+        NotCacheable: If they do not fit into float16.
+    """
+    stored = _stored(activations, dtype)
+    if stored == np.float16 and activations.dtype != stored:
+        most = float(np.abs(activations).max(initial=0))
+        if float(np.finfo(np.float16).max) < most < np.inf:
+            raise NotCacheable(
+                f"activations of up to {most:.3g} do not fit into float16, which ends at 65,504"
+                "; leave `dtype` of the FeatureCache out"
+            )
+    return activations.astype(stored, copy=False)
+
+
+def row_bytes(activations: np.ndarray, dtype: str | None) -> int:
+    """Returns the bytes that a row takes when it is kept."""
+    return int(np.prod(activations.shape[1:])) * _stored(activations, dtype).itemsize
+
+
+def _stored(activations: np.ndarray, dtype: str | None) -> np.dtype:
+    """The type to keep: NumPy's files know no bfloat16, which float32 holds exactly."""
+    bfloat16 = activations.dtype.name == "bfloat16"
+    return np.dtype(dtype or ("float32" if bfloat16 else activations.dtype))

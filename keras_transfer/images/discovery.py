@@ -1,30 +1,20 @@
-"""Image files: found by class and split, decoded, and all of them tried once."""
+"""Finds image files by class and split in a folder."""
 
-import stat
-import sys
+import hashlib
+import os
 import unicodedata
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from keras_transfer.images.system_files import counted, kind_of
-from keras_transfer.utils.memory import memory_budget
 from keras_transfer.utils.name_lists import some
-from keras_transfer.utils.processors import processors
 
 SPLITS = ("train", "valid", "test")
 
 _SPLIT_NAMES = {split: split for split in SPLITS} | {"val": "valid", "validation": "valid"}
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"})
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 # Suffixes of picture formats that are not read.
 _UNREAD_SUFFIXES = (
     *(".apng", ".avif", ".emf", ".eps", ".exr", ".hdr", ".heic", ".heif", ".hif", ".ico", ".svg"),
@@ -32,28 +22,6 @@ _UNREAD_SUFFIXES = (
     *(".tga", ".tif", ".tiff", ".dcm", ".dicom", ".nii"),
     *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"),  # of cameras
 )
-
-# A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which made photographs of 4000 x 3000 five
-# times as fast. While that leaves three times the wanted size, they differed from a full decode by
-# 0.2 of 255 on average and 2 at most; twice the size would be 0.3 and 4.
-JPEG_HEADROOM = 3
-
-# Images with more pixels are refused, here and by exports, before they are decoded. It is the
-# number above which Pillow warns of decompression bombs.
-MAX_PIXELS = 89_478_485
-
-# Bounds what is waiting at a time: futures of a million files would take a gigabyte.
-_WINDOW = 1024
-
-_EXIF_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True)
@@ -71,59 +39,6 @@ class ImageFile:
     parts: tuple[str, ...]
     class_name: str
     split: str
-
-
-@dataclass(frozen=True, eq=False)
-class CheckedImages:
-    """Files that were all read once. A row is a position in `paths`.
-
-    Attributes:
-        paths: The files, in the order in which they were given.
-        image_size: Height and width to which `read` brings each image.
-        stamps: Size in bytes and time of change in ns of each file, zeros if it has none.
-        reasons: Row to why that file is no usable image; no entry for the good ones.
-        pixels: uint8 array `(files, height, width, 3)`, or `None` if that would not fit into RAM.
-    """
-
-    paths: tuple[Path, ...]
-    image_size: tuple[int, int]
-    stamps: tuple[tuple[int, int], ...]
-    reasons: dict[int, str]
-    pixels: np.ndarray | None
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """Return the images of some rows: from RAM, or else decoded again in threads.
-
-        Args:
-            rows: Integer array `(n,)`.
-
-        Returns:
-            uint8 array `(n, height, width, 3)`, RGB, 0..255.
-
-        Raises:
-            RuntimeError: If a file was good when it was checked and no longer is.
-        """
-        if self.pixels is not None:
-            return self.pixels[rows]
-        with ThreadPoolExecutor(processors()) as pool:
-            return np.stack(list(pool.map(self._decode_again, rows)))
-
-    def _decode_again(self, row: int) -> np.ndarray:
-        try:
-            return decode_image(self.paths[row], self.image_size)
-        except Exception as error:
-            raise RuntimeError(
-                f"{str(self.paths[row])!r} was a good image when image_folder checked it, and now "
-                f"it is not: {reason(error)}. Call image_folder again to leave it out."
-            ) from error
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """How reading one file went: its stamp, and why it is no usable image, empty if it is one."""
-
-    stamp: tuple[int, int]
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -314,134 +229,28 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def decode_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
-    """Read one JPEG, PNG, BMP, GIF or WebP file, whatever its suffix says.
-
-    The first frame is turned upright by its EXIF orientation, becomes RGB with transparency on
-    white, and is resized to `image_size`: bilinear with antialiasing, aspect ratio not kept.
+def copies_between_splits(sizes: Mapping[ImageFile, int]) -> list[list[ImageFile]]:
+    """Returns groups of files with the same bytes that are in more than one split.
 
     Args:
-        path: The file.
-        image_size: Height and width.
-
-    Returns:
-        uint8 array `(height, width, 3)`, 0..255.
-
-    Raises:
-        ValueError: If it has more than `MAX_PIXELS` pixels.
-        Exception: Whatever Pillow raises on a damaged file, `OSError` mostly.
+        sizes: The files and their sizes in bytes.
     """
-    height, width = image_size
-    needed = JPEG_HEADROOM * max(height, width)  # both sides: EXIF may swap them
-    with Image.open(path, formats=_FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(
-                f"{image.height} x {image.width} pixels, which may be a decompression bomb; "
-                f"expected at most {MAX_PIXELS:,}"
-            )
-        image.draft(None, (needed, needed))
-        image.load()
-        turn = _EXIF_TURNS.get(_orientation(image))
-        rgb = _to_rgb(image if turn is None else image.transpose(turn))
-    return np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR))
+    same_size = _across_splits(sizes, sizes.__getitem__)
+    return [group for files in same_size for group in _across_splits(files, _digest)]
 
 
-def check_images(
-    paths: Sequence[Path], image_size: tuple[int, int], *, show_progress: bool
-) -> CheckedImages:
-    """Decode every file once, in threads, and keep the pixels if all of them fit into RAM.
-
-    Args:
-        paths: The files.
-        image_size: Height and width.
-        show_progress: Whether to draw a progress bar on standard output.
-    """
-    shape = (len(paths), *image_size, 3)
-    # Empty, not zeros: nothing is paged in before an image is written there.
-    pixels = np.empty(shape, np.uint8) if np.prod(shape, dtype=float) <= memory_budget() else None
-    with warnings.catch_warnings():
-        # About damaged EXIF data, without a file name, and about bombs, which are refused.
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-        trials = list(_progress(_trials(paths, image_size, pixels), len(paths), show_progress))
-    return CheckedImages(
-        paths=tuple(paths),
-        image_size=image_size,
-        stamps=tuple(trial.stamp for trial in trials),
-        reasons={row: trial.reason for row, trial in enumerate(trials) if trial.reason},
-        pixels=pixels,
-    )
+def _across_splits(
+    files: Iterable[ImageFile], key: Callable[[ImageFile], object]
+) -> list[list[ImageFile]]:
+    groups: dict[object, list[ImageFile]] = {}
+    for file in files:
+        groups.setdefault(key(file), []).append(file)
+    return [group for group in groups.values() if len({file.split for file in group}) > 1]
 
 
-def _trials(
-    paths: Sequence[Path], image_size: tuple[int, int], pixels: np.ndarray | None
-) -> Iterator[_Trial]:
-    def attempt(row: int) -> _Trial:
-        return _try(paths[row], image_size, None if pixels is None else pixels[row])
-
-    with ThreadPoolExecutor(processors()) as pool:
-        for start in range(0, len(paths), _WINDOW):
-            yield from pool.map(attempt, range(start, min(start + _WINDOW, len(paths))))
-
-
-def _try(path: Path, image_size: tuple[int, int], keep: np.ndarray | None) -> _Trial:
-    """Decode a file, into the array `keep` if there is one."""
-    stamp = (0, 0)
+def _digest(file: ImageFile) -> bytes:
     try:
-        status = path.stat()
-        stamp = (status.st_size, status.st_mtime_ns)
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            return _Trial(stamp, "not a regular file")
-        if not status.st_size:
-            return _Trial(stamp, "empty file (0 bytes)")
-        image = decode_image(path, image_size)
-    except MemoryError:  # says nothing about the file
-        raise
-    except Exception as error:  # Pillow raises a dozen kinds on damaged files
-        return _Trial(stamp, reason(error))
-    if keep is not None:
-        keep[...] = image
-    return _Trial(stamp)
-
-
-def reason(error: Exception) -> str:
-    """Return why a file is no usable image, from what `decode_image` raised."""
-    if isinstance(error, UnidentifiedImageError):
-        return "not a JPEG, PNG, BMP, GIF or WebP image"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
-
-
-def _progress(trials: Iterator[_Trial], total: int, show: bool) -> Iterator[_Trial]:
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
-        TextColumn("Checking images"), *columns, console=Console(file=sys.stdout), disable=not show
-    ) as progress:
-        yield from progress.track(trials, total=total)
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF data, of which there are as many kinds; the pixels are fine
-        return 1
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        image = _grey_16_to_8_bit(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def _grey_16_to_8_bit(image: Image.Image) -> Image.Image:
-    """Scale 0..65535 to 0..255, rounded. Pillow's own conversion clips at 255."""
-    values = np.asarray(image).astype(np.uint32)
-    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    if "transparency" not in image.info:
-        return grey
-    alpha = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
-    return Image.merge("LA", (grey, Image.fromarray(alpha)))
+        with file.path.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").digest()
+    except OSError:  # gone meanwhile: like no other
+        return os.fsencode(file.path)

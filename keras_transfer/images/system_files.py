@@ -6,35 +6,14 @@ from keras_transfer.utils.console import in_line
 
 # Where the name does not begin with a dot, which hides it. Upper and lower case do not matter.
 _NAMES = (
-    "@__thumb",  # QNAP
-    "@eaDir",  # Synology: thumbnails, as 1.jpg/SYNOPHOTO_THUMB_M.jpg
-    "@Recently-Snapshot",
-    "@Recycle",
-    "@sharebin",
-    "@SynoResource",
-    "@tmp",
-    "#recycle",
-    "#snapshot",
-    "$RECYCLE.BIN",
-    "__MACOSX",
-    "__pycache__",
-    "_vti_cnf",  # FrontPage: thumbnails
-    "CACHEDIR.TAG",
-    "Desktop DB",
-    "Desktop DF",
-    "desktop.ini",
-    "ehthumbs.db",
-    "ehthumbs_vista.db",
-    "Icon\r",  # of a folder on macOS
-    "lost+found",
-    "LOST.DIR",
-    "Network Trash Folder",
-    "Picasa.ini",
-    "SYNOINDEX_MEDIA_INFO",
-    "System Volume Information",
-    "Temporary Items",
-    "Thumbs.db",
-    "ZbThumbnail.info",
+    *("@__thumb", "@Recycle"),  # QNAP
+    # Synology: thumbnails, as @eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg
+    *("@eaDir", "@sharebin", "@SynoResource", "@tmp", "SYNOINDEX_MEDIA_INFO"),
+    *("@Recently-Snapshot", "#recycle", "#snapshot", "lost+found", "Network Trash Folder"),
+    *("$RECYCLE.BIN", "desktop.ini", "ehthumbs.db", "ehthumbs_vista.db", "Thumbs.db"),
+    *("System Volume Information", "LOST.DIR"),
+    *("__MACOSX", "Desktop DB", "Desktop DF", "Icon\r", "Temporary Items"),
+    *("__pycache__", "_vti_cnf", "CACHEDIR.TAG", "Picasa.ini", "ZbThumbnail.info"),
     *(f"FOUND.{number:03}" for number in range(10)),  # of a repaired disk
 )
 _BY_NAME = {name.lower(): name.strip() for name in _NAMES}

@@ -13,17 +13,11 @@ from keras import ops
 from keras_transfer.backbones import registry
 from keras_transfer.backbones.frozen_backbone import FrozenBackbone
 from keras_transfer.backbones.hub.hub_module import HubModule, cloning
-from keras_transfer.data.fit_data import (
-    Part,
-    check_class_weight,
-    check_labels,
-    check_multi_hot,
-    single,
-    split,
-)
+from keras_transfer.data.fit_data import FitData, single
+from keras_transfer.data.labels import check_class_weight, check_labels, check_multi_hot
 from keras_transfer.export import exporter
 from keras_transfer.export.quantization import Quantization, tell
-from keras_transfer.features.data_adapter import Keeper
+from keras_transfer.features.data_adapter import FeatureDataAdapter
 from keras_transfer.features.feature_cache import FeatureCache
 from keras_transfer.models.head import (
     check_probabilities,
@@ -252,8 +246,8 @@ class TransferModel(keras.Model):
         Arguments, callbacks and the returned History are those of `keras.Model.fit`. Where a
         `BlockUnfreezer` moves the cut point between frozen and trained blocks, the next activations
         are computed from the nearest cached ones, or from the images. Data that cannot be cached
-        train end to end, and one line says why. With a `steps_per_epoch` that the data ends within,
-        each phase begins a new pass through it.
+        train end to end, and one line says why. With a `steps_per_epoch` each phase begins a new
+        pass through the data.
 
         Raises:
             ValueError: As `keras.Model.fit`; if the head does not fit the classes; or if cached
@@ -265,7 +259,7 @@ class TransferModel(keras.Model):
         _check_given(x)
         class_weight = check_class_weight(class_weight, self.class_names)
         self.evaluation = None
-        train, valid = split(x, y, sample_weight, validation_split, validation_data)
+        train, valid = FitData.split(x, y, sample_weight, validation_split, validation_data)
         train = replace(train, augmentation=self.augmentation)
         if not self.built and (shape := train.batch_shape()) is not None:
             with self.distribute_strategy.scope():
@@ -279,7 +273,7 @@ class TransferModel(keras.Model):
             steps=steps_per_epoch or train.batches(batch_size or 32),
             model=self,
         )
-        keeper = Keeper(
+        features = FeatureDataAdapter(
             self.backbone,
             self.feature_cache,
             will_train=phased.will_train.union(self.will_train),
@@ -288,19 +282,16 @@ class TransferModel(keras.Model):
             own_methods=_own_methods(type(self)),
         )
         valid_batch_size = validation_batch_size or batch_size
-        with keeper.hinting(), phased:
+        with features.hinting(), phased:
             for start in phased.phases(initial_epoch, epochs):
-                epochs_before = phased.epochs_run
-                cached = keeper.at_border(
+                cached = features(
                     train,
                     batch_size=batch_size,
                     steps=steps_per_epoch,
                     shuffle=shuffle,
                     class_weight=class_weight,
                 )
-                cached_valid = keeper.at_border(
-                    valid, batch_size=valid_batch_size, steps=validation_steps
-                )
+                cached_valid = features(valid, batch_size=valid_batch_size, steps=validation_steps)
                 self._make_variables(cached.label_shape())
                 # The sample weights of cached arrays contain the weights of classes.
                 is_weighted = train.is_array and cached is not train
@@ -321,8 +312,6 @@ class TransferModel(keras.Model):
                     validation_batch_size=validation_batch_size,
                     validation_freq=validation_freq,
                 )
-                if cached is not train:
-                    keeper.ran(train, phased.epochs_run - epochs_before, steps_per_epoch)
         return self.history
 
     def _make_variables(self, labels: Sequence[int | None] | None) -> None:
@@ -362,7 +351,7 @@ class TransferModel(keras.Model):
 
     def _check_images(self, x: Any) -> None:
         _check_given(x)
-        Keeper(self.backbone, None, verbose=False).check_pixels(Part(single(x)))
+        FeatureDataAdapter(self.backbone, None, verbose=False).check_pixels(FitData(single(x)))
 
     def export(
         self,

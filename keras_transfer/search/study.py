@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer.backbones.frozen_backbone import FrozenBackbone
-from keras_transfer.data.image_folder import ImageFolder, image_folder
+from keras_transfer.data.image_folder import ImageFolder
+from keras_transfer.data.read_folder import image_folder
 from keras_transfer.features.feature_cache import FeatureCache
 from keras_transfer.search.budget.plan import TimePlan
 from keras_transfer.search.callbacks import MedianStopping

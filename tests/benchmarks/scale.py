@@ -19,9 +19,9 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from keras_transfer.data.shuffling import Order
+from keras_transfer.data.shuffling import RowOrder
 from keras_transfer.features.npy_store import ArrayWriter, FileArray
-from keras_transfer.features.rows import ArrayInMemory, Rows, batches
+from keras_transfer.features.rows import ArrayInMemory, CachedRows, batches
 
 WIDTH = 1280
 FIRST = 200
@@ -72,8 +72,8 @@ def activations(path: Path, count: int) -> FileArray:
 def data(array: ArrayInMemory | FileArray, steps: int) -> tf.data.Dataset:
     """Batches of 32 in random order over all rows, as many as steps."""
     count = len(array)
-    rows = Rows(array, "float32", (np.arange(count, dtype="int32") % 2,))
-    order = Order(32, buffer_size=count, seeds=(0, 1)).indices(count)
+    rows = CachedRows(array, "float32", (np.arange(count, dtype="int32") % 2,))
+    order = RowOrder(count, seed=0).batches(32)
     kept = batches([rows], "pooling", order).map(lambda x, y: (x["after:pooling"], y))
     return kept.repeat().take(steps)
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from keras_transfer import TransferModel, image_folder
 from keras_transfer.cli import predict as command
-from keras_transfer.images.discovery import decode_image
+from keras_transfer.images.decoding import decode_image
 from keras_transfer.serving.metadata import ExportFacts, digest_of, facts_path
 from keras_transfer.serving.runtime import Served, open_export
 

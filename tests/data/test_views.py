@@ -6,7 +6,7 @@ from conftest import dataset, images, labels, snapshot, tiny_backbone
 
 from keras_transfer import FeatureCache, Flips, TransferModel
 from keras_transfer.data.augmentation import DrawnViews, seed_states
-from keras_transfer.features import npy_store
+from keras_transfer.features import entry
 
 
 def augmentation():
@@ -54,6 +54,25 @@ def test_the_random_state_of_the_layers_is_left_as_it_was():
     DrawnViews(layer, 2, 0).view(images(2), 1, 0)
     for state, value in zip(seed_states(layer), before, strict=True):
         np.testing.assert_array_equal(state, value)
+
+
+def test_the_key_of_a_users_augmentation_stays_when_it_is_built(computed):
+    class Tint(keras.layers.Layer):
+        def build(self, shape):
+            self.tint = self.add_weight(shape=(shape[-1],), initializer="ones", trainable=False)
+
+        def call(self, x, training=False):
+            return x * self.tint if training else x
+
+        def get_config(self):
+            return {**super().get_config(), "built": self.built}
+
+    cache, layer = FeatureCache(views=2, verbose=False), Tint()
+    for _ in range(2):
+        model = TransferModel(tiny_backbone(), 2, augmentation=layer, feature_cache=cache)
+        model.compile()
+        model.fit(images(16), labels(16), verbose=0)
+    assert sum(computed) == 2 * 16
 
 
 def test_keras_still_has_the_name_of_the_state_of_its_generators():
@@ -122,7 +141,7 @@ def test_without_views_augmentation_means_the_plain_path_and_a_line_says_so(caps
 def test_views_are_kept_between_runs_and_an_interrupted_one_goes_on_with_the_same(
     tmp_path, monkeypatch, computed
 ):
-    monkeypatch.setattr(npy_store, "_STRETCH", 160)
+    monkeypatch.setattr(entry, "CHUNK", 160)
     backbone, pixels = tiny_backbone(), images(40)
 
     def rows(folder):
@@ -147,7 +166,7 @@ def test_views_are_kept_between_runs_and_an_interrupted_one_goes_on_with_the_sam
     computed.clear()
     for _ in range(2):
         np.testing.assert_allclose(rows(tmp_path).read(0, 40), expected, rtol=1e-5, atol=1e-6)
-        assert sum(computed) == 16
+        assert sum(computed) == 24  # from row 16 on
 
 
 @pytest.mark.parametrize("after", ["block3", "pooling"])

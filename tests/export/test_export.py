@@ -20,7 +20,7 @@ from keras_transfer import TransferModel
 from keras_transfer.export import exporter
 from keras_transfer.export.quantization import Quantization
 from keras_transfer.export.saved_model import _scores
-from keras_transfer.images.discovery import decode_image
+from keras_transfer.images.decoding import decode_image
 from keras_transfer.models.transfer_model import _gives_probabilities as gives_probabilities
 from keras_transfer.serving.metadata import (
     SUFFIXES,

@@ -14,7 +14,7 @@ from sklearn.datasets import load_sample_images
 
 from keras_transfer.export.image_ops import decoded, decoded_batch
 from keras_transfer.export.resizing import resized
-from keras_transfer.images.discovery import MAX_PIXELS, decode_image
+from keras_transfer.images.decoding import MAX_PIXELS, decode_image
 
 pytestmark = pytest.mark.traced
 

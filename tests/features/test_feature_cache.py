@@ -5,7 +5,7 @@ import tensorflow as tf
 from conftest import SIZE, dataset, images, labels, tiny_backbone, tiny_network
 
 from keras_transfer import FeatureCache
-from keras_transfer.data.cacheable import NotKeepable
+from keras_transfer.data.fingerprints import NotCacheable
 from keras_transfer.features.pipelines import inspect
 
 
@@ -104,19 +104,25 @@ FLIP = keras.layers.RandomFlip()
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (lambda d: d.map(lambda x, y: (FLIP(x, training=True), y)), "it is random"),
-        (lambda d: d.map(lambda x, y: (tf.image.random_flip_left_right(x), y)), "it is random"),
+        (
+            lambda d: d.map(lambda x, y: (FLIP(x, training=True), y)),
+            "may give something else in each epoch",
+        ),
+        (
+            lambda d: d.map(lambda x, y: (tf.image.random_flip_left_right(x), y)),
+            "may give something else in each epoch",
+        ),
         (
             lambda d: d.map(lambda x, y: (x + tf.cast(tf.random.uniform([]), x.dtype), y)),
-            "it is random",
+            "may give something else in each epoch",
         ),
         (
             lambda d: d.map(lambda x, y: (tf.numpy_function(lambda a: a, [x], tf.uint8), y)),
-            "it calls Python code",
+            "may give something else in each epoch",
         ),
         (
             lambda d: d.map(lambda x, y: (x + tf.cast(tf.random.truncated_normal([]), x.dtype), y)),
-            "it is random",
+            "may give something else in each epoch",
         ),
         (
             lambda d: d.map(
@@ -128,7 +134,7 @@ FLIP = keras.layers.RandomFlip()
                     y,
                 )
             ),
-            "it is random",
+            "may give something else in each epoch",
         ),
         (lambda d: d.map(lambda x, y: (x, (y, y))), "does not give batches of"),
         (lambda d: d.map(lambda x, y: (x, {"a": y})), "does not give batches of"),
@@ -144,14 +150,6 @@ FLIP = keras.layers.RandomFlip()
             "it shuffles twice",
         ),
         (lambda d: d.shuffle(4), "shuffles whole batches"),
-        (
-            lambda d: dataset(8).map(lambda x, y: ((x // 2 + x[::-1] // 2), y)),
-            "mixes the rows of a batch, other ones in each epoch",
-        ),
-        (
-            lambda d: dataset(8).map(lambda x, y: (tf.reshape(x, (2, 4, 24, 24, 3))[0], y[:4])),
-            "could not be tried; put it before the batching",
-        ),
         (lambda d: d.repeat(), "infinite"),
         (lambda d: d.filter(lambda x, y: True), "unknown"),
         (lambda d: d.repeat(2), "regroups rows"),
@@ -159,7 +157,7 @@ FLIP = keras.layers.RandomFlip()
     ],
 )
 def test_pipelines_that_give_other_rows_each_time_are_found_out(data, reason):
-    with pytest.raises(NotKeepable, match=reason):
+    with pytest.raises(NotCacheable, match=reason):
         inspect(data(dataset(8, shuffle=False)))
 
 
@@ -199,9 +197,7 @@ def test_pipelines_that_give_the_same_rows_each_time_are_kept(data):
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_a_map_that_changes_the_number_of_rows_of_a_batch_is_found_out(change, shuffle):
     data = dataset(16, shuffle=shuffle).map(change)
-    with pytest.raises(
-        NotKeepable, match=r"another number of rows than its batching makes|mixes the rows"
-    ):
+    with pytest.raises(NotCacheable, match=r"another number of rows than its batching makes"):
         FeatureCache().dataset(tiny_backbone(), data)
 
 
@@ -212,7 +208,7 @@ def test_data_of_the_wrong_kind_are_refused_with_what_to_do():
         FeatureCache().dataset(tiny_network(), dataset(8))
     with pytest.raises(TypeError, match="directory=5"):
         FeatureCache(5)
-    with pytest.raises(NotKeepable, match="there are no rows in it"):
+    with pytest.raises(NotCacheable, match="there are no rows in it"):
         FeatureCache().array(tiny_backbone(), images(0))
 
 
@@ -226,14 +222,6 @@ def test_the_way_that_keras_reads_image_folders_is_kept(tmp_path):
     )
     kept = FeatureCache().dataset(tiny_backbone(), data)
     assert sorted(activations(kept)[1]) == [0] * 5 + [1] * 5
-
-
-def test_tensorflow_still_has_the_names_that_we_look_through():
-    data = dataset(8).map(lambda x, y: (x, y))
-    assert [type(source).__name__ for source in data._inputs()] == ["_BatchDataset"]
-    assert data._functions()[0].function.graph.as_graph_def().node
-    shuffled = tf.data.Dataset.range(3).shuffle(2, seed=4)
-    assert (int(shuffled._buffer_size), int(shuffled._seed2)) == (2, 4)
 
 
 def test_changed_weights_are_never_answered_with_old_activations():

@@ -66,8 +66,8 @@ def test_two_runs_agree_to_the_last_digit(data):
 
 def test_over_folds_it_gives_the_numbers_of_each_and_their_mean(data, cache, monkeypatch, backbone):
     passes = []
-    make = FeatureCache._make
-    monkeypatch.setattr(FeatureCache, "_make", lambda *a: passes.append(a) or make(*a))
+    make = FeatureCache._extraction
+    monkeypatch.setattr(FeatureCache, "_extraction", lambda *a: passes.append(a) or make(*a))
     result = run_probe(FeatureCache(verbose=False), backbone, data.folds(3))
     assert len(result.folds) == len(result.C) == 3
     assert result.folds[0] != result.folds[1]
