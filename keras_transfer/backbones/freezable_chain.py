@@ -37,16 +37,16 @@ class FreezableChain(keras.layers.Layer):
         )
 
     @property
-    def border(self) -> str | None:
+    def cut_point(self) -> str | None:
         """The cut point: the last link of the frozen part.
 
         It is a block, `"pooling"` if all are frozen, `None` if the first block trains. The
         activations after it are the same in every epoch.
         """
-        return self.border_without(())
+        return self.cut_point_without(())
 
-    def border_without(self, unfrozen: Collection[str]) -> str | None:
-        """Returns what `border` will be when these blocks, too, are not frozen."""
+    def cut_point_without(self, unfrozen: Collection[str]) -> str | None:
+        """Returns the cut point when these blocks, too, are not frozen."""
         cut_point = None
         for link in (*self._chain, self._pool):
             if link.trainable_weights or not blocks.unit_names(link).isdisjoint(unfrozen):

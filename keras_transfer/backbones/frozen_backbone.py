@@ -215,7 +215,7 @@ class FrozenBackbone(FreezableChain):
         """
         return surgery.up_to(self, after)
 
-    def twin(self, own: Which = (), *, pooling: str | None = "same") -> Self:
+    def share_blocks(self, own: Which = (), *, pooling: str | None = "same") -> Self:
         """Returns a frozen backbone that shares its blocks with this one, but for copies of some.
 
         Trainings that unfreeze blocks, one after the other, can leave a backbone as it is: each

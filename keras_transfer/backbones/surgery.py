@@ -38,7 +38,7 @@ def up_to(backbone: _Backbone, after: str) -> _Backbone:
 
 
 def share_blocks(backbone: _Backbone, own: Which, pooling: str | None) -> _Backbone:
-    """Returns a backbone with own copies of some blocks; see `FrozenBackbone.twin`."""
+    """Returns a backbone with own copies of some blocks; see `FrozenBackbone.share_blocks`."""
     if unfrozen := backbone._unfrozen:
         raise ValueError(
             f"Backbone '{backbone.name}' cannot share what trains: {', '.join(unfrozen)}. Freeze "

@@ -35,7 +35,7 @@ from keras_transfer.utils.output_folder import output_folder
 
 if TYPE_CHECKING:
     from keras_transfer.backbones.frozen_backbone import FrozenBackbone
-    from keras_transfer.comparison.recipes import Outcome, Settings
+    from keras_transfer.comparison.recipes import RecipeResult, Settings
     from keras_transfer.data.image_folder import ImageFolder
 
 _PROGRAM = "keras-transfer compare"
@@ -110,11 +110,11 @@ class _Ran:
     """
 
     def __init__(self) -> None:
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[RecipeResult] = []
         self.best: Any = None
         self._weights: list[Any] = []
 
-    def add(self, outcome: "Outcome") -> None:
+    def add(self, outcome: "RecipeResult") -> None:
         """Takes an outcome, whose model may be trained further as soon as this returns."""
         is_right = not outcome.recipe.endswith(WRONG)
         if is_right and (self.best is None or _rank(outcome) > _rank(self.best)):
@@ -122,9 +122,9 @@ class _Ran:
         self.outcomes.append(replace(outcome, model=None))
 
     @property
-    def by_recipe(self) -> dict[str, list["Outcome"]]:
+    def by_recipe(self) -> dict[str, list["RecipeResult"]]:
         """The outcomes of each recipe, one a seed."""
-        by_recipe: dict[str, list[Outcome]] = {}
+        by_recipe: dict[str, list[RecipeResult]] = {}
         for outcome in self.outcomes:
             by_recipe.setdefault(outcome.recipe, []).append(outcome)
         return by_recipe
@@ -135,7 +135,7 @@ class _Ran:
         return self.best.model
 
 
-def _rank(outcome: "Outcome") -> tuple[float, float]:
+def _rank(outcome: "RecipeResult") -> tuple[float, float]:
     """Sorts by accuracy on the validation images, then by the lower loss."""
     loss = outcome.val_loss
     return outcome.valid.accuracy, -loss if math.isfinite(loss) else -math.inf
@@ -233,7 +233,7 @@ def _run_all(
     data: "ImageFolder",
     make: Callable[[], "FrozenBackbone"],
     wrong: Callable[[], "FrozenBackbone"],
-) -> Iterator["Outcome"]:
+) -> Iterator["RecipeResult"]:
     import tensorflow as tf
 
     from keras_transfer.comparison import recipes
@@ -264,7 +264,7 @@ def _settings(args: argparse.Namespace, preset: Preset, backbone: "FrozenBackbon
     return replace(settings, top=top, epochs=args.epochs or settings.epochs)
 
 
-def _told(outcome: "Outcome") -> str:
+def _told(outcome: "RecipeResult") -> str:
     test = f", test {outcome.test.accuracy:.1%}" if outcome.test else ""
     told = f"validation {outcome.valid.accuracy:.1%}{test}, {outcome.seconds:.0f} s"
     return f"{told}; {outcome.weights}; {outcome.verdict}"

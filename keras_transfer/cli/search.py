@@ -27,7 +27,7 @@ from keras_transfer.cli.common import (
     number_from,
     only_json,
 )
-from keras_transfer.search.renewal import (
+from keras_transfer.search.engine.renewal import (
     MOST_GROWTH,
     GrownError,
     began,

@@ -11,7 +11,7 @@ from keras_transfer.search.progress import seconds_text
 from keras_transfer.utils.atomic_files import write_together
 
 if TYPE_CHECKING:
-    from keras_transfer.comparison.recipes import Outcome
+    from keras_transfer.comparison.recipes import RecipeResult
 
 PAGE = "compare.html"
 _SECTIONS = {"curves": "Curves", "recipes": "Recipes", "trainings": "Trainings"}
@@ -19,8 +19,8 @@ _SECTIONS = {"curves": "Curves", "recipes": "Recipes", "trainings": "Trainings"}
 
 def write_comparison_page(
     folder: Path,
-    by_recipe: Mapping[str, Sequence["Outcome"]],
-    best: "Outcome",
+    by_recipe: Mapping[str, Sequence["RecipeResult"]],
+    best: "RecipeResult",
     report: Report,
     title: str,
 ) -> Path:
@@ -80,7 +80,9 @@ def write_comparison_page(
     return write_together(folder, {PAGE: page.encode()})[0]
 
 
-def _next_steps(by_recipe: Mapping[str, Sequence["Outcome"]], best: "Outcome") -> list[str]:
+def _next_steps(
+    by_recipe: Mapping[str, Sequence["RecipeResult"]], best: "RecipeResult"
+) -> list[str]:
     steps = [f"Take {best.recipe}, and look at its mistakes."]
     if not results.differs(by_recipe):
         recipes = results.right_range(by_recipe).values()

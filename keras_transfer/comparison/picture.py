@@ -8,10 +8,10 @@ from keras_transfer.comparison.results import accuracy
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from keras_transfer.comparison.recipes import Outcome
+    from keras_transfer.comparison.recipes import RecipeResult
 
 
-def compared_picture(by_recipe: Mapping[str, Sequence["Outcome"]], title: str) -> "Figure":
+def compared_picture(by_recipe: Mapping[str, Sequence["RecipeResult"]], title: str) -> "Figure":
     """Draws the curves of a comparison; rings mark the epochs whose weights were scored.
 
     Args:

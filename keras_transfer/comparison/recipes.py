@@ -43,7 +43,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RecipeResult:
     """What a recipe came to.
 
     Attributes:
@@ -143,13 +143,13 @@ class Bench:
 
     def outcome(
         self, recipe: str, run: "_Run", model: keras.Model, trainable: int, about: str = ""
-    ) -> Outcome:
+    ) -> RecipeResult:
         """Scores a model."""
         data, plotter = self.data, run.plotter
         valid = score_of(model, data.valid, data.labels["valid"])
         test = score_of(model, data.test, data.labels["test"]) if data.test is not None else None
         facts = (recipe, self.seed, valid, test, run.seconds, trainable, plotter)
-        return Outcome(*facts, run.kept, run.choice, about, model)
+        return RecipeResult(*facts, run.kept, run.choice, about, model)
 
 
 class _Run:
@@ -191,7 +191,7 @@ class _Run:
         return f"the best of {count} by val_loss"
 
 
-def features_once(bench: Bench) -> Iterator[Outcome]:
+def features_once(bench: Bench) -> Iterator[RecipeResult]:
     """Features extracted once, and a plain Keras head trained on them."""
     settings, run = bench.settings, _Run(bench.settings.epochs)
     bench, model = bench.begin()
@@ -206,7 +206,7 @@ def features_once(bench: Bench) -> Iterator[Outcome]:
     yield bench.outcome("a. head on features extracted once", run, model, _count(head))
 
 
-def end_to_end(bench: Bench) -> Iterator[Outcome]:
+def end_to_end(bench: Bench) -> Iterator[RecipeResult]:
     """The same head on the frozen backbone, then with the top of it unfrozen."""
     settings, run = bench.settings, _Run(bench.settings.epochs)
     bench, model = bench.begin()
@@ -235,17 +235,17 @@ def end_to_end(bench: Bench) -> Iterator[Outcome]:
     yield bench.outcome(name, run, model, _count(model), start)
 
 
-def overfitting(bench: Bench) -> Iterator[Outcome]:
+def overfitting(bench: Bench) -> Iterator[RecipeResult]:
     """A small head for 30 epochs: it overfits."""
     yield from _small(replace(bench, settings=replace(bench.settings, dropout=0.0)), cured=False)
 
 
-def cured(bench: Bench) -> Iterator[Outcome]:
+def cured(bench: Bench) -> Iterator[RecipeResult]:
     """The same with dropout, ended when the validation loss no longer falls."""
     yield from _small(bench, cured=True)
 
 
-def _small(bench: Bench, *, cured: bool) -> Iterator[Outcome]:
+def _small(bench: Bench, *, cured: bool) -> Iterator[RecipeResult]:
     settings = bench.settings
     stop = keras.callbacks.EarlyStopping(
         "val_loss",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from keras_transfer.comparison.recipes import Outcome
+    from keras_transfer.comparison.recipes import RecipeResult
 
 WRONG = ", wrong pixel range"  # behind the name of a recipe
 COLUMNS = ("recipe", "validation", "test", "95 % interval", "seconds", "trainable")
@@ -49,13 +49,13 @@ def score_of(model: "keras.Model", data: Any, labels: "np.ndarray") -> Score:
     return Score(int((predicted == labels).sum()), len(predicted))
 
 
-def accuracy(outcomes: Sequence["Outcome"]) -> str:
+def accuracy(outcomes: Sequence["RecipeResult"]) -> str:
     """Formats the accuracy on the test images, or else on the validation images."""
     scores = _scores(outcomes)
     return f"{_kind(outcomes)} {_spread(scores)} ({_interval(scores)})"
 
 
-def rows(by_recipe: Mapping[str, Sequence["Outcome"]]) -> Iterator[tuple[str, ...]]:
+def rows(by_recipe: Mapping[str, Sequence["RecipeResult"]]) -> Iterator[tuple[str, ...]]:
     """Yields a row for each recipe, under `COLUMNS`."""
     for name, outcomes in by_recipe.items():
         test = [outcome.test for outcome in outcomes if outcome.test]
@@ -69,7 +69,7 @@ def rows(by_recipe: Mapping[str, Sequence["Outcome"]]) -> Iterator[tuple[str, ..
         )
 
 
-def print_table(by_recipe: Mapping[str, Sequence["Outcome"]]) -> None:
+def print_table(by_recipe: Mapping[str, Sequence["RecipeResult"]]) -> None:
     """Prints a row for each recipe, and what its numbers mean."""
     from rich.console import Console
     from rich.table import Table
@@ -80,7 +80,7 @@ def print_table(by_recipe: Mapping[str, Sequence["Outcome"]]) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
-def weights(by_recipe: Mapping[str, Sequence["Outcome"]]) -> Iterator[str]:
+def weights(by_recipe: Mapping[str, Sequence["RecipeResult"]]) -> Iterator[str]:
     """Yields for each recipe which epochs' weights were scored, and what the losses show."""
     for name, outcomes in by_recipe.items():
         about = f" ({outcomes[0].about})" if outcomes[0].about else ""
@@ -88,7 +88,7 @@ def weights(by_recipe: Mapping[str, Sequence["Outcome"]]) -> Iterator[str]:
         yield f"{name}{about}: {scored}"
 
 
-def costs(by_recipe: Mapping[str, Sequence["Outcome"]]) -> Iterator[str]:
+def costs(by_recipe: Mapping[str, Sequence["RecipeResult"]]) -> Iterator[str]:
     """Yields what the wrong pixel range costs, for each recipe with which it was tried."""
     for name, wrong in by_recipe.items():
         right = by_recipe.get(name.removesuffix(WRONG))
@@ -101,7 +101,7 @@ def costs(by_recipe: Mapping[str, Sequence["Outcome"]]) -> Iterator[str]:
             )
 
 
-def overfitting(by_recipe: Mapping[str, Sequence["Outcome"]]) -> str:
+def overfitting(by_recipe: Mapping[str, Sequence["RecipeResult"]]) -> str:
     """Says where overfitting was seen, and whether the weights that were scored have it."""
     recipes = right_range(by_recipe)
     outcomes = [outcome for of_recipe in recipes.values() for outcome in of_recipe]
@@ -120,7 +120,7 @@ def overfitting(by_recipe: Mapping[str, Sequence["Outcome"]]) -> str:
     )
 
 
-def gap(by_recipe: Mapping[str, Sequence["Outcome"]]) -> str:
+def gap(by_recipe: Mapping[str, Sequence["RecipeResult"]]) -> str:
     """Says whether chance explains how far the recipes are apart, if there are several."""
     recipes = right_range(by_recipe)
     ordered = sorted(map(_scores, recipes.values()), key=lambda scores: _mean(scores).value)
@@ -130,7 +130,7 @@ def gap(by_recipe: Mapping[str, Sequence["Outcome"]]) -> str:
     return f"Between the highest and the lowest {kind} accuracy of the recipes lie {apart}"
 
 
-def differs(by_recipe: Mapping[str, Sequence["Outcome"]]) -> bool:
+def differs(by_recipe: Mapping[str, Sequence["RecipeResult"]]) -> bool:
     """Whether chance does not explain how far the recipes are apart."""
     return gap(by_recipe).endswith("more than chance explains.")
 
@@ -147,16 +147,18 @@ def _difference(first: Sequence[Score], second: Sequence[Score]) -> str:
     )
 
 
-def right_range(by_recipe: Mapping[str, Sequence["Outcome"]]) -> dict[str, Sequence["Outcome"]]:
+def right_range(
+    by_recipe: Mapping[str, Sequence["RecipeResult"]],
+) -> dict[str, Sequence["RecipeResult"]]:
     """Returns the recipes with the right pixel range."""
     return {name: some for name, some in by_recipe.items() if not name.endswith(WRONG)}
 
 
-def _kind(*several: Sequence["Outcome"]) -> str:
+def _kind(*several: Sequence["RecipeResult"]) -> str:
     return "test" if all(one.test for some in several for one in some) else "validation"
 
 
-def _scores(outcomes: Sequence["Outcome"]) -> list[Score]:
+def _scores(outcomes: Sequence["RecipeResult"]) -> list[Score]:
     return [outcome.test or outcome.valid for outcome in outcomes]
 
 
@@ -180,7 +182,7 @@ def _interval(scores: Sequence[Score]) -> str:
     return f"{mean.low:.1%} to {mean.high:.1%}"
 
 
-def write_table(by_recipe: Mapping[str, Sequence["Outcome"]], path: Path) -> None:
+def write_table(by_recipe: Mapping[str, Sequence["RecipeResult"]], path: Path) -> None:
     """Writes a row for each training into a file, whole or not at all."""
     from keras_transfer.utils.atomic_files import write_rows
 

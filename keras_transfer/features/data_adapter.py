@@ -110,7 +110,7 @@ class FeatureDataAdapter:
             self._backbone.check_pixels(images)
 
     def _cached(self, data: FitData, loop: Mapping[str, Any]) -> FitData:
-        cut = self._backbone.border
+        cut = self._backbone.cut_point
         if cut is None:
             raise NotCacheable(self._why_nothing())
         if not (data.is_dataset or data.is_array or data.is_py_dataset):
@@ -118,7 +118,7 @@ class FeatureDataAdapter:
         if data.is_array and loop.get("shuffle") == "batch":
             raise NotCacheable("shuffle='batch' is Keras' own way through files of arrays")
         views, pipeline = self._views(data.augmentation), self._pipeline(data)
-        lowest = self._backbone.border_without(self._will_train)
+        lowest = self._backbone.cut_point_without(self._will_train)
         if lowest not in (None, cut):
             with contextlib.suppress(NotCacheable):  # it may be too much; the cut point may not
                 self._rows(pipeline, lowest, views)
@@ -197,7 +197,7 @@ class FeatureDataAdapter:
         if self._own_methods:
             self._hint = (
                 f"Given to {', '.join(self._own_methods)}: kept activations, {{'after:"
-                f"{self._backbone.border}': ...}}, in place of images. Where that does not fit, "
+                f"{self._backbone.cut_point}': ...}}, in place of images. Where that does not fit, "
                 "pass feature_cache=None to the model."
             )
             self._print(self._hint)
@@ -222,7 +222,7 @@ def _check_cached(backbone: FrozenBackbone, data: FitData) -> None:
     names = backbone.link_names
     key = next(iter(first_of(getattr(data.x, "element_spec", data.x))), "")
     after = key.removeprefix("after:")
-    cut = backbone.border
+    cut = backbone.cut_point
     if after in names and (cut is None or names.index(cut) < names.index(after)):
         raise ValueError(
             f"The data holds activations {key!r}, which blocks below it would change: backbone "

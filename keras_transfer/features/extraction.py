@@ -50,7 +50,7 @@ class FrozenPart:
             raise ValueError(
                 f"Backbone '{self.backbone.name}' has no link {after!r}: it has {names}."
             )
-        cut = self.backbone.border
+        cut = self.backbone.cut_point
         if cut is None or names.index(cut) < names.index(after):
             raise ValueError(
                 f"What comes after {after!r} changes while training: backbone "
@@ -64,7 +64,7 @@ class FrozenPart:
         Raises:
             NotCacheable: If a layer has no config.
         """
-        if (cut := self.backbone.border) != self._cut:  # blocks may have trained meanwhile
+        if (cut := self.backbone.cut_point) != self._cut:  # blocks may have trained meanwhile
             self._fingerprints = self.backbone.fingerprints()
             self._cut = cut
         return self._fingerprints

@@ -3,7 +3,7 @@
 Nothing behind this face imports Keras or TensorFlow, and matplotlib only where a figure is drawn.
 """
 
-from keras_transfer.plotting.annotations import Mark as Mark
+from keras_transfer.plotting.annotations import PhaseMarker as PhaseMarker
 from keras_transfer.plotting.annotations import phase_marks as phase_marks
 from keras_transfer.plotting.comparison import compare_figure as compare_figure
 from keras_transfer.plotting.curves import Best as Best

@@ -22,7 +22,7 @@ _Texts = tuple[int, list[str]]  # the epoch of a mark, and what may be written, 
 
 
 @dataclass(frozen=True)
-class Mark:
+class PhaseMarker:
     """A change during training, drawn as a labelled line between two epochs.
 
     Attributes:
@@ -36,7 +36,7 @@ class Mark:
     reason: str = ""
 
 
-def phase_marks(history: Logs, epochs: Sequence[int]) -> list[Mark]:
+def phase_marks(history: Logs, epochs: Sequence[int]) -> list[PhaseMarker]:
     """Tells from what `BlockUnfreezer` logs when a phase began, and which blocks with it.
 
     Args:
@@ -45,13 +45,13 @@ def phase_marks(history: Logs, epochs: Sequence[int]) -> list[Mark]:
 
     Example:
         >>> phase_marks({"phase": [0, 1], "learning_rate/block5": [0.0, 1e-5]}, [0, 1])
-        [Mark(epoch=1, label='block5 unfrozen', reason='')]
+        [PhaseMarker(epoch=1, label='block5 unfrozen', reason='')]
     """
     phases = list(history.get("phase", ()))
     marks = []
     for row, (before, after) in enumerate(pairwise(phases), start=1):
         if is_number(before) and is_number(after) and before != after:
-            marks.append(Mark(epochs[row], _changes(history, row) or f"phase {after:g}"))
+            marks.append(PhaseMarker(epochs[row], _changes(history, row) or f"phase {after:g}"))
     return marks
 
 
@@ -85,13 +85,13 @@ class _Label:
         return self.row == other.row and self.start < other.end and self.end > other.start
 
 
-def draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
+def draw_marks(axes: Axes, marks: Sequence[PhaseMarker]) -> None:
     """Draws a line before the first epoch of each change."""
     for mark in marks:
         axes.axvline(mark.epoch + 0.5, color=FAINT, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
 
 
-def label_marks(axes: Axes, marks: Sequence[Mark]) -> None:
+def label_marks(axes: Axes, marks: Sequence[PhaseMarker]) -> None:
     """Writes what each mark means, and why, above the curves, so that no two labels touch.
 
     Marks come in the order of their epochs. Where the rows are full, reasons are left out, and then
@@ -108,7 +108,7 @@ def label_marks(axes: Axes, marks: Sequence[Mark]) -> None:
         _write_label(axes, label, 1 - (label.row * _ROW + 1) / height)
 
 
-def _grouped(marks: Sequence[Mark], size: int) -> list[_Texts]:
+def _grouped(marks: Sequence[PhaseMarker], size: int) -> list[_Texts]:
     """Returns the first of each `size` marks, with the number of those that follow."""
     groups = [marks[i : i + size] for i in range(0, len(marks), size)]
     more = [f" (+{len(group) - 1})" if len(group) > 1 else "" for group in groups]

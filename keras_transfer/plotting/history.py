@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from keras_transfer.plotting.annotations import Mark, draw_marks, label_marks
+from keras_transfer.plotting.annotations import PhaseMarker, draw_marks, label_marks
 from keras_transfer.plotting.axes import draw_curve, draw_rates, epoch_axes, ring, shade_between
 from keras_transfer.plotting.curves import (
     Best,
@@ -38,7 +38,7 @@ def history_figure(
     *,
     monitor: str = "val_loss",
     mode: Mode = "auto",
-    marks: Sequence[Mark] = (),
+    marks: Sequence[PhaseMarker] = (),
     title: str | None = None,
 ) -> Figure:
     """Draws one run: a panel for the loss, for each metric and for the learning rates.
@@ -69,7 +69,7 @@ def history_figure(
         >>> figure = history_figure(
         ...     {"loss": [0.7, 0.5, 0.4], "val_loss": [0.8, 0.6, 0.7]},
         ...     epochs=[0, 1, 2],
-        ...     marks=[Mark(1, "block5 unfrozen")],
+        ...     marks=[PhaseMarker(1, "block5 unfrozen")],
         ... )
         >>> save_figure(figure, "history.png")
     """
@@ -78,7 +78,7 @@ def history_figure(
     names = metric_names(curves)
     diagnosis = diagnose(history, epochs)
     if diagnosis.kind == "overfitting" and diagnosis.epoch is not None:
-        marks = [*marks, Mark(diagnosis.epoch + 1, "overfitting")]
+        marks = [*marks, PhaseMarker(diagnosis.epoch + 1, "overfitting")]
     marks = sorted(marks, key=lambda mark: mark.epoch)
     rates = [curve for key, curve in curves.items() if is_rate(key)]
     with figure_style():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_transfer.plotting.annotations import Mark, phase_marks
+from keras_transfer.plotting.annotations import PhaseMarker, phase_marks
 from keras_transfer.plotting.curves import Logs
 from keras_transfer.utils.atomic_files import text_of_cell, write_rows
 
@@ -19,7 +19,9 @@ _CHANGE, _REASON = "change", "reason"
 _Row = dict[str, str | None]
 
 
-def write_csv(history: Logs, epochs: Sequence[int], path: Path, marks: Sequence[Mark] = ()) -> None:
+def write_csv(
+    history: Logs, epochs: Sequence[int], path: Path, marks: Sequence[PhaseMarker] = ()
+) -> None:
     """Writes a history as a table: a row an epoch, its cell empty where nothing was logged.
 
     Marks are two columns more, `change` and `reason`, if there are any.
@@ -48,11 +50,11 @@ class HistoryTable:
 
     history: dict[str, list[Any]]
     epochs: list[int]
-    marks: list[Mark]
+    marks: list[PhaseMarker]
     notes: tuple[str, ...]
 
 
-def read_csv(path: Path) -> tuple[dict[str, list[Any]], list[int], list[Mark]]:
+def read_csv(path: Path) -> tuple[dict[str, list[Any]], list[int], list[PhaseMarker]]:
     """Reads a history that `write_csv` or Keras' `CSVLogger` wrote: logs, epochs and marks.
 
     Where an epoch is there again, as `CSVLogger(append=True)` leaves it after a restart, the later
@@ -127,14 +129,14 @@ def _by_epoch(rows: Sequence[_Row]) -> tuple[dict[int, _Row], list[str]]:
     return dict(sorted(by_epoch.items())), notes
 
 
-def _take_marks(history: dict[str, list[Any]], epochs: Sequence[int]) -> list[Mark]:
+def _take_marks(history: dict[str, list[Any]], epochs: Sequence[int]) -> list[PhaseMarker]:
     """The marks, without leaving their columns among the logs."""
     changes, reasons = history.get(_CHANGE), history.get(_REASON)
     if changes is None or reasons is None or not _are_texts([*changes, *reasons]):
         return phase_marks(history, epochs)
     del history[_CHANGE], history[_REASON]
     rows = zip(epochs, changes, reasons, strict=True)
-    return [Mark(epoch, change, reason or "") for epoch, change, reason in rows if change]
+    return [PhaseMarker(epoch, change, reason or "") for epoch, change, reason in rows if change]
 
 
 def _are_texts(values: Sequence[Any]) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_transfer.plotting.annotations import Mark, phase_marks
+from keras_transfer.plotting.annotations import PhaseMarker, phase_marks
 from keras_transfer.plotting.comparison import compare_figure
 from keras_transfer.plotting.curves import Logs, Mode
 from keras_transfer.plotting.figure_files import save_figure
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class _Run:
     history: Logs
     epochs: Sequence[int]
-    marks: Sequence[Mark] = ()
+    marks: Sequence[PhaseMarker] = ()
 
 
 def plot_history(
@@ -149,7 +149,7 @@ def _run_of(one: Any, validation_freq: int | Sequence[int], name: str) -> _Run:
     return _Run(history, epochs, phase_marks(history, epochs))
 
 
-def _read(path: Path) -> tuple[Logs, Sequence[int], Sequence[Mark]]:
+def _read(path: Path) -> tuple[Logs, Sequence[int], Sequence[PhaseMarker]]:
     """A table, with a warning of the columns that will be missing in the picture."""
     history, epochs, marks = read_csv(path)
     for key, values in history.items():

@@ -127,15 +127,15 @@ class TransferHyperModel(keras_tuner.HyperModel):
             self.backbones[name].freeze()
         self._functions = SharedFunctions()
         self._origins: dict[str, str] = {}
-        self._twins: dict[tuple[str, str], FrozenBackbone] = {}
+        self._sharing: dict[tuple[str, str], FrozenBackbone] = {}
 
-    def border(self, backbone: str) -> str | None:
+    def cut_point(self, backbone: str) -> str | None:
         """Returns the link that no trial trains anything below; `None` if there is none.
 
         Args:
             backbone: The name of a backbone.
         """
-        return self.backbones[backbone].border_without(self._may_train[backbone])
+        return self.backbones[backbone].cut_point_without(self._may_train[backbone])
 
     def _top(self, backbone: str, count: int) -> tuple[str, ...]:
         return self.backbones[backbone].select(count) if count else ()
@@ -179,10 +179,10 @@ class TransferHyperModel(keras_tuner.HyperModel):
     def _backbone(self, chosen: Mapping[str, Any]) -> FrozenBackbone:
         name, pooling = chosen["backbone"], chosen["pooling"]
         if blocks := self._blocks(chosen):
-            return self.backbones[name].twin(blocks, pooling=pooling)
-        if (name, pooling) not in self._twins:
-            self._twins[name, pooling] = self.backbones[name].twin(pooling=pooling)
-        return self._twins[name, pooling]
+            return self.backbones[name].share_blocks(blocks, pooling=pooling)
+        if (name, pooling) not in self._sharing:
+            self._sharing[name, pooling] = self.backbones[name].share_blocks(pooling=pooling)
+        return self._sharing[name, pooling]
 
     def _head(self, chosen: Mapping[str, Any]) -> keras.Sequential:
         levels = chosen["pooling"] == LEVELS  # which differ in scale
@@ -319,10 +319,10 @@ class TransferHyperModel(keras_tuner.HyperModel):
         """
         name = next(iter(self._may_train))
         blocks = self._may_train[name]
-        model = TransferModel(self.backbones[name].twin(blocks), self.class_names)
+        model = TransferModel(self.backbones[name].share_blocks(blocks), self.class_names)
         model.build((None, *image_shape))
         member = Member.of(model, blocks, backbone=name, origin=self._origin(name))
-        if self.border(name) is None:
+        if self.cut_point(name) is None:
             return self.model_of(member)
         return self.average([member] * count)[0]
 

@@ -20,11 +20,11 @@ from keras_transfer.features.feature_cache import FeatureCache
 from keras_transfer.search.budget.plan import TimePlan
 from keras_transfer.search.callbacks import MedianStopping
 from keras_transfer.search.engine.on_ray import OnRay
+from keras_transfer.search.engine.renewal import Growth
 from keras_transfer.search.engine.request import Engine, TrialRequest
 from keras_transfer.search.hypermodel import TransferHyperModel
 from keras_transfer.search.metrics import Objective, balanced_class_weight, objective
 from keras_transfer.search.probe import run_probe
-from keras_transfer.search.renewal import Growth
 from keras_transfer.search.report.summary import versions
 from keras_transfer.search.settings import Settings
 from keras_transfer.search.state.files import put_aside, read_or_put_aside
@@ -224,9 +224,9 @@ class Study:
     def _extract(self) -> tuple[str, FrozenBackbone]:
         """Has the activations computed that the probe needs; returns the backbone and its name."""
         name, backbone = next(iter(self.hypermodel.backbones.items()))
-        border = self.hypermodel.border(name)
+        cut_point = self.hypermodel.cut_point(name)
         # The images run once up to the cut point below all that trains, and on from there.
-        for after in dict.fromkeys((border, FEATURES) if border else (FEATURES,)):
+        for after in dict.fromkeys((cut_point, FEATURES) if cut_point else (FEATURES,)):
             for part in (self.data.train, self.data.valid):
                 if part is not None:
                     self.hypermodel.cache.dataset(backbone, part.ordered, after=after)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_transfer.plotting.annotations import Mark, phase_marks
+from keras_transfer.plotting.annotations import PhaseMarker, phase_marks
 from keras_transfer.plotting.curves import Mode, lower_is_better, monitored_log
 from keras_transfer.plotting.diagnosis import Diagnosis, diagnose
 from keras_transfer.plotting.figure_files import check_suffix, figure_path, save_figure
@@ -108,7 +108,7 @@ class HistoryPlotter(keras.callbacks.Callback):
         self._view: Any = None
         self.history: dict[str, list[Any]] = {}
         self.epochs: list[int] = []
-        self.marks: list[Mark] = []
+        self.marks: list[PhaseMarker] = []
         self._drawn_epochs = 0
         self._next_drawing = 0.0
 

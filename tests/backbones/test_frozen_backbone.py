@@ -145,12 +145,12 @@ class TestBlocks:
 
     def test_cut_point_is_the_last_link_before_the_first_that_trains(self):
         backbone = tiny_backbone()
-        assert backbone.border == "pooling"
-        assert backbone.border_without({"block4", "block2"}) == "block1"
+        assert backbone.cut_point == "pooling"
+        assert backbone.cut_point_without({"block4", "block2"}) == "block1"
         backbone.unfreeze("block3")
-        assert backbone.border == "block2"
+        assert backbone.cut_point == "block2"
         backbone.unfreeze("block1")
-        assert backbone.border is None
+        assert backbone.cut_point is None
 
     def test_block_weights_are_those_that_would_train(self):
         backbone = tiny_backbone()
@@ -216,7 +216,7 @@ class TestPooling:
 
     def test_levels_can_be_cached_only_while_all_blocks_are_frozen(self):
         backbone = tiny_backbone(pooling="levels")
-        assert (backbone.border, backbone.link_names) == ("pooling", ("pooling",))
+        assert (backbone.cut_point, backbone.link_names) == ("pooling", ("pooling",))
         kept = backbone.activations(images(4), after="pooling")
         np.testing.assert_array_equal(backbone(kept), backbone(images(4)))
         with pytest.raises(ValueError, match=r"no link 'block1'\. Expected one of \['pooling'\]"):
@@ -224,7 +224,7 @@ class TestPooling:
         with pytest.raises(ValueError, match="pools the outputs of all its blocks"):
             backbone.pool(images(4))
         backbone.unfreeze(1)
-        assert backbone.border is None
+        assert backbone.cut_point is None
 
     def test_levels_come_back_from_a_file(self, tmp_path):
         model = TransferModel(tiny_backbone(pooling="levels"), 2, hidden=4)
@@ -313,7 +313,7 @@ class TestNormBehindThePooling:
         assert sum(block.parameters for block in backbone.blocks) == convnext.count_params()
         assert backbone.trainable_weights == []
         backbone.unfreeze("stage_3")
-        assert backbone.border == "stage_2"
+        assert backbone.cut_point == "stage_2"
         assert backbone.trainable_weights == backbone.block_weights("stage_3")
         assert set(map(id, convnext.layers[-1].weights)) <= set(map(id, backbone.trainable_weights))
         backbone.freeze()
@@ -331,25 +331,29 @@ class TestNormBehindThePooling:
         assert again.backbone.blocks == model.backbone.blocks
         again.backbone.freeze()
         model.backbone.freeze()
-        expected = model.backbone.twin(pooling="max")(pixels(96))
-        np.testing.assert_array_equal(again.backbone.twin(pooling="max")(pixels(96)), expected)
+        expected = model.backbone.share_blocks(pooling="max")(pixels(96))
+        np.testing.assert_array_equal(
+            again.backbone.share_blocks(pooling="max")(pixels(96)), expected
+        )
 
     def test_a_copied_last_block_has_its_own_normalization(self, convnext):
         backbone = FrozenBackbone(convnext)
         before, features = snapshot(backbone), backbone(pixels(96))
-        twin = backbone.twin("stage_3", pooling="max")
-        assert len(twin.weights) == len(backbone.weights)
-        twin.unfreeze("stage_3")
-        for weight in twin.block_weights("stage_3"):
+        sharing = backbone.share_blocks("stage_3", pooling="max")
+        assert len(sharing.weights) == len(backbone.weights)
+        sharing.unfreeze("stage_3")
+        for weight in sharing.block_weights("stage_3"):
             weight.assign(weight + 1.0)
         assert identical(before, backbone)
         np.testing.assert_array_equal(backbone(pixels(96)), features)
 
     def test_poolings_share_the_map_of_the_last_block(self, convnext):
         for pooling in ("avg", "max"):
-            twin = FrozenBackbone(convnext).twin(pooling=pooling)
-            shared = twin.up_to("stage_3")(pixels(96))
-            np.testing.assert_allclose(twin.pool(shared), twin(pixels(96)), rtol=1e-4, atol=1e-5)
+            sharing = FrozenBackbone(convnext).share_blocks(pooling=pooling)
+            shared = sharing.up_to("stage_3")(pixels(96))
+            np.testing.assert_allclose(
+                sharing.pool(shared), sharing(pixels(96)), rtol=1e-4, atol=1e-5
+            )
 
 
 def pixels(size: int) -> np.ndarray:

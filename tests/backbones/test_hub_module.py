@@ -186,9 +186,9 @@ class TestGroups:
 
     def test_the_cut_point_of_a_module_is_the_pooling_or_none(self, folder):
         backbone = FrozenBackbone(folder)
-        assert (backbone.border, backbone.border_without(["block4"])) == ("pooling", None)
+        assert (backbone.cut_point, backbone.cut_point_without(["block4"])) == ("pooling", None)
         backbone.unfreeze("block4")
-        assert backbone.border is None
+        assert backbone.cut_point is None
 
     def test_block_weights_of_a_frozen_group_are_those_that_would_train(self, folder):
         backbone = FrozenBackbone(folder)

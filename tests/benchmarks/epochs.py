@@ -127,7 +127,7 @@ def of_case(
     cache = FeatureCache(verbose=False)
     kept = TransferModel(backbone, 2, feature_cache=cache)
     kept.compile()
-    activations = cache.array(backbone, pixels, after=backbone.border)
+    activations = cache.array(backbone, pixels, after=backbone.cut_point)
     least = limit(name, trainable, activations.shape[1:])
     whole = plain(name, size, trainable)
     whole.fit(data.take(1), verbose=0, shuffle=False)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_transfer.cli.common import exit_status
-from keras_transfer.search.renewal import with_option
+from keras_transfer.search.engine.renewal import with_option
 from keras_transfer.search.report.summary import without_paths
 from keras_transfer.utils.output_folder import output_folder
 

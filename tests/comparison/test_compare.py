@@ -270,7 +270,7 @@ def outcome(recipe, scored, valid, *, hits=90, seed=0, choice="", about=""):
     logs = {"loss": FALLS[: len(valid)], "val_loss": valid, "accuracy": FALLS[: len(valid)]}
     plotter = SimpleNamespace(history=logs, epochs=list(range(len(valid))))
     scores = (Score(45, 50), Score(hits, 100))
-    return recipes.Outcome(recipe, seed, *scores, 1.0, 1, plotter, scored, choice, about, None)
+    return recipes.RecipeResult(recipe, seed, *scores, 1.0, 1, plotter, scored, choice, about, None)
 
 
 def test_overfitting_is_told_and_whether_the_weights_that_are_scored_have_it():
@@ -370,7 +370,7 @@ def test_the_best_model_is_as_it_was_when_it_was_scored():
     def outcome(recipe, accuracy, loss, model):
         plotter = SimpleNamespace(history={"val_loss": [0.01, loss]}, epochs=[0, 1])
         valid = SimpleNamespace(accuracy=accuracy)
-        return recipes.Outcome(recipe, 0, valid, None, 1.0, 1, plotter, 1, "", "", model)
+        return recipes.RecipeResult(recipe, 0, valid, None, 1.0, 1, plotter, 1, "", "", model)
 
     ran, first, second = compare._Ran(), Model(1), Model(2)
     ran.add(outcome("b", 0.9, 0.3, first))

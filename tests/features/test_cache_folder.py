@@ -232,7 +232,7 @@ def test_a_fit_of_two_phases_reads_each_file_and_digests_weights_once(
     monkeypatch.setattr(
         FrozenBackbone,
         "fingerprints",
-        lambda backbone: (cuts.append(backbone.border), fingerprints(backbone))[1],
+        lambda backbone: (cuts.append(backbone.cut_point), fingerprints(backbone))[1],
     )
     cache = FeatureCache(tmp_path, verbose=False, strict=True)
     model = TransferModel(tiny_backbone(), 2, augmentation=Flips(), feature_cache=cache)

@@ -18,7 +18,7 @@ from test_diagnosis import LOSS, VALIDATION
 
 from keras_transfer import plotting as plots
 from keras_transfer.plotting import (
-    Mark,
+    PhaseMarker,
     best_epoch,
     compare_figure,
     history_figure,
@@ -70,13 +70,13 @@ def gradual(epochs, blocks):
     for i in range(1, blocks + 1):
         name = f"block{blocks + 1 - i}"
         logs[f"learning_rate/{name}"] = [None] * (i * step) + [1e-4 / i] * (epochs - i * step)
-        marks.append(Mark(i * step, f"{name} unfrozen"))
+        marks.append(PhaseMarker(i * step, f"{name} unfrozen"))
     return logs, marks
 
 
 def reasoned(*epochs):
     why = "val_accuracy no better for 10 epochs"
-    return [Mark(epoch, f"block{epoch} unfrozen", why) for epoch in epochs]
+    return [PhaseMarker(epoch, f"block{epoch} unfrozen", why) for epoch in epochs]
 
 
 def trials(count, names=6):
@@ -169,12 +169,14 @@ def assert_filled(figure):
 LONG_GRADUAL, LONG_MARKS = gradual(1000, 9)
 HISTORIES = {
     "one epoch": lambda: history_figure(run(1), [0]),
-    "five epochs": lambda: history_figure(run(5), range(5), marks=[Mark(2, "block5 unfrozen")]),
+    "five epochs": lambda: history_figure(
+        run(5), range(5), marks=[PhaseMarker(2, "block5 unfrozen")]
+    ),
     "a thousand epochs": lambda: history_figure(LONG_GRADUAL, range(1000), marks=LONG_MARKS),
     "twelve metrics": lambda: history_figure(
         {**run(30, METRICS), "learning_rate": [1e-3] * 30, "learning_rate/head": [1e-4] * 30},
         range(30),
-        marks=[Mark(10, "block5 unfrozen"), Mark(20, "block4 unfrozen")],
+        marks=[PhaseMarker(10, "block5 unfrozen"), PhaseMarker(20, "block4 unfrozen")],
     ),
     "loss only": lambda: history_figure(run(12, (), validated=False), range(12)),
     "rates only": lambda: history_figure({"learning_rate": [1e-3, 1e-4], "loss": [1, 2]}, [0, 1]),
@@ -182,12 +184,12 @@ HISTORIES = {
         {"loss": [1.0], **{f"learning_rate/block{i}": [1e-3] for i in range(9)}}, [0]
     ),
     "mark in the last epoch": lambda: history_figure(
-        run(10), range(10), marks=[Mark(9, "block1 … block9 unfrozen")]
+        run(10), range(10), marks=[PhaseMarker(9, "block1 … block9 unfrozen")]
     ),
     "more marks than fit": lambda: history_figure(
         run(60),
         range(60),
-        marks=[Mark(2 * i, f"efficientnet_lite0: block{i} unfrozen") for i in range(1, 29)],
+        marks=[PhaseMarker(2 * i, f"efficientnet_lite0: block{i} unfrozen") for i in range(1, 29)],
     ),
     "reasons of unfreezing": lambda: history_figure(
         {**run(40), "learning_rate": [1e-3] * 40}, range(40), marks=reasoned(10, 18, 37)
@@ -203,7 +205,7 @@ HISTORIES = {
     "a label wider than its panel": lambda: history_figure(
         run(9, METRICS[:3]),
         range(9),
-        marks=[Mark(4, "a backbone's long name: block4 unfrozen" * 3)],
+        marks=[PhaseMarker(4, "a backbone's long name: block4 unfrozen" * 3)],
     ),
     "not finite": lambda: history_figure(
         {"loss": [1.0, math.nan, math.inf], "val_loss": [math.nan] * 3}, range(3)
@@ -467,7 +469,7 @@ def test_an_unknown_monitor_is_an_error_that_lists_the_logs(logged):
 
 
 def test_marks_stand_between_the_epochs_in_every_panel():
-    marks = [Mark(3, "block4 unfrozen"), Mark(1, "block5 unfrozen")]
+    marks = [PhaseMarker(3, "block4 unfrozen"), PhaseMarker(1, "block5 unfrozen")]
     figure = history_figure(run(5), range(5), marks=marks)
     for axes in figure.axes:
         assert upright_lines(axes) == [1.5, 3.5]
@@ -476,7 +478,7 @@ def test_marks_stand_between_the_epochs_in_every_panel():
 
 
 def test_labels_of_marks_stand_above_the_curves():
-    figure = history_figure(run(30), range(30), marks=[Mark(10, "block5 unfrozen")])
+    figure = history_figure(run(30), range(30), marks=[PhaseMarker(10, "block5 unfrozen")])
     axes = figure.axes[0]
     label = axes.texts[0].get_window_extent(figure.canvas.get_renderer())
     highest = max(max(line.get_ydata()) for line in axes.lines[:2])
@@ -484,7 +486,7 @@ def test_labels_of_marks_stand_above_the_curves():
 
 
 def test_reasons_are_drawn_where_there_is_room_and_left_out_before_labels_are():
-    marks = [Mark(3, "block5 unfrozen", "as scheduled"), Mark(5, "block4 unfrozen")]
+    marks = [PhaseMarker(3, "block5 unfrozen", "as scheduled"), PhaseMarker(5, "block4 unfrozen")]
     labels = [t.get_text() for t in history_figure(run(9), range(9), marks=marks).axes[0].texts]
     assert labels == ["block5 unfrozen: as scheduled", "block4 unfrozen"]
     full = [text.get_text() for text in HISTORIES["more reasons than fit"]().axes[0].texts]

@@ -31,11 +31,11 @@ def trained(
     """A model as a trial leaves it behind, and what is taken down of it."""
     keras.utils.set_random_seed(seed)
     blocks = backbone.select(unfreeze) if unfreeze else ()
-    twin = backbone.twin(blocks, pooling=pooling)
-    model = TransferModel(twin, ["a", "b"], head=head(), augmentation=Flips())
+    sharing = backbone.share_blocks(blocks, pooling=pooling)
+    model = TransferModel(sharing, ["a", "b"], head=head(), augmentation=Flips())
     model.build((None, SIZE, SIZE, 3))
     for block in blocks:
-        for weight in twin.block_weights(block):
+        for weight in sharing.block_weights(block):
             weight.assign_add(keras.random.normal(weight.shape, stddev=0.3))
     return model, Member.of(model, blocks, backbone=name, origin="digest")
 
@@ -106,7 +106,7 @@ def test_the_average_is_the_mean_whatever_each_has_unfrozen_and_how_it_pools(bac
 def test_heads_alone_are_averaged_on_the_pooled_features(backbone, tmp_path):
     pairs = [trained(backbone, seed=seed) for seed in range(3)]
     model, _ = average(backbone, [member for _, member in pairs])
-    assert model.backbone.border == "pooling"
+    assert model.backbone.cut_point == "pooling"
     assert model.head.input_shape == (None, 10)
     expected = np.mean([scores(one) for one, _ in pairs], axis=0)
     np.testing.assert_allclose(scores(model), expected, atol=1e-6)

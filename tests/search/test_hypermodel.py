@@ -90,7 +90,7 @@ def test_a_trial_is_the_same_whether_it_comes_first_or_after_others(three):
 def test_the_backbone_stays_as_it_is_and_each_model_keeps_what_it_trained(three):
     model, before, trials = three
     assert identical(before, model.backbones["tiny"])
-    assert model.backbones["tiny"].border == "pooling"
+    assert model.backbones["tiny"].cut_point == "pooling"
     for one in trials:
         found = dict(one.model.evaluate(data()[1], verbose=0, return_dict=True))
         assert found["loss"] == pytest.approx(one.metrics["val_loss"], abs=1e-6)
@@ -135,7 +135,7 @@ def test_the_backbone_runs_once_to_each_border_whatever_the_order_of_trials(monk
     model = hypermodel()
     for values in (HEAD, {**TOP, "frozen_epochs": 0.2}, HEAD):
         trial(model, values, epochs=2)
-    # To the lowest border of all trials at once, though the first needs the highest only.
+    # To the lowest cut point of all trials at once, though the first needs the highest only.
     # Training and validation data each; average and maximum pooling.
     assert sorted(runs) == ["block2"] * 2 + ["block3"] * 2 + ["pooling"] * 4
     assert runs[0] == "block2"
@@ -178,7 +178,7 @@ def test_a_head_on_all_levels_begins_with_what_brings_them_to_one_scale():
     values = {"pooling": "levels", "depth": 1, "hidden": 8, "dropout": 0.0, "learning_rate": 1e-2}
     values |= {"weight_decay": 0.0, "label_smoothing": 0.0}
     found = trial(hypermodel(), values)
-    backbone = hypermodel().backbones["tiny"].twin(pooling="levels")
+    backbone = hypermodel().backbones["tiny"].share_blocks(pooling="levels")
     assert isinstance(found.model.head.layers[0], keras.layers.BatchNormalization)
     features = np.concatenate([backbone(x) for x, _ in data()[1]])
     assert features.shape[1] == 2 * sum(block.output_shape[-1] for block in backbone.blocks)

@@ -15,7 +15,7 @@ import argparse, os, time
 from pathlib import Path
 
 from stand_in import StandIn, trials
-from keras_transfer.search.renewal import GrownError, Growth, began, begin_again
+from keras_transfer.search.engine.renewal import GrownError, Growth, began, begin_again
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--output", type=Path)

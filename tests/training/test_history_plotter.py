@@ -21,7 +21,7 @@ from conftest import dataset
 from test_phases import Given, kept, plain
 
 from keras_transfer import BlockUnfreezer, Phase
-from keras_transfer.plotting import Mark, phase_marks
+from keras_transfer.plotting import PhaseMarker, phase_marks
 from keras_transfer.plotting.history_table import read_csv
 from keras_transfer.plotting.plot_history import plot_history
 from keras_transfer.training import history_plotter
@@ -198,7 +198,7 @@ def test_a_resumed_fit_keeps_its_epochs(tmp_path):
 def test_a_fit_that_goes_on_continues_the_curve(tmp_path, same):
     plotter = HistoryPlotter(tmp_path / "h.png")
     first = script(plotter, {"loss": 0.9, "phase": 0}, {"loss": 0.8, "phase": 1}, {"loss": 0.7})
-    marks = [Mark(1, "block5")] if same else [Mark(1, "phase 1")]
+    marks = [PhaseMarker(1, "block5")] if same else [PhaseMarker(1, "phase 1")]
     first.marks = marks
     again = first if same else HistoryPlotter(tmp_path / "h.png")
     again.on_train_begin()
@@ -272,12 +272,12 @@ def test_the_constructor_stores_its_arguments_unchanged():
 def test_it_can_be_copied_before_and_after_a_fit(tmp_path):
     plotter = copy.deepcopy(HistoryPlotter(tmp_path / "h.png"))
     fit(plotter)
-    twin = pickle.loads(pickle.dumps(plotter))
-    assert twin.history == plotter.history
-    assert twin.history is not plotter.history
-    assert twin.model is None
-    fit(twin, epochs=1)
-    assert (len(twin.epochs), len(plotter.epochs)) == (1, 3)
+    sharing = pickle.loads(pickle.dumps(plotter))
+    assert sharing.history == plotter.history
+    assert sharing.history is not plotter.history
+    assert sharing.model is None
+    fit(sharing, epochs=1)
+    assert (len(sharing.epochs), len(plotter.epochs)) == (1, 3)
 
 
 def test_it_can_be_copied_in_the_middle_of_a_fit():
@@ -287,7 +287,7 @@ def test_it_can_be_copied_in_the_middle_of_a_fit():
 
     plotter, copies = HistoryPlotter(), []
     fit(plotter, Copier())
-    assert [len(twin.epochs) for twin in copies] == [0, 1, 2]
+    assert [len(sharing.epochs) for sharing in copies] == [0, 1, 2]
     assert len(plotter.epochs) == 3
 
 
@@ -460,8 +460,8 @@ def test_the_marks_say_why_a_block_unfreezer_unfroze(tmp_path, make):
     data = dataset(8, shuffle=False)
     history = make().fit(data, epochs=5, callbacks=[plotter, unfreezer], verbose=0)
     assert plotter.marks == [
-        Mark(1, "block4 unfrozen", "as scheduled"),
-        Mark(4, "block3 unfrozen", "val_loss no better for 2 epochs"),
+        PhaseMarker(1, "block4 unfrozen", "as scheduled"),
+        PhaseMarker(4, "block3 unfrozen", "val_loss no better for 2 epochs"),
     ]
     header, *rows = table(tmp_path / "h.csv")
     assert header[-2:] == ["change", "reason"]
@@ -498,7 +498,7 @@ def test_a_run_that_resumes_where_blocks_are_unfrozen_marks_them(tmp_path):
         run(Crash())
     resumed = run()
     assert resumed.history["phase"] == [0, 0, 1, 1]
-    assert resumed.marks == [Mark(2, "block4 unfrozen", "as scheduled")]
+    assert resumed.marks == [PhaseMarker(2, "block4 unfrozen", "as scheduled")]
     assert read_csv(tmp_path / "h.csv")[2] == resumed.marks
 
 
@@ -508,7 +508,7 @@ def test_marks_are_drawn_between_epochs_and_belong_to_one_fit():
         {"loss": 0.8, "phase": 1, "learning_rate/block5": 1e-4},
     ]
     plotter = script(HistoryPlotter(), *phases, phases[1])
-    assert plotter.marks == [Mark(1, "block5 unfrozen")]
+    assert plotter.marks == [PhaseMarker(1, "block5 unfrozen")]
     lines = [line for line in plotter.figure().axes[0].lines if line.get_zorder() == 1]
     assert [line.get_xdata()[0] for line in lines] == [1.5]
     assert [text.get_text() for text in plot_history(plotter).axes[0].texts] == ["block5 unfrozen"]
@@ -517,7 +517,7 @@ def test_marks_are_drawn_between_epochs_and_belong_to_one_fit():
 
 def test_logs_that_are_called_as_the_columns_of_marks_come_first(tmp_path):
     plotter = script(HistoryPlotter(tmp_path / "h.png"), {"loss": 0.9, "reason": 1.0}, end=False)
-    plotter.marks = [Mark(0, "block5 unfrozen", "why not")]
+    plotter.marks = [PhaseMarker(0, "block5 unfrozen", "why not")]
     plotter.on_epoch_end(1, {"loss": 0.8, "reason": 2.0})
     history, _, marks = read_csv(tmp_path / "h.csv")
     assert (history, marks) == ({"loss": [0.9, 0.8], "reason": [1, 2]}, [])
@@ -534,7 +534,7 @@ def test_logs_that_are_called_as_the_columns_of_marks_come_first(tmp_path):
 )
 def test_a_phase_is_told_from_the_logs_of_an_unfreezer(rates, label):
     logs = {"phase": [0, 1], **{f"learning_rate/{name}": rate for name, rate in rates.items()}}
-    assert phase_marks(logs, [7, 8]) == [Mark(8, label)]
+    assert phase_marks(logs, [7, 8]) == [PhaseMarker(8, label)]
 
 
 def drawn_values(figure, key):

@@ -162,8 +162,8 @@ class Member:
         Raises:
             ValueError: If it has other blocks or weights.
         """
-        twin = _with_blocks(backbone, self)
-        model = TransferModel(twin, self.classes, head=self.new_head())
+        sharing = _with_blocks(backbone, self)
+        model = TransferModel(sharing, self.classes, head=self.new_head())
         return _built(model, self.image_shape, self.head_weights)
 
 
@@ -192,14 +192,14 @@ def average(
     places = tuple(i for i, one in enumerate(members) if goes_with(one, first))
     chosen = [members[i] for i in places]
     trained = {name for one in chosen for name in one.blocks}
-    border = backbone.border_without(trained)
-    if border == "pooling" and len({one.pooling for one in chosen}) > 1:
-        border = backbone.link_names[-2]
-    if border is None:
+    cut_point = backbone.cut_point_without(trained)
+    if cut_point == "pooling" and len({one.pooling for one in chosen}) > 1:
+        cut_point = backbone.link_names[-2]
+    if cut_point is None:
         raise ValueError("The members share no block, so there is nothing to average them on.")
-    lower = backbone.twin(pooling=first.pooling).up_to(border)
+    lower = backbone.share_blocks(pooling=first.pooling).up_to(cut_point)
     shared = keras.Input(lower.compute_output_shape((None, *first.image_shape))[1:])
-    scores = list(_scores(shared, backbone, border, chosen))
+    scores = list(_scores(shared, backbone, cut_point, chosen))
     mean = keras.layers.Average(dtype="float32")(scores) if len(scores) > 1 else scores[0]
     model = TransferModel(lower, first.classes, head=keras.Model(shared, mean, name="average"))
     return _built(model, first.image_shape), places
@@ -213,24 +213,24 @@ def goes_with(one: Member, first: Member) -> bool:
 
 
 def _scores(
-    shared: Any, backbone: FrozenBackbone, border: str, members: Sequence[Member]
+    shared: Any, backbone: FrozenBackbone, cut_point: str, members: Sequence[Member]
 ) -> Iterator[Any]:
     """Goes on from what the members share to the probabilities of each."""
     names = backbone.link_names
-    above = names[names.index(border) + 1 : -1]
+    above = names[names.index(cut_point) + 1 : -1]
     untouched: dict[str, Any] = {}  # what comes out of blocks that several have left as they were
     for number, one in enumerate(members):
-        twin, x, as_it_was = _with_blocks(backbone, one), shared, True
+        sharing, x, as_it_was = _with_blocks(backbone, one), shared, True
         for name in above:
             as_it_was = as_it_was and name not in one.blocks
             if not as_it_was:
-                x = _apply(twin.block(name), x, f"member{number}_{name}")
+                x = _apply(sharing.block(name), x, f"member{number}_{name}")
                 continue
             if name not in untouched:
-                untouched[name] = _apply(twin.block(name), x, f"all_{name}")
+                untouched[name] = _apply(sharing.block(name), x, f"all_{name}")
             x = untouched[name]
         head = one.new_head(f"member{number}_head")
-        yield head(x if border == "pooling" else twin.pool(x))
+        yield head(x if cut_point == "pooling" else sharing.pool(x))
         head.set_weights(one.head_weights)
 
 
@@ -244,9 +244,9 @@ def _apply(block: keras.Model, x: Any, name: str) -> Any:
 
 def _with_blocks(backbone: FrozenBackbone, member: Member) -> FrozenBackbone:
     """The backbone with the blocks that a member has fine-tuned."""
-    twin = backbone.twin(list(member.blocks), pooling=member.pooling)
+    sharing = backbone.share_blocks(list(member.blocks), pooling=member.pooling)
     for name, values in member.blocks.items():
-        weights = twin.block_weights(name)
+        weights = sharing.block_weights(name)
         shapes = [tuple(weight.shape) for weight in weights]
         if shapes != [value.shape for value in values]:
             raise ValueError(
@@ -255,7 +255,7 @@ def _with_blocks(backbone: FrozenBackbone, member: Member) -> FrozenBackbone:
             )
         for weight, value in zip(weights, values, strict=True):
             weight.assign(value)
-    return twin
+    return sharing
 
 
 def _built(
