@@ -211,6 +211,7 @@ def test_law_4_holds_for_real_architectures_after_50_steps(name):
     assert relative_difference(*weights) <= 1e-5
 
 
+@pytest.mark.slow
 def test_law_4_holds_for_arrays():
     weights = []
     for cache in ("auto", None):

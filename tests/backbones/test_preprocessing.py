@@ -185,7 +185,6 @@ def test_a_range_that_is_not_raw_is_named_with_the_next_step(name):
         pytest.param(pixels().astype("float32") * 1.1 - 20, id="float32, overshot by a resize"),
         pytest.param(pixels().astype("float32") * 1.2, id="float32, overshot above"),
         pytest.param(np.zeros((0, 8, 8, 3), "float32"), id="no images"),
-        pytest.param(np.zeros((4, 8, 8, 3), "uint8"), id="black images"),
     ],
 )
 def test_raw_pixels_pass_without_a_word(images):

@@ -279,7 +279,7 @@ def test_an_export_that_its_runtime_cannot_load_says_so(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_command_predicts_as_the_model_does_and_starts_without_keras(photos, tmp_path):
+def test_the_command_predicts_as_the_model_does_and_needs_no_keras(photos, tmp_path):
     keras.utils.set_random_seed(0)
     (photos / "deep" / "broken [red].jpg").unlink()
     for name in ("dark", "red"):
@@ -296,8 +296,8 @@ def test_the_command_predicts_as_the_model_does_and_starts_without_keras(photos,
         np.stack([decode_image(path, (SIDE, SIDE)) for path in command.find([str(photos)])[0]]),
         verbose=0,
     )[:, 0]
-    # What would import Keras fails; TensorFlow does without.
-    (tmp_path / "keras.py").write_text("raise SystemError('Keras was imported')")
+    # Where Keras is not installed, TensorFlow does without.
+    (tmp_path / "keras.py").write_text("raise ImportError('There is no Keras here')")
     for export in ("served", "served.onnx"):
         arguments = [export, "photos", "--all", "--csv", f"{export}.csv"]
         subprocess.run(

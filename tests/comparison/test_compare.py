@@ -90,6 +90,7 @@ def test_feature_extraction_is_compared_with_fine_tuning(photos, tmp_path, capsy
     )
 
 
+@pytest.mark.slow
 def test_the_wrong_pixel_range_is_that_of_the_originals(monkeypatch):
     args = compare._parse(["--backbone", "mobilenet", "--weights", "none"])
     make, wrong = compare._backbones(args, compare.PRESETS["cats-dogs"])
@@ -128,6 +129,7 @@ def test_a_module_is_compared_with_the_right_and_the_wrong_pixel_range(
     assert (output / "report" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_reports_what_it_has(photos, module, tmp_path, monkeypatch):
     leave_figures_white(monkeypatch)
 

@@ -493,6 +493,7 @@ def test_files_of_two_exports_are_not_mixed_up(files, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["float16", "int8"])
+@pytest.mark.slow
 def test_quantized_files_are_smaller_and_report_the_change(
     model, files, pixels, tmp_path, capfd, kind
 ):

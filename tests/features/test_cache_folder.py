@@ -85,6 +85,7 @@ def test_a_second_run_computes_nothing_and_says_so(
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_a_fit_in_a_second_run_is_the_same_and_computes_nothing(one_folder, tmp_path, computed):
     losses = []
     for _ in range(2):
@@ -351,6 +352,7 @@ HARMS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_damaged_entry_is_computed_anew(tmp_path, computed, backbone):
     expected = array(tmp_path / "whole", backbone)
     for number, harm in enumerate(HARMS):

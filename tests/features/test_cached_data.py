@@ -84,6 +84,7 @@ def assert_same(kept, plain):
     ],
     ids=lambda more: "-".join(more),
 )
+@pytest.mark.slow
 def test_arrays_train_as_end_to_end(more):
     data = images(22), labels(22)
     fit = {"batch_size": 8, **more}
@@ -107,6 +108,7 @@ def test_features_of_all_levels_train_as_end_to_end_and_are_kept_while_all_is_fr
     assert "its features are of all levels (pooling='levels')" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_py_dataset_trains_as_end_to_end():
     data = Batches(weights=True, workers=2)
     cache = FeatureCache(verbose=False)

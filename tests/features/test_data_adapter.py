@@ -239,6 +239,7 @@ def test_the_order_of_a_folder_goes_on_from_fit_to_fit_in_a_cache_of_each(photos
     assert relative_difference(one, other) <= 1e-5
 
 
+@pytest.mark.slow
 def test_the_order_of_a_folder_goes_on_where_nothing_is_frozen_any_more(photos):
     first, second = (
         weights_after(cache, lambda: train_of(photos), epochs=3, schedule={1: "block4", 2: "all"})

@@ -43,6 +43,7 @@ def test_openvino_computes_real_architectures_as_keras_does(name):
     assert error(run(pixels), runners.by_keras(backbone, "pooling")(pixels)) <= 1e-5
 
 
+@pytest.mark.slow
 def test_it_takes_over_where_keras_would_need_long_and_training_is_the_same(monkeypatch):
     made, weights = [], []
     by_openvino = runners.by_openvino

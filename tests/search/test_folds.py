@@ -179,6 +179,7 @@ def assert_same(kept, plain):
         np.testing.assert_allclose(kept[1][name], plain[1][name], rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_law_4_a_fold_trains_as_end_to_end_with_activations_in_ram_and_in_a_folder(
     photos, tmp_path
 ):
@@ -187,6 +188,7 @@ def test_law_4_a_fold_trains_as_end_to_end_with_activations_in_ram_and_in_a_fold
     assert len(cache) == 6  # three cut points of train and of valid, and no other data
 
 
+@pytest.mark.slow
 def test_law_4_holds_for_all_images_together_and_where_the_order_goes_on(photos):
     cached = trained(FeatureCache(verbose=False), photos, together=True, fits=2)
     assert_same(cached, trained(None, photos, together=True, fits=2))
@@ -216,6 +218,7 @@ def test_nothing_is_computed_for_folds_where_train_and_valid_are_kept(photos, co
     assert computed == []
 
 
+@pytest.mark.slow
 def test_for_all_folds_images_are_run_through_once_also_under_flips(photos, computed, tmp_path):
     data, cache = read(photos), FeatureCache(tmp_path, verbose=False)
     for train, valid in data.folds(3)[:2]:

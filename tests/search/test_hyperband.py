@@ -1,5 +1,6 @@
 import keras_tuner
-from keras_transfer.search.oracles.hyperband import hyperband_needs
+
+from keras_transfer.search.hyperband import hyperband_needs
 
 
 def test_trials_that_hyperband_needs_are_those_of_keras_tuners_first_bracket():

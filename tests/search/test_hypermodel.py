@@ -78,6 +78,7 @@ def three():
     return model, before, [trial(model, values) for values in (FINE, HEAD, TOP)]
 
 
+@pytest.mark.slow
 def test_a_trial_is_the_same_whether_it_comes_first_or_after_others(three):
     _, _, (fine, head, top) = three
     other = hypermodel()
@@ -118,6 +119,7 @@ def test_the_best_epoch_by_the_objective_is_what_is_left(three):
         assert one.plotter.epochs == list(range(EPOCHS))
 
 
+@pytest.mark.slow
 def test_an_earlier_best_epoch_is_gone_back_to():
     model = hypermodel(metric="accuracy")
     values = {"unfreeze": 0, "learning_rate": 5.0, "weight_decay": 0.0}
@@ -128,6 +130,7 @@ def test_an_earlier_best_epoch_is_gone_back_to():
     assert (model.objective.name, model.objective.mode) == ("val_accuracy", "max")
 
 
+@pytest.mark.slow
 def test_the_backbone_runs_once_to_each_border_whatever_the_order_of_trials(monkeypatch):
     runs, by_keras = [], runners.by_keras
     monkeypatch.setattr(runners, "WORTH_SECONDS", 1e9)
@@ -152,6 +155,7 @@ def traced(monkeypatch):
 
 
 @pytest.mark.traced
+@pytest.mark.slow
 def test_heads_of_equal_shape_share_what_is_traced_and_train_as_fresh_ones_do(traced):
     model, values = hypermodel(flips="mirror"), {**HEAD, "depth": 1, "hidden": 8}
     first = trial(model, values)
@@ -174,6 +178,7 @@ def test_heads_of_equal_shape_share_what_is_traced_and_train_as_fresh_ones_do(tr
     )
 
 
+@pytest.mark.slow
 def test_a_head_on_all_levels_begins_with_what_brings_them_to_one_scale():
     values = {"pooling": "levels", "depth": 1, "hidden": 8, "dropout": 0.0, "learning_rate": 1e-2}
     values |= {"weight_decay": 0.0, "label_smoothing": 0.0}
@@ -192,6 +197,7 @@ def test_a_head_on_all_levels_begins_with_what_brings_them_to_one_scale():
 
 
 @pytest.mark.traced
+@pytest.mark.slow
 def test_what_is_a_constant_in_a_step_is_traced_anew(traced):
     model = hypermodel()
     trial(model, HEAD, epochs=1)
@@ -236,6 +242,7 @@ def test_epochs_of_hyperband_that_end_before_the_blocks_are_unfrozen_train_the_h
     assert made == [{2: ("block3",)}]
 
 
+@pytest.mark.slow
 def test_weights_are_decayed_and_biases_are_not():
     space = Space(weight_decay=[0, 10], unfreeze=0, learning_rate=1e-2, depth=1, hidden=8)
     model = hypermodel(space=space)
@@ -270,6 +277,7 @@ def tuner(kind, model, folder, **kwargs):
     return made
 
 
+@pytest.mark.slow
 def test_it_works_in_a_plain_search_of_keras_tuner_and_writes_kilobytes(tmp_path):
     space = Space(hidden=8, unfreeze=1, depth=1)
     model = hypermodel(space=space, backbone=small())
@@ -311,6 +319,7 @@ def test_hyperband_goes_on_with_the_weights_of_the_earlier_trial(tmp_path):
         assert all(np.array_equal(a, b) for a, b in zip(begins[earlier], end, strict=True))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
     tuner("RandomSearch", hypermodel(space=Space(**{**HEAD, "hidden": 8})), tmp_path, max_trials=1)
     (path,) = tmp_path.rglob("*.h5")

@@ -200,6 +200,7 @@ def test_no_labels_have_no_weights():
         balanced_class_weight(np.array([], "int32"))
 
 
+@pytest.mark.traced
 def test_in_a_graph_auc_is_of_the_latest_rows_so_that_a_batch_costs_the_same_in_any_epoch():
     metric, scores = AUC(2), np.linspace(0, 1, 5000)[:, None]
     metric.update_state(np.arange(5000) >= 2500, scores)

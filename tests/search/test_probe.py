@@ -58,12 +58,14 @@ def test_it_is_scikit_learns_logistic_regression_on_the_features(data, cache, ba
     assert result.seconds > 0
 
 
+@pytest.mark.slow
 def test_two_runs_agree_to_the_last_digit(data):
     results = [run_probe(FeatureCache(verbose=False), tiny_backbone(), data) for _ in range(2)]
     assert results[0].metrics == results[1].metrics
     assert results[0].C == results[1].C
 
 
+@pytest.mark.slow
 def test_over_folds_it_gives_the_numbers_of_each_and_their_mean(data, cache, monkeypatch, backbone):
     passes = []
     make = FeatureCache._extraction
@@ -76,6 +78,7 @@ def test_over_folds_it_gives_the_numbers_of_each_and_their_mean(data, cache, mon
     assert len(passes) == 2  # of train and of valid
 
 
+@pytest.mark.slow
 def test_what_is_chosen_depends_on_the_training_images_alone(data, cache, monkeypatch, backbone):
     """Other images to validate on change the score, not the classifier."""
     first = run_probe(cache, backbone, data)
@@ -169,6 +172,7 @@ def test_without_the_split_that_is_asked_for_it_is_refused(photos, cache, backbo
         probe._fitted(np.eye(4), train, 0, balance=False)
 
 
+@pytest.mark.slow
 def test_nothing_is_computed_where_features_are_kept(data, cache, monkeypatch, backbone):
     run_probe(cache, backbone, data)
     monkeypatch.setattr(runners, "by_keras", None)

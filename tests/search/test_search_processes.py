@@ -102,7 +102,7 @@ def test_two_workers_give_the_results_of_one_process(folder, tmp_path, capsys):
 
 # A first run has one trial. In a second one, another trial and the export take far too long.
 OUT_OF_TIME = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from small_lite import small_lite
 from keras_transfer import TransferModel
@@ -114,6 +114,7 @@ efficientnet_lite.EfficientNetLite0 = small_lite
 TransferModel.export = lambda self, path, **kwargs: Path(path).mkdir(parents=True)
 assert search.main([*sys.argv[1:], "--trials", "1"]) == 0
 TransferHyperModel.fit = TransferModel.export = lambda *args, **kwargs: time.sleep(600)
+os.environ["KERAS_TRANSFER_BEGAN"] = repr(time.monotonic() - 30)  # half a minute is over
 print("now with a limit")
 sys.exit(search.main([*sys.argv[1:], "--minutes", "1"]))
 """
