@@ -66,6 +66,7 @@ def test_each_module_can_be_the_first_that_is_imported():
     assert done.stdout.split() == [], done.stderr
 
 
+@pytest.mark.slow
 def test_the_package_itself_imports_no_keras():
     code = (
         "import sys, keras_transfer, keras_transfer.cli.main, keras_transfer.search;"
@@ -84,6 +85,7 @@ def test_every_public_name_has_a_docstring_and_is_found():
         _ = keras_transfer.Unfreezer
 
 
+@pytest.mark.slow
 def test_one_source_of_the_version():
     assert re.fullmatch(r"\d+\.\d+\.\d+", keras_transfer.__version__)
     assert 'path = "keras_transfer/__init__.py"' in (ROOT / "pyproject.toml").read_text()

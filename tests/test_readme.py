@@ -30,6 +30,7 @@ def test_every_snippet_and_the_search_run_in_processes_that_set_no_seed(tmp_path
     assert (tmp_path / "serving" / "1" / "saved_model.pb").exists()
 
 
+@pytest.mark.slow
 def test_what_recipes_run_on_has_blocks_of_the_embedded_backbone():
     small = FrozenBackbone(small_lite(), preprocessing="lite")
     embedded = [block.name for block in FrozenBackbone(weights=None).blocks]

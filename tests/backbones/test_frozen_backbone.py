@@ -226,6 +226,7 @@ class TestPooling:
         backbone.unfreeze(1)
         assert backbone.cut_point is None
 
+    @pytest.mark.slow
     def test_levels_come_back_from_a_file(self, tmp_path):
         model = TransferModel(tiny_backbone(pooling="levels"), 2, hidden=4)
         model(images(4))
@@ -249,6 +250,7 @@ class TestPooling:
         tokens = network(images(2) / np.float32(255))
         np.testing.assert_allclose(backbone(images(2)), expected(tokens), atol=1e-6)
 
+    @pytest.mark.slow
     def test_tokens_train_under_the_default_head(self):
         model = TransferModel(FrozenBackbone(tokens_network(), preprocessing="unit"), 3, hidden=4)
         model.compile()
@@ -292,12 +294,14 @@ class TestNormBehindThePooling:
     """ConvNeXt normalizes what was pooled."""
 
     @pytest.mark.parametrize("pooling", ["avg", "max", None])
+    @pytest.mark.slow
     def test_each_pooling_equals_the_applications_own(self, convnext, pooling):
         own = keras.applications.ConvNeXtTiny(include_top=False, weights=None, pooling=pooling)
         own.set_weights(convnext.get_weights())
         backbone = FrozenBackbone(convnext, pooling=pooling)
         np.testing.assert_allclose(backbone(pixels(96)), own(pixels(96)), rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.slow
     def test_other_poolings_take_the_normalized_map(self, convnext):
         expected = convnext(pixels(96))
         flat = FrozenBackbone(convnext, pooling="flatten")(pixels(96))
@@ -319,6 +323,7 @@ class TestNormBehindThePooling:
         backbone.freeze()
         assert backbone.trainable_weights == []
 
+    @pytest.mark.slow
     def test_it_comes_back_from_a_file(self, convnext, tmp_path):
         model = TransferModel(FrozenBackbone(convnext), 2, hidden=4)
         model.backbone.unfreeze(1)
@@ -336,6 +341,7 @@ class TestNormBehindThePooling:
             again.backbone.share_blocks(pooling="max")(pixels(96)), expected
         )
 
+    @pytest.mark.slow
     def test_a_copied_last_block_has_its_own_normalization(self, convnext):
         backbone = FrozenBackbone(convnext)
         before, features = snapshot(backbone), backbone(pixels(96))
@@ -347,6 +353,7 @@ class TestNormBehindThePooling:
         assert identical(before, backbone)
         np.testing.assert_array_equal(backbone(pixels(96)), features)
 
+    @pytest.mark.slow
     def test_poolings_share_the_map_of_the_last_block(self, convnext):
         for pooling in ("avg", "max"):
             sharing = FrozenBackbone(convnext).share_blocks(pooling=pooling)
@@ -591,6 +598,7 @@ class TestSources:
         one = keras.Model(functional.inputs[0], functional.output["map"])
         assert FrozenBackbone(one, preprocessing="unit")(images(2)).shape == (2, 4)
 
+    @pytest.mark.slow
     def test_one_model_serves_two_backbones_and_stays_what_it_was(self, tmp_path):
         network = tiny_network()
         expected = np.asarray(network(images(2).astype("float32")))
@@ -670,6 +678,7 @@ class TestModelFile:
         assert [block.name for block in loaded.blocks if not block.frozen] == list(unfrozen)
         assert len(loaded.trainable_weights) == 4 * len(unfrozen)
 
+    @pytest.mark.slow
     def test_it_survives_a_second_round(self, tmp_path):
         model = sequential(tiny_backbone())
         expected = model(images(4))

@@ -111,6 +111,7 @@ class TestSelfContained:
         features = again.backbone(images(2))
         np.testing.assert_array_equal(features, np.zeros_like(features))
 
+    @pytest.mark.slow
     def test_the_size_of_a_flattened_map_comes_along(self, tmp_path):
         model = keras.Sequential(
             [

@@ -61,11 +61,13 @@ def statistics(backbone):
 
 
 class TestLayer:
+    @pytest.mark.slow
     def test_raw_pixels_are_scaled_to_the_range_of_hub_modules(self, folder):
         pixels = images(3)
         features = FrozenBackbone(str(folder))(pixels)
         np.testing.assert_allclose(features, expected(folder, pixels), atol=1e-6)
 
+    @pytest.mark.slow
     def test_the_variables_are_those_of_the_module_and_keras_sees_them(self, folder):
         backbone = FrozenBackbone(folder)
         module = Reusable()
@@ -77,6 +79,7 @@ class TestLayer:
         backbone.weights[0].assign(backbone.weights[0] * 0)
         assert not np.allclose(backbone(images(2)), expected(folder, images(2)))
 
+    @pytest.mark.slow
     def test_a_feature_map_is_pooled_as_any_other(self, maps):
         pixels = images(2)
         backbone = FrozenBackbone(maps, pooling=None)
@@ -86,6 +89,7 @@ class TestLayer:
         pooled = FrozenBackbone(maps, pooling="avg")(pixels)
         np.testing.assert_allclose(pooled, np.mean(backbone(pixels), (1, 2)), atol=1e-6)
 
+    @pytest.mark.slow
     def test_other_arguments_are_handed_to_the_module(self, folder):
         module = HubModule(folder, arguments={"batch_norm_momentum": 0.5})
         np.testing.assert_allclose(
@@ -98,6 +102,7 @@ class TestLayer:
         with pytest.raises(ValueError, match="`training` is always False"):
             HubModule(folder, arguments={"training": True})
 
+    @pytest.mark.slow
     def test_an_image_size_that_the_signature_does_not_take_is_named(self, tmp_path):
         backbone = FrozenBackbone(save_reusable(tmp_path / "fixed", size=32))
         assert backbone(images(1, 32)).shape == (1, FEATURES)
@@ -106,12 +111,14 @@ class TestLayer:
         with pytest.raises(ValueError, match=r"takes images of shape \(None, 32, 32, 3\)"):
             FrozenBackbone(HubModule(tmp_path / "fixed"), input_shape=(24, 24, 3))
 
+    @pytest.mark.slow
     def test_a_module_that_takes_bytes_gets_the_raw_pixels(self, tmp_path):
         backbone = FrozenBackbone(save_reusable(tmp_path / "bytes", dtype=tf.uint8))
         loaded = tf.saved_model.load(str(tmp_path / "bytes"))
         found = backbone(images(2).astype("float32") + 0.3)
         np.testing.assert_allclose(found, loaded(images(2), training=False), atol=1e-6)
 
+    @pytest.mark.slow
     def test_pixels_for_a_module_without_preprocessing_are_checked(self, folder):
         as_they_are = FrozenBackbone(folder, preprocessing=None)
         with pytest.warns(UserWarning, match=r"Expected pixels in 0\.\.1.*scales raw 0\.\.255"):
@@ -128,6 +135,7 @@ class TestLayer:
         with pytest.warns(UserWarning, match=r"Expected pixels in 0\.\.1\. Received: "):
             model.fit(data, verbose=0)
 
+    @pytest.mark.slow
     def test_it_is_a_layer_in_plain_keras_too(self, folder, tmp_path):
         model = keras.Sequential(
             [keras.Input((SIZE, SIZE, 3)), layers.Rescaling(1 / 255), HubModule(folder)]
@@ -142,6 +150,7 @@ class TestLayer:
         again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=False)
         assert len(again.trainable_weights) == 15
 
+    @pytest.mark.slow
     def test_under_mixed_precision_a_module_computes_in_float32(self, folder):
         plain = FrozenBackbone(folder)(images(2))
         keras.config.set_dtype_policy("mixed_float16")
@@ -198,6 +207,7 @@ class TestGroups:
         with pytest.raises(ValueError, match=r"'block2'.*is a group of variables"):
             backbone.block("block2")
 
+    @pytest.mark.slow
     def test_fingerprints_differ_between_modules_and_ignore_tried_sizes(self, folder, maps):
         backbone = FrozenBackbone(maps)
         before = backbone.fingerprints()
@@ -222,6 +232,7 @@ class TestGroups:
 
 class TestTraining:
     @pytest.mark.parametrize("host", [functional, transfer])
+    @pytest.mark.slow
     def test_blocks_move_when_they_are_due_and_statistics_never(self, small, host):
         backbone = FrozenBackbone(small)
         model = host(backbone)
@@ -366,6 +377,7 @@ class TestPlainSavedModels:
         with pytest.raises(ValueError, match=r"signature='other'.*'serving_default'"):
             HubModule(folder, signature="other")
 
+    @pytest.mark.slow
     def test_an_export_of_keras_is_a_source(self, tmp_path):
         network = keras.Sequential(
             [keras.Input((SIZE, SIZE, 3)), layers.Conv2D(4, 3), layers.Conv2D(5, 3)]
@@ -491,6 +503,7 @@ class TestRefused:
 
 
 class TestCopies:
+    @pytest.mark.slow
     def test_keras_clones_a_model_around_it(self, small):
         model = sequential(FrozenBackbone(small))
         clone = keras.models.clone_model(model)
@@ -503,6 +516,7 @@ class TestCopies:
         assert not model.trainable_weights[2:]
 
     @pytest.mark.parametrize("host", [subclassed, transfer])
+    @pytest.mark.slow
     def test_a_deep_copy_is_another_model_that_answers_the_same(self, small, host):
         model = host(FrozenBackbone(small))
         copied = copy.deepcopy(model)
@@ -515,6 +529,7 @@ class TestCopies:
         assert identical(before, model)
 
 
+@pytest.mark.slow
 def test_a_module_can_be_cloned_when_another_of_the_same_graph_is_gone(small):
     first, second = HubModule(small), HubModule(small)
     del second

@@ -201,6 +201,7 @@ WAYS = [
 
 class TestHealing:
     @pytest.mark.parametrize("way", WAYS)
+    @pytest.mark.slow
     def test_a_damaged_copy_is_named_and_fetched_again(self, way, server, cache, capsys):
         handle = server.handle_for(PATH)
         features = FrozenBackbone(handle)(images(2))
@@ -270,6 +271,7 @@ def hostile(outside: Path):
 
 
 class TestLocal:
+    @pytest.mark.slow
     def test_an_archive_gives_the_same_as_its_folder(self, folder, cache, tmp_path):
         for name, content in (("a.tar.gz", archive(folder)), ("b.tgz", archive(folder.parent))):
             (tmp_path / name).write_bytes(content)
@@ -288,6 +290,7 @@ class TestLocal:
             assert {path.name for path in tmp_path.iterdir()} == {"cache", "evil.tar.gz"}
             assert {path.suffix for path in cache.iterdir()} == {".busy"}
 
+    @pytest.mark.slow
     def test_an_archive_that_unfolds_to_far_more_is_refused(self, cache, tmp_path, monkeypatch):
         monkeypatch.setattr(unpacking, "_LEAST_LIMIT", 2**23)
         for reason, content in [
@@ -426,6 +429,7 @@ class TestCache:
             download.folder_of(server.handle_for(PATH))
         assert not server.asked
 
+    @pytest.mark.slow
     def test_a_folder_that_cannot_be_made_is_named(self, server, tmp_path, monkeypatch):
         (tmp_path / "file").touch()
         monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "file" / "cache"))

@@ -32,6 +32,7 @@ def trained(backbone, *phases):
     return model
 
 
+@pytest.mark.slow
 def test_the_weights_of_a_network_that_was_frozen_when_it_was_exported_can_train(frozen):
     backbone = FrozenBackbone(frozen, preprocessing="unit")
     assert not backbone.trainable_weights
@@ -44,6 +45,7 @@ def test_the_weights_of_a_network_that_was_frozen_when_it_was_exported_can_train
     assert {block.name for block in backbone.blocks} == {"low", "norm", "high"}
 
 
+@pytest.mark.slow
 def test_a_module_that_declares_no_trainable_variables_is_not_unfrozen_in_silence(
     declares_nothing,
 ):

@@ -239,6 +239,7 @@ def model(*, preprocessing="tf", **kwargs):
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.slow
 def test_fit_evaluate_and_predict_warn_whatever_form_the_images_have(form):
     x = np.concatenate([np.asarray(BAD_RANGES["uint16"])] * 4)
     data = FORMS[form](x, np.arange(8) % 2)
@@ -263,6 +264,7 @@ def test_one_image_with_nan_among_many_is_refused(form):
         model().fit(*FORMS[form](x, np.arange(8) % 2), batch_size=4, verbose=0)
 
 
+@pytest.mark.slow
 def test_ranges_are_left_to_preprocessing_of_ones_own():
     x = np.asarray(BAD_RANGES["uint16"])
     own = model(preprocessing=keras.layers.Rescaling(1 / 65535))

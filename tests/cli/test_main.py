@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 import keras_transfer
 from keras_transfer.cli.main import VERBS, main
 
@@ -25,6 +27,7 @@ print(json.dumps([results, sorted({"keras", "tensorflow", "keras_tuner"} & set(s
 """
 
 
+@pytest.mark.slow
 def test_help_and_mistakes_do_not_wait_for_keras(tmp_path):
     (tmp_path / "space.yaml").write_text("hiden: 3\n")
     (tmp_path / "taken").mkdir()

@@ -35,6 +35,7 @@ def test_a_report_is_written_at_the_size_that_the_model_was_built_for(photos, tm
     assert line.endswith(f"% on 4 test images; see {output / 'report.html'}")
 
 
+@pytest.mark.slow
 def test_a_model_for_images_of_any_size_needs_one(photos, tmp_path, capsys):
     model = TransferModel(tiny_backbone(), ["cat", "dog"])
     model.build((None, None, None, 3))

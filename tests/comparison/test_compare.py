@@ -145,6 +145,7 @@ def test_an_interrupted_comparison_reports_what_it_has(photos, module, tmp_path,
     assert not (tmp_path / "again").exists()
 
 
+@pytest.mark.slow
 def test_a_crash_loses_one_training_at_most(photos, module, tmp_path, monkeypatch):
     def crashed(bench):
         raise MemoryError("no memory")
@@ -155,6 +156,7 @@ def test_a_crash_loses_one_training_at_most(photos, module, tmp_path, monkeypatc
     assert [row["recipe"] for row in table(tmp_path / "run")] == ["Dense(6) alone"]
 
 
+@pytest.mark.slow
 def test_the_seeds_of_a_recipe_share_what_was_extracted_once(photos, module):
     data, cache = image_folder(photos, image_size=32), FeatureCache(verbose=False)
     settings = recipes.Settings(epochs=1)
@@ -237,6 +239,7 @@ def weights_by_epoch(monkeypatch):
 
 
 @pytest.mark.parametrize("recipe", ["end_to_end", "overfitting", "cured"])
+@pytest.mark.slow
 def test_the_weights_that_are_scored_are_those_of_the_epoch_that_is_told(
     recipe, bench, monkeypatch
 ):
@@ -387,6 +390,7 @@ def test_the_best_model_is_as_it_was_when_it_was_scored():
     assert ran.best.recipe == "d"
 
 
+@pytest.mark.slow
 def test_what_the_user_can_put_right_is_said_in_a_line(photos, module, tmp_path, capsys):
     output = tmp_path / "run"
 
@@ -413,6 +417,7 @@ def test_a_backbone_that_was_asked_for_is_not_replaced(photos, tmp_path, offline
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_more_blocks_than_there_are_are_refused(photos, tmp_path, capsys):
     arguments = ["--backbone", "vgg16", "--weights", "none", "--unfreeze", "40"]
     assert compare.main([str(photos), "--output", str(tmp_path / "run"), *arguments]) == 2

@@ -35,6 +35,7 @@ def test_training_draws_a_view_for_each_image_and_prediction_none():
     assert np.array_equal(flips(pixels), pixels)
 
 
+@pytest.mark.slow
 def test_kept_views_are_drawn_anew_in_each_epoch_and_belong_to_their_images():
     backbone, pixels = tiny_backbone(), images(32)
     data = tf.data.Dataset.from_tensor_slices((pixels, np.arange(32))).batch(8)
@@ -63,6 +64,7 @@ def test_kept_views_are_drawn_anew_in_each_epoch_and_belong_to_their_images():
     assert (which[0] != which[1]).any()
 
 
+@pytest.mark.slow
 def test_the_backbone_runs_once_for_each_view_over_several_fits():
     cache, backbone = FeatureCache(), tiny_backbone()
     data = dataset(16)
@@ -73,6 +75,7 @@ def test_the_backbone_runs_once_for_each_view_over_several_fits():
     assert len(cache) == 4
 
 
+@pytest.mark.slow
 def test_the_same_seed_draws_the_same_views():
     losses = []
     for _ in range(2):
@@ -83,6 +86,7 @@ def test_the_same_seed_draws_the_same_views():
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_the_views_of_arrays_are_kept_too():
     cache = FeatureCache()
     model = TransferModel(tiny_backbone(), 2, augmentation=Flips("flips"), feature_cache=cache)
@@ -98,6 +102,7 @@ def test_quarter_turns_of_oblong_images_and_unknown_kinds_are_refused():
         Flips("turns")
 
 
+@pytest.mark.slow
 def test_it_is_saved_with_the_model(tmp_path):
     model = TransferModel(tiny_backbone(), 2, augmentation=Flips("flips", seed=5))
     model.build((None, 8, 8, 3))

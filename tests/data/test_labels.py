@@ -55,6 +55,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
+@pytest.mark.slow
 def test_labels_and_weights_mean_on_kept_arrays_what_they_mean_to_keras(name):
     classes, y, options = FORMS[name]
     network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(3, 3)])
@@ -74,6 +75,7 @@ def test_labels_and_weights_mean_on_kept_arrays_what_they_mean_to_keras(name):
     assert found[1] == pytest.approx(found[0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_class_weights_of_a_dataset_need_not_be_of_all_classes():
     data = tf.data.Dataset.from_tensor_slices((images(12, 8), Y)).batch(12)
     losses = []
@@ -152,6 +154,7 @@ def test_missing_labels_are_told(data):
 
 @pytest.mark.parametrize("kind", ["int64", "uint8", "bool", "float32"])
 @pytest.mark.parametrize("column", [False, True])
+@pytest.mark.slow
 def test_positions_of_any_type_and_smoothed_ones_are_taken(kind, column):
     y = labels(8).astype(kind)
     y = y * 0.9 + 0.05 if kind == "float32" else y

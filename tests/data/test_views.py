@@ -56,6 +56,7 @@ def test_the_random_state_of_the_layers_is_left_as_it_was():
         np.testing.assert_array_equal(state, value)
 
 
+@pytest.mark.slow
 def test_the_key_of_a_users_augmentation_stays_when_it_is_built(computed):
     class Tint(keras.layers.Layer):
         def build(self, shape):
@@ -82,6 +83,7 @@ def test_keras_still_has_the_name_of_the_state_of_its_generators():
     assert state.shape == (2,)
 
 
+@pytest.mark.slow
 def test_training_sees_the_views_and_each_epoch_draws_among_them():
     seen: list[np.ndarray] = []
 
@@ -113,6 +115,7 @@ def test_training_sees_the_views_and_each_epoch_draws_among_them():
 
 
 @pytest.mark.parametrize("data", ["dataset", "arrays", "files"])
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same(data):
     weights = []
     for _ in range(2):
@@ -138,6 +141,7 @@ def test_without_views_augmentation_means_the_plain_path_and_a_line_says_so(caps
 
 
 @pytest.mark.filterwarnings("ignore:.*interrupted")
+@pytest.mark.slow
 def test_views_are_kept_between_runs_and_an_interrupted_one_goes_on_with_the_same(
     tmp_path, monkeypatch, computed
 ):
@@ -170,6 +174,7 @@ def test_views_are_kept_between_runs_and_an_interrupted_one_goes_on_with_the_sam
 
 
 @pytest.mark.parametrize("after", ["block3", "pooling"])
+@pytest.mark.slow
 def test_activations_of_one_view_are_those_of_the_turned_images(after):
     backbone, pixels, cache = tiny_backbone(), images(8), FeatureCache(verbose=False)
     data = dataset(8, shuffle=False)

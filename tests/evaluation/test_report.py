@@ -82,6 +82,7 @@ def drawn(tmp_path_factory):
     return report(reader(), small(), folder, class_names=["cat", "dog", "owl"])
 
 
+@pytest.mark.slow
 def test_a_report_is_a_page_and_pictures_and_numbers(drawn):
     found = drawn
     assert found.path.name == "report.html"
@@ -404,6 +405,7 @@ def test_pictures_of_an_earlier_report_do_not_stay(tmp_path):
     assert "There is no mistake." in found.path.read_text()
 
 
+@pytest.mark.slow
 def test_the_same_data_gives_the_same_bytes(drawn, tmp_path):
     again = report(reader(), small(), tmp_path, class_names=drawn.numbers.class_names)
     assert again.path.read_bytes() == drawn.path.read_bytes()
@@ -422,6 +424,7 @@ def test_one_image_is_enough(tmp_path):
     assert "100.0 % of 1 image of 3 classes right" in found.path.read_text()
 
 
+@pytest.mark.slow
 def test_a_hundred_classes(tmp_path):
     generator = np.random.default_rng(0)
     y = generator.integers(0, 100, 300)
@@ -495,6 +498,7 @@ def model(photos):
     return model
 
 
+@pytest.mark.slow
 def test_a_transfer_model_is_reported_on_as_it_evaluates(tmp_path, model, photos):
     found = report(model, photos.test, tmp_path)
     assert found.numbers.class_names == photos.class_names
@@ -575,6 +579,7 @@ def test_a_model_stays_as_it_was(tmp_path, model, photos):
     assert [block.frozen for block in model.backbone.blocks] == trainable
 
 
+@pytest.mark.slow
 def test_images_of_several_sizes_are_shown_each_as_it_is(tmp_path, model):
     def batches():
         yield images(4), labels(4)

@@ -47,6 +47,7 @@ def found():
     [pytest.param(case, marks=pytest.mark.slow if "hundred" in case else ()) for case in NUMBERS],
 )
 @pytest.mark.parametrize("kind", ["classes", "confusion", "curves", "calibration"])
+@pytest.mark.slow
 def test_texts_neither_overlap_nor_leave_the_figure(found, case, kind):
     of = found[case]
     if kind == "curves" and of.roc is None:
@@ -74,6 +75,7 @@ def test_a_confusion_matrix_shows_each_count_and_each_name():
     np.testing.assert_allclose(drawn, [[0.8, 0.2, 0], [0.1, 0.9, 0], [0, 0, 1]])
 
 
+@pytest.mark.slow
 def test_a_hundred_classes_have_each_its_name_beside_its_row():
     figure = confusion_figure(np.eye(100, dtype=int), [f"species {i}" for i in range(100)])
     labels = figure.axes[0].get_yticklabels()
@@ -97,6 +99,7 @@ def test_of_more_than_a_hundred_classes_those_with_the_most_mistakes_are_drawn()
     assert len(score_figure(of).axes[0].get_lines()) <= 5
 
 
+@pytest.mark.slow
 def test_long_names_are_cut_so_that_they_still_differ():
     for names in (
         [f"class number {i} of the whole" for i in range(10, 20)],
@@ -152,6 +155,7 @@ def test_up_to_six_classes_differ_in_colour_and_their_mean_is_drawn():
     assert len({line.get_color() for line in lines.values()}) == 8
 
 
+@pytest.mark.slow
 def test_of_many_classes_the_three_worst_are_drawn():
     of = numbers(100, name="species {}")
     figure = score_figure(of)
@@ -181,6 +185,7 @@ def test_a_sentence_says_whether_the_model_is_too_sure():
 
 
 @pytest.mark.parametrize(("count", "height", "width"), [(1, 9, 9), (7, 24, 90), (12, 90, 24)])
+@pytest.mark.slow
 def test_captions_of_pictures_can_be_read(count, height, width):
     view = np.zeros((height, width, 3), "uint8")
     path = "photos/a folder/with a long path/" * 4

@@ -91,6 +91,7 @@ def document(text):
     return Document(text)
 
 
+@pytest.mark.slow
 def test_the_page_is_one_file_without_scripts(text, document):
     assert not document.all("script")
     assert not [a for _, attributes in document.tags for a in attributes if a.startswith("on")]

@@ -102,6 +102,7 @@ def encoded(image: Image.Image, format: str) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_serve_takes_either_type_and_answers_as_the_model(model, loaded, pixels):
     expected = model.predict(pixels, verbose=0)
     assert expected.std() > 0.05
@@ -113,6 +114,7 @@ def test_serve_takes_either_type_and_answers_as_the_model(model, loaded, pixels)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.slow
 def test_images_of_another_size_are_resized_as_in_training(model, loaded, dtype):
     for photo in photos():
         resized = photo.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
@@ -121,6 +123,7 @@ def test_images_of_another_size_are_resized_as_in_training(model, loaded, dtype)
         np.testing.assert_allclose(served, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_classify_bytes_names_the_classes_of_encoded_images(model, loaded, tmp_path):
     pictures = photos(6)
     files = [
@@ -139,12 +142,14 @@ def test_classify_bytes_names_the_classes_of_encoded_images(model, loaded, tmp_p
     assert labels == [NAMES[i] for i in expected.argmax(1)]
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_decoded_fails_its_batch(loaded):
     good = encoded(photos(1)[0], "PNG")
     with pytest.raises(tf.errors.InvalidArgumentError, match="Expected the bytes of a JPEG, PNG"):
         loaded.classify_bytes(tf.constant([good, b"GIF89a"]))
 
 
+@pytest.mark.slow
 def test_an_image_of_too_many_pixels_is_refused_and_the_others_are_classified(loaded):
     good = encoded(photos(1)[0], "PNG")
     bomb = good[:16] + (13_000).to_bytes(4, "big") * 2 + good[24:]
@@ -170,6 +175,7 @@ def test_labels_are_an_asset_and_metadata_hold_the_rest(model, folder):
     assert facts["metrics"]["last_epoch"]["loss"] == model.history.history["loss"][-1]
 
 
+@pytest.mark.slow
 def test_metrics_of_an_evaluation_before_training_are_not_kept():
     model = model_of()
     model.evaluate(images(8, SIDE), labels(8, 3), verbose=0)
@@ -269,6 +275,7 @@ def test_a_model_in_half_precision_is_exported_as_it_is(tmp_path, pixels):
     assert [path.name for path in tmp_path.iterdir()] == ["served"]
 
 
+@pytest.mark.slow
 def test_an_export_replaces_an_older_one_whole_or_not_at_all(monkeypatch, folder, tmp_path):
     target = tmp_path / "1"
     shutil.copytree(folder, target)
@@ -286,6 +293,7 @@ def test_an_export_replaces_an_older_one_whole_or_not_at_all(monkeypatch, folder
     assert open_export(target).facts.class_names == ("a", "b")
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_written_leaves_the_older_one(monkeypatch, files, model, tmp_path):
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -363,6 +371,7 @@ def test_single_files_of_others_are_kept(model, tmp_path, name):
     assert (tmp_path / name).read_text() == "{}"
 
 
+@pytest.mark.slow
 def test_exports_of_one_name_and_several_formats_keep_their_own_labels(files, tmp_path):
     for path in files.glob("onnx.*"):
         shutil.copy(path, tmp_path)
@@ -374,6 +383,7 @@ def test_exports_of_one_name_and_several_formats_keep_their_own_labels(files, tm
 
 
 @pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.slow
 def test_an_export_to_a_link_goes_where_it_points(folder, tmp_path, exists):
     if exists:
         shutil.copytree(folder, tmp_path / "3")
@@ -384,6 +394,7 @@ def test_an_export_to_a_link_goes_where_it_points(folder, tmp_path, exists):
     assert open_export(tmp_path / "3").facts.class_names == ("a", "b")
 
 
+@pytest.mark.slow
 def test_a_metric_with_a_number_for_each_class_is_kept_as_a_list(tmp_path):
     model = model_of()
     f1 = keras.metrics.F1Score(average=None)
@@ -403,6 +414,7 @@ def test_metrics_that_are_not_finite_are_none():
     assert finite({"a": np.array([1.0, np.nan]), "b": np.inf}) == {"a": [1.0, None], "b": None}
 
 
+@pytest.mark.slow
 def test_models_that_cannot_be_exported_raise_with_the_reason(tmp_path):
     with pytest.raises(ValueError, match="The model is not built"):
         TransferModel(tiny_backbone(), 2).export(tmp_path / "1")
@@ -425,6 +437,7 @@ def test_a_model_for_any_size_needs_image_size(tmp_path):
     np.testing.assert_allclose(answers, model.predict(resized[None], verbose=0), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_signature_of_ones_own_is_left_to_keras(tmp_path, pixels):
     model = model_of(side=None)
     signature = [keras.InputSpec(dtype="float32", shape=(None, None, None, 3))]
@@ -435,6 +448,7 @@ def test_a_signature_of_ones_own_is_left_to_keras(tmp_path, pixels):
     np.testing.assert_allclose(served.serve(given), model.predict(pixels, verbose=0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_grey_model_is_exported_without_classify_bytes(tmp_path):
     model = grey_model()
     model.export(tmp_path / "1")
@@ -446,6 +460,7 @@ def test_a_grey_model_is_exported_without_classify_bytes(tmp_path):
     np.testing.assert_allclose(served.serve(tf.constant(given)), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_verbose_prints_path_and_classes(tmp_path, capsys):
     grey_model(NAMES).export(tmp_path / "model.tflite", "litert", verbose=True)
     written = capsys.readouterr().out
@@ -461,6 +476,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, model, tmp_path)
 
 
 @pytest.mark.parametrize("format", SUFFIXES)
+@pytest.mark.slow
 def test_other_formats_answer_alike_and_keep_labels_beside(model, files, pixels, format):
     assert (files / f"{format}{SUFFIXES[format]}.labels.txt").read_text(
         "utf-8"

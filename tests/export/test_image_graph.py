@@ -87,6 +87,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.slow
 def test_encoded_images_become_the_pixels_of_image_folder(decode, tmp_path, name):
     (tmp_path / "image").write_bytes(FILES[name])
     expected = decode_image(tmp_path / "image", SIZE)
@@ -224,6 +225,7 @@ def test_the_limit_is_that_of_image_folder(decode_batch, tmp_path):
         ((427, 1), (3, 5)),
     ],
 )
+@pytest.mark.slow
 def test_images_are_resized_as_pillow_does(given, wanted, dtype):
     for photo in (CHINA, FLOWER):
         image = photo.crop((0, 0, given[1], given[0]))

@@ -73,6 +73,7 @@ def entries(folder: Path) -> list[Path]:
 # ---- kept between runs
 
 
+@pytest.mark.slow
 def test_a_second_run_computes_nothing_and_says_so(
     one_folder, tmp_path, computed, capsys, backbone
 ):
@@ -99,6 +100,7 @@ def test_a_fit_in_a_second_run_is_the_same_and_computes_nothing(one_folder, tmp_
     assert sum(computed) == 2 * 16 + 4
 
 
+@pytest.mark.slow
 def test_arrays_are_recognized_by_their_content(tmp_path, computed, backbone):
     for _ in range(2):
         model = TransferModel(backbone, 2, feature_cache=FeatureCache(tmp_path))
@@ -158,6 +160,7 @@ def other_weights():
         ({"cache": {"dtype": "float16"}}, "type"),
     ],
 )
+@pytest.mark.slow
 def test_any_difference_is_a_miss_and_one_line_says_which(
     one_folder, tmp_path, computed, capsys, backbone, change, difference
 ):
@@ -172,6 +175,7 @@ def test_any_difference_is_a_miss_and_one_line_says_which(
     assert len(out.splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_a_split_that_is_read_for_the_first_time_is_no_other_data(
     one_folder, tmp_path, capsys, backbone
 ):
@@ -185,6 +189,7 @@ def test_a_split_that_is_read_for_the_first_time_is_no_other_data(
     assert "computed anew" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_file_that_was_written_to_is_other_data(photos, tmp_path, computed, backbone):
     rows(FeatureCache(tmp_path / "cache"), read(photos).train, backbone)
     os.utime(read(photos).paths["train"][3], ns=(1, 1))
@@ -192,6 +197,7 @@ def test_a_file_that_was_written_to_is_other_data(photos, tmp_path, computed, ba
     assert sum(computed) == 32
 
 
+@pytest.mark.slow
 def test_strict_looks_into_the_files(photos, tmp_path, computed, backbone):
     paths = list(read(photos).paths["train"])
     before = paths[0].stat()
@@ -208,6 +214,7 @@ def test_strict_looks_into_the_files(photos, tmp_path, computed, backbone):
     assert sum(computed) == 48
 
 
+@pytest.mark.slow
 def test_weights_that_are_assigned_are_noticed_at_the_next_fit(one_folder, tmp_path):
     backbone, cache = tiny_backbone(), FeatureCache(tmp_path)
     model = TransferModel(backbone, 2, feature_cache=cache)
@@ -224,6 +231,7 @@ def test_weights_that_are_assigned_are_noticed_at_the_next_fit(one_folder, tmp_p
     assert len(entries(tmp_path)) == 3
 
 
+@pytest.mark.slow
 def test_a_fit_of_two_phases_reads_each_file_and_digests_weights_once(
     one_folder, tmp_path, monkeypatch
 ):
@@ -304,6 +312,7 @@ def test_a_killed_process_loses_what_it_wrote_since_the_last_chunk_only(
 
 
 @pytest.mark.usefixtures("_short_chunks")
+@pytest.mark.slow
 def test_views_of_an_interrupted_extraction_are_rows_of_whole_batches(
     one_folder, tmp_path, monkeypatch, backbone
 ):
@@ -366,6 +375,7 @@ def test_a_damaged_entry_is_computed_anew(tmp_path, computed, backbone):
         assert sum(computed) == 16, harm
 
 
+@pytest.mark.slow
 def test_a_damaged_beginning_is_computed_anew(tmp_path, computed, backbone):
     expected = array(tmp_path / "whole", backbone)
     for number, harm in enumerate(HARMS[::2]):
@@ -390,6 +400,7 @@ def test_an_entry_whose_rows_are_all_there_is_completed(tmp_path, computed, back
 # ---- faults of the disk
 
 
+@pytest.mark.slow
 def test_a_full_disk_means_a_warning_the_plain_path_and_no_debris(one_folder, tmp_path, capsys):
     data = read(one_folder)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -413,6 +424,7 @@ def test_a_full_disk_means_a_warning_the_plain_path_and_no_debris(one_folder, tm
 
 @pytest.mark.usefixtures("_short_chunks")
 @pytest.mark.parametrize("times", [1, 99])
+@pytest.mark.slow
 def test_an_extraction_is_resumed_after_a_hiccup_of_the_folder(
     tmp_path, monkeypatch, capsys, backbone, times
 ):
@@ -437,6 +449,7 @@ def test_an_extraction_is_resumed_after_a_hiccup_of_the_folder(
 
 
 @pytest.mark.parametrize("harm", ["locks", "folder", "read-only"])
+@pytest.mark.slow
 def test_a_fit_trains_on_when_the_folder_can_no_longer_be_written(
     one_folder, tmp_path, monkeypatch, computed, backbone, harm
 ):

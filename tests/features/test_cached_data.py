@@ -93,6 +93,7 @@ def test_arrays_train_as_end_to_end(more):
     assert len(cache) > 0
 
 
+@pytest.mark.slow
 def test_features_of_all_levels_train_as_end_to_end_and_are_kept_while_all_is_frozen(capsys):
     def fitted(cache):
         keras.utils.set_random_seed(1)
@@ -127,6 +128,7 @@ def test_a_py_dataset_trains_as_end_to_end():
     ],
     ids=lambda fit: "-".join(fit),
 )
+@pytest.mark.slow
 def test_datasets_train_as_end_to_end_whatever_the_arguments_of_fit(fit):
     made = []
     for cache in ("auto", None):
@@ -135,6 +137,7 @@ def test_datasets_train_as_end_to_end_whatever_the_arguments_of_fit(fit):
     assert_same(*made)
 
 
+@pytest.mark.slow
 def test_from_files_it_trains_bit_for_bit_as_from_memory():
     results = []
     for limit in (None, 0):
@@ -145,6 +148,7 @@ def test_from_files_it_trains_bit_for_bit_as_from_memory():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_batches_of_a_py_dataset_are_the_same_from_files():
     backbone, found = small_backbone(), []
     for limit in (None, 0):
@@ -157,6 +161,7 @@ def test_batches_of_a_py_dataset_are_the_same_from_files():
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.slow
 def test_half_the_space_trains_nearly_the_same():
     cache = FeatureCache(dtype="float16", verbose=False)
     kept = cache.rows(tiny_backbone(), of_py_dataset(Batches()), "block4")
@@ -183,6 +188,7 @@ def test_half_precision_is_kept_exactly(policy, folder, tmp_path):
         cache = FeatureCache(tmp_path if folder else None, verbose=False)
 
 
+@pytest.mark.slow
 def test_a_mapped_image_folder_trains_as_end_to_end(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -246,6 +252,7 @@ def test_a_py_dataset_that_may_change_trains_end_to_end_and_a_line_says_why(kind
     assert f"Training end to end, with nothing kept: {reason}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_images_of_different_sizes_train_end_to_end_and_a_line_says_why(capsys):
     class Growing(Batches):
         def __getitem__(self, index):
@@ -261,6 +268,7 @@ def test_images_of_different_sizes_train_end_to_end_and_a_line_says_why(capsys):
     )
 
 
+@pytest.mark.slow
 def test_batches_that_grow_are_kept_whole():
     class Growing(Batches):
         def __getitem__(self, index):
@@ -314,6 +322,7 @@ class PeakMemory(threading.Thread):
 
 
 @pytest.mark.parametrize("source", ["batches", "file"])
+@pytest.mark.slow
 def test_what_is_kept_in_ram_takes_that_memory_once(tmp_path, source):
     count, width = 4096, 8192  # 128 MB
     batch = np.ones((64, width), "float32")

@@ -51,6 +51,7 @@ def weights_after(cache, make, fits=1, epochs=2, schedule=None):
     return snapshot(model)
 
 
+@pytest.mark.slow
 def test_blocks_that_are_frozen_again_give_the_features_of_their_new_weights():
     backbone, x = tiny_backbone(), images(8)
     features = FeatureDataAdapter(backbone, "auto", verbose=False)
@@ -81,6 +82,7 @@ def train_of(photos):
 # ---- one thing taken for another
 
 
+@pytest.mark.slow
 def test_openvino_made_for_one_preprocessing_is_not_used_for_another(monkeypatch):
     monkeypatch.setattr(runners, "WORTH_SECONDS", 0)
     cache, network = FeatureCache(verbose=False), tiny_network()
@@ -191,6 +193,7 @@ class WithStrangeConfig(WithoutConfig):
         (WithoutConfig, "augmentation"),
     ],
 )
+@pytest.mark.slow
 def test_a_layer_without_a_config_trains_and_a_line_says_why_nothing_is_kept(kind, where, capsys):
     layer, cache = kind(function), FeatureCache(views=2)
     backbone = tiny_backbone()
@@ -222,6 +225,7 @@ def test_labels_that_are_no_classes_are_refused_before_much_is_computed(array, c
 
 
 @pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.slow
 def test_the_order_of_a_shuffled_dataset_goes_on_from_fit_to_fit(shared):
     cache = FeatureCache(verbose=False) if shared else "auto"
     kept = weights_after(cache, shuffled, fits=2, epochs=1)
@@ -230,6 +234,7 @@ def test_the_order_of_a_shuffled_dataset_goes_on_from_fit_to_fit(shared):
 
 
 @pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.slow
 def test_the_order_of_a_folder_goes_on_from_fit_to_fit_in_a_cache_of_each(photos, mapped):
     def train():
         data = train_of(photos)
@@ -249,6 +254,7 @@ def test_the_order_of_a_folder_goes_on_where_nothing_is_frozen_any_more(photos):
 
 
 @pytest.mark.parametrize("cache", ["auto", None])
+@pytest.mark.slow
 def test_with_steps_each_phase_begins_a_new_pass(cache):
     """In the order of the rows, so that the end of the data is never reached."""
     seen: list[np.ndarray] = []
@@ -269,6 +275,7 @@ def test_with_steps_each_phase_begins_a_new_pass(cache):
     np.testing.assert_array_equal(seen[0], seen[1])
 
 
+@pytest.mark.slow
 def test_a_look_at_the_images_of_a_folder_takes_an_order_of_both(photos):
     def looked_at():
         data = train_of(photos)

@@ -20,6 +20,7 @@ def error(actual, expected) -> float:
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize("after", ["block2", "pooling"])
+@pytest.mark.slow
 def test_openvino_computes_what_keras_does(dtype, after):
     backbone, pixels = tiny_backbone(), images(20).astype(dtype)
     run = runners.by_openvino(backbone, after, pixels[:4])
@@ -27,6 +28,7 @@ def test_openvino_computes_what_keras_does(dtype, after):
     assert error(run(pixels), expected) <= 1e-5
 
 
+@pytest.mark.slow
 def test_openvino_goes_on_from_kept_activations():
     backbone = tiny_backbone()
     low = {key: np.asarray(x) for key, x in backbone.activations(images(9), after="block2").items()}
@@ -67,6 +69,7 @@ def test_it_takes_over_where_keras_would_need_long_and_training_is_the_same(monk
     assert relative_difference(*weights) <= 1e-5
 
 
+@pytest.mark.slow
 def test_what_differs_from_keras_is_not_used(monkeypatch):
     monkeypatch.setattr(runners, "_TOLERANCE", -1.0)
     with pytest.warns(UserWarning, match="differ from Keras' by .* Keras computes them, slower"):
@@ -108,6 +111,7 @@ def test_openvino_reports_nothing_to_anyone():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_changed_weights_are_computed_with_the_new_ones(monkeypatch):
     monkeypatch.setattr(runners, "WORTH_SECONDS", 0)
     cache, backbone = FeatureCache(), tiny_backbone()
@@ -118,6 +122,7 @@ def test_changed_weights_are_computed_with_the_new_ones(monkeypatch):
     np.testing.assert_allclose(kept, backbone(images(64)), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_frozen_part_is_traced_once_for_all_that_is_run_on_it(monkeypatch):
     run, traced = FrozenBackbone.activations, []
     monkeypatch.setattr(
@@ -148,6 +153,7 @@ def test_a_backbone_that_was_changed_is_traced_anew():
     np.testing.assert_allclose(changed, backbone(images(4)), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_images_of_another_size_get_a_function_of_their_own(monkeypatch):
     monkeypatch.setattr(runners, "WORTH_SECONDS", 0)
     cache, backbone = FeatureCache(), tiny_backbone()

@@ -82,6 +82,7 @@ def test_arrays_are_known_by_their_content():
     assert len(cache) == 0
 
 
+@pytest.mark.slow
 def test_another_preprocessing_or_pooling_is_not_mistaken_for_the_same():
     cache, data = FeatureCache(), dataset(8)
     cache.dataset(tiny_backbone(), data)
@@ -224,6 +225,7 @@ def test_the_way_that_keras_reads_image_folders_is_kept(tmp_path):
     assert sorted(activations(kept)[1]) == [0] * 5 + [1] * 5
 
 
+@pytest.mark.slow
 def test_changed_weights_are_never_answered_with_old_activations():
     backbone, cache = tiny_backbone(), FeatureCache(verbose=False)
     before = cache.array(backbone, images(8))

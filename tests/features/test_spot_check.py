@@ -157,6 +157,7 @@ def test_what_was_traced_for_one_fit_is_not_used_for_the_next_when_a_layer_has_c
 
 
 @pytest.mark.traced
+@pytest.mark.slow
 def test_a_fit_looks_once_at_what_the_fit_before_has_kept(monkeypatch, computed):
     cache, of, data, valid = FeatureCache(verbose=False), backbone(), dataset(16), dataset(16)
     run, seen = FrozenBackbone.activations, []

@@ -21,6 +21,7 @@ def pixels():
 
 
 @pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.slow
 def test_it_gives_the_mean_of_what_the_model_gives_for_each_view(pixels, classes):
     model = trained(classes)
     views = [pixels, pixels[:, :, ::-1], pixels[:, ::-1], pixels[:, ::-1, ::-1]]
@@ -58,6 +59,7 @@ def test_kept_activations_are_classified_as_they_come(pixels):
     np.testing.assert_array_equal(averaged(kept), model(kept))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_averaged_is_refused():
     with pytest.raises(ValueError, match=r"must be a Flips.*Received: None"):
         AveragedViews.of(trained(flips=None))

@@ -68,6 +68,7 @@ def described(model) -> str:
 
 
 @pytest.mark.parametrize("changes", list(CHANGES.values()), ids=list(CHANGES))
+@pytest.mark.slow
 def test_a_change_of_the_default_head_is_in_its_file(changes, tmp_path):
     model = model_of()
     for change in changes:
@@ -95,6 +96,7 @@ def test_another_head_that_was_put_in_its_place_is_in_the_file(tmp_path):
     np.testing.assert_array_equal(loaded(images(4)), model(images(4)))
 
 
+@pytest.mark.slow
 def test_a_clone_and_the_average_over_views_have_the_changed_head(tmp_path):
     model = model_of()
     gelu(model)
@@ -109,6 +111,7 @@ def test_a_clone_and_the_average_over_views_have_the_changed_head(tmp_path):
     np.testing.assert_array_equal(loaded(pixels), averaged(pixels))
 
 
+@pytest.mark.slow
 def test_a_file_of_an_earlier_version_gets_the_head_that_its_arguments_make(tmp_path):
     model = model_of(3)
     model.compile()

@@ -107,6 +107,7 @@ def test_a_step_counts_added_losses_in_full_and_class_weights(policy):
     )
 
 
+@pytest.mark.slow
 def test_smoothing_changes_no_validation_loss_of_a_fit():
     losses = []
     for share in (0.0, SHARE):
@@ -137,6 +138,7 @@ def test_a_file_holds_the_loss_that_was_given(loss, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_smoothing_that_cannot_be_meant_is_refused():
     for wrong in (1.0, -0.1, "much"):
         with pytest.raises(ValueError, match="`label_smoothing` must be a share from 0"):
@@ -156,6 +158,7 @@ def several() -> np.ndarray:
     return np.array([[0, 0, 0], [1, 0, 1], [0, 1, 0], [1, 1, 0]] * 2, "float32")
 
 
+@pytest.mark.slow
 def test_an_image_of_several_classes_trains_under_a_binary_loss():
     results = []
     for cache in ("auto", None):
@@ -194,6 +197,7 @@ def test_labels_of_several_classes_get_a_hint_at_the_loss_that_takes_them():
         model.compile(loss="binary_crossentropy")
 
 
+@pytest.mark.slow
 def test_labels_are_checked_under_a_loss_object_as_under_its_name():
     model = model_of(share=0.0)
     model.compile(loss=SPARSE())

@@ -16,6 +16,7 @@ def model_of(classes=2, **kwargs) -> TransferModel:
 
 
 @pytest.mark.parametrize(("classes", "units", "activation"), [(2, 1, "sigmoid"), (3, 3, "softmax")])
+@pytest.mark.slow
 def test_loss_metrics_and_last_layer_follow_from_the_classes(classes, units, activation):
     model = model_of(classes)
     history = model.fit(dataset(classes=classes), epochs=1, verbose=0).history
@@ -28,6 +29,7 @@ def test_loss_metrics_and_last_layer_follow_from_the_classes(classes, units, act
 
 
 @pytest.mark.parametrize(("classes", "form"), [(2, "floats"), (3, "column")])
+@pytest.mark.slow
 def test_labels_may_be_integers_floats_or_a_column(classes, form):
     y = labels(24, classes)
     y = {"floats": y.astype("float32"), "column": y[:, None]}[form]
@@ -73,6 +75,7 @@ def test_a_head_that_does_not_fit_the_classes_is_refused():
         model.fit(dataset(8, classes=3), verbose=0)
 
 
+@pytest.mark.slow
 def test_the_backbone_runs_once_for_each_image(monkeypatch):
     rows = []
     run = FrozenBackbone.activations
@@ -88,6 +91,7 @@ def test_the_backbone_runs_once_for_each_image(monkeypatch):
     assert 24 <= sum(rows) <= 24 + 4  # each image once, and two to look at what is kept
 
 
+@pytest.mark.slow
 def test_what_lies_below_later_phases_is_computed_once_too():
     cache = FeatureCache()
     model = model_of(feature_cache=cache)
@@ -96,6 +100,7 @@ def test_what_lies_below_later_phases_is_computed_once_too():
     assert kept == ["block2", "block3", "pooling"]
 
 
+@pytest.mark.slow
 def test_models_share_what_a_cache_holds_while_the_weights_are_the_same():
     cache, data = FeatureCache(), dataset(16)
     for _ in range(2):
@@ -109,6 +114,7 @@ def test_models_share_what_a_cache_holds_while_the_weights_are_the_same():
     assert len(cache) == 2
 
 
+@pytest.mark.slow
 def test_a_prediction_on_images_in_the_middle_of_a_fit_sees_one_ordinary_model(tmp_path):
     pixels, seen = images(4), []
 
@@ -125,6 +131,7 @@ def test_a_prediction_on_images_in_the_middle_of_a_fit_sees_one_ordinary_model(t
         np.testing.assert_allclose(loaded.predict(pixels, verbose=0), scores, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_several_phases_are_one_training_to_callbacks_and_history():
     calls = []
 
@@ -154,6 +161,7 @@ def test_several_phases_are_one_training_to_callbacks_and_history():
 
 @pytest.mark.traced
 @pytest.mark.parametrize("data", [(dataset(16),), (images(16), labels(16))], ids=["set", "arrays"])
+@pytest.mark.slow
 def test_the_train_step_is_traced_once_a_phase(data, monkeypatch):
     step, traced = TransferModel.train_step, []
     monkeypatch.setattr(
@@ -166,6 +174,7 @@ def test_the_train_step_is_traced_once_a_phase(data, monkeypatch):
     assert model.history.history["accuracy"][-1] > 0
 
 
+@pytest.mark.slow
 def test_early_stopping_that_may_end_any_phase_ends_them_all():
     model = model_of()
     stop = keras.callbacks.EarlyStopping(
@@ -219,6 +228,7 @@ def test_a_generator_trains_end_to_end():
     assert len(history.epoch) == 2
 
 
+@pytest.mark.slow
 def test_class_weights_and_sample_weights_mean_what_they_always_mean():
     results = []
     for cache in ("auto", None):
@@ -232,6 +242,7 @@ def test_class_weights_and_sample_weights_mean_what_they_always_mean():
         np.testing.assert_allclose(kept, plain, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_kept_activations_may_be_given_but_not_beyond_a_block_that_trains():
     backbone, cache = tiny_backbone(), FeatureCache()
     kept = cache.dataset(backbone, dataset(16), after="pooling")
@@ -242,6 +253,7 @@ def test_kept_activations_may_be_given_but_not_beyond_a_block_that_trains():
         model.fit(kept, epochs=2, verbose=0, callbacks=[BlockUnfreezer({1: "block4"})])
 
 
+@pytest.mark.slow
 def test_the_whole_model_is_in_its_file(tmp_path):
     model = TransferModel(
         tiny_backbone(pooling="max"),
@@ -310,6 +322,7 @@ class OwnStep(TransferModel):
 
 @pytest.mark.traced
 @pytest.mark.parametrize("own", [OwnCall, OwnStep])
+@pytest.mark.slow
 def test_a_method_that_cannot_take_kept_activations_gets_a_hint(own):
     hint = rf"{own.__name__}\.\w+: kept activations[\s\S]*'after:pooling'.*feature_cache=None"
     model = own(tiny_backbone(), 2)
@@ -322,6 +335,7 @@ def test_a_method_that_cannot_take_kept_activations_gets_a_hint(own):
     model.fit(dataset(8), verbose=0)  # as the hint says
 
 
+@pytest.mark.slow
 def test_a_method_that_takes_kept_activations_gets_them_and_one_line_says_so(capsys):
     class Fits(TransferModel):
         def train_step(self, data):
@@ -338,6 +352,7 @@ def test_a_method_that_takes_kept_activations_gets_them_and_one_line_says_so(cap
     [Flips(), [keras.layers.RandomFlip(), keras.layers.RandomRotation(0.1)]],
     ids=["flips", "list"],
 )
+@pytest.mark.slow
 def test_a_built_model_has_all_its_weights_whatever_its_augmentation(augmentation):
     model = TransferModel(tiny_backbone(), 2, augmentation=augmentation)
     model.compile()
@@ -347,6 +362,7 @@ def test_a_built_model_has_all_its_weights_whatever_its_augmentation(augmentatio
 
 
 @pytest.mark.filterwarnings("ignore:`build:UserWarning")  # Keras says so of the unbuilt Flips
+@pytest.mark.slow
 def test_a_layer_that_runs_in_training_only_and_has_no_weights_counts_as_built():
     class Mine(keras.Model):
         def __init__(self):

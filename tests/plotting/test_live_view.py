@@ -72,6 +72,7 @@ def test_live_false_shows_nothing_in_a_notebook(notebook):
     assert notebook == []
 
 
+@pytest.mark.slow
 def test_a_window_is_one_figure_that_shows_the_last_drawing(monkeypatch):
     import matplotlib.pyplot as plt
 

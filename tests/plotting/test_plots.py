@@ -280,6 +280,7 @@ def test_a_sweep_shows_where_the_loss_falls_and_not_how_high_it_diverges():
 
 
 @pytest.mark.parametrize("case", HISTORIES)
+@pytest.mark.slow
 def test_texts_of_a_history_neither_overlap_nor_leave_the_figure(case):
     figure = HISTORIES[case]()
     assert_readable(figure)
@@ -294,6 +295,7 @@ def test_texts_of_a_comparison_neither_overlap_nor_leave_the_figure(case):
 
 
 @pytest.mark.parametrize("case", SEARCHES)
+@pytest.mark.slow
 def test_texts_of_a_search_neither_overlap_nor_leave_the_figure(case):
     figure = SEARCHES[case]()
     assert_readable(figure)
@@ -811,6 +813,7 @@ def run_python(code):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_plots_import_nothing_heavy_and_draw_without_pyplot_or_display():
     code = (
         "import sys; from keras_transfer import plotting as plots\n"
@@ -828,6 +831,7 @@ def test_the_package_is_imported_where_matplotlib_cannot_be():
     assert run_python(code) == ""
 
 
+@pytest.mark.slow
 def test_no_figure_is_open_in_pyplot_afterwards():
     import matplotlib.pyplot as plt
 

@@ -70,6 +70,7 @@ PARALLELS = {
 
 
 @pytest.mark.parametrize("case", PARALLELS)
+@pytest.mark.slow
 def test_texts_of_parallel_coordinates_neither_overlap_nor_leave_the_figure(case):
     figure = PARALLELS[case]()
     assert_readable(figure)

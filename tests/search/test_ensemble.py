@@ -88,6 +88,7 @@ def test_a_model_that_was_put_together_is_saved_and_loaded(backbone, tmp_path):
     assert loaded.class_names == ("a", "b")
 
 
+@pytest.mark.slow
 def test_the_average_is_the_mean_whatever_each_has_unfrozen_and_how_it_pools(backbone):
     kinds = [(2, "avg"), (0, "max"), (1, "avg"), (0, "avg")]
     pairs = [trained(backbone, n, pooling=p, seed=i) for i, (n, p) in enumerate(kinds)]
@@ -103,6 +104,7 @@ def test_the_average_is_the_mean_whatever_each_has_unfrozen_and_how_it_pools(bac
     assert blocks == ["member0_block4", "all_block4", "member2_block4"]
 
 
+@pytest.mark.slow
 def test_heads_alone_are_averaged_on_the_pooled_features(backbone, tmp_path):
     pairs = [trained(backbone, seed=seed) for seed in range(3)]
     model, _ = average(backbone, [member for _, member in pairs])

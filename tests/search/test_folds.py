@@ -62,6 +62,7 @@ def test_classes_have_their_shares_in_each_fold_and_folds_the_same_size(photos):
     assert np.ptp(counts.sum(axis=1)) <= 1
 
 
+@pytest.mark.slow
 def test_the_seed_decides_and_the_way_in_which_train_and_valid_were_parted_does_not(photos):
     def parts(of_folds, **options):
         folds = read(photos, test_split=0, **options).folds(2, seed=of_folds)
@@ -127,6 +128,7 @@ def test_the_part_to_train_on_is_shuffled_anew_in_step_with_its_row_numbers(phot
     assert not np.array_equal(*epochs)
 
 
+@pytest.mark.slow
 def test_no_two_of_them_are_taken_for_one_another(photos):
     data = read(photos)
     folds = [one for k in (3, 5) for fold in data.folds(k) for one in fold]
@@ -138,6 +140,7 @@ def test_no_two_of_them_are_taken_for_one_another(photos):
 
 
 @pytest.mark.parametrize("of", ["afresh", "folds", "train_and_valid"])
+@pytest.mark.slow
 def test_made_again_the_order_begins_again(photos, of):
     data = read(photos)
 
@@ -194,6 +197,7 @@ def test_law_4_holds_for_all_images_together_and_where_the_order_goes_on(photos)
     assert_same(cached, trained(None, photos, together=True, fits=2))
 
 
+@pytest.mark.slow
 def test_each_fold_is_trained_on_as_if_it_alone_were_kept(photos):
     """The same rows as arrays of their own: other batches in extraction, else the same."""
     data, cache, backbone = read(photos), FeatureCache(verbose=False), tiny_backbone()
@@ -206,6 +210,7 @@ def test_each_fold_is_trained_on_as_if_it_alone_were_kept(photos):
             np.testing.assert_array_equal(labels, fold.labels)
 
 
+@pytest.mark.slow
 def test_nothing_is_computed_for_folds_where_train_and_valid_are_kept(photos, computed):
     data, cache, backbone = read(photos), FeatureCache(verbose=False), tiny_backbone()
     cache.dataset(backbone, data.train)
@@ -231,6 +236,7 @@ def test_for_all_folds_images_are_run_through_once_also_under_flips(photos, comp
     assert sum(computed) == 2 * 38
 
 
+@pytest.mark.slow
 def test_under_flips_each_row_is_one_of_its_own_views(photos):
     data, backbone = read(photos), tiny_backbone()
     train, _ = data.folds(3)[0]
@@ -281,6 +287,7 @@ def test_selected_rows_are_read_and_gathered_from_wherever_they_are(where, tmp_p
         np.testing.assert_array_equal(rows.gather_rest(wanted)[0], labels[places[wanted]])
 
 
+@pytest.mark.slow
 def test_the_pipeline_of_a_fold_names_its_parts(photos):
     data = read(photos)
     train, _ = data.folds(2)[0]

@@ -88,6 +88,7 @@ def test_a_trial_is_the_same_whether_it_comes_first_or_after_others(three):
     assert not equal(fine, top)
 
 
+@pytest.mark.slow
 def test_the_backbone_stays_as_it_is_and_each_model_keeps_what_it_trained(three):
     model, before, trials = three
     assert identical(before, model.backbones["tiny"])
@@ -207,6 +208,7 @@ def test_what_is_a_constant_in_a_step_is_traced_anew(traced):
         assert len(traced) == number * count
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_leaves_the_model_as_it_was_whose_functions_it_used():
     model = hypermodel()
     first = trial(model, HEAD, epochs=1)
@@ -329,6 +331,7 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
         model.load_weights(path)
 
 
+@pytest.mark.slow
 def test_several_backbones_and_their_names():
     other = FrozenBackbone(tiny_network(), preprocessing="unit")
     model = TransferHyperModel(
@@ -344,6 +347,7 @@ def test_several_backbones_and_their_names():
     assert one.member.origin == model._origin("other")
 
 
+@pytest.mark.slow
 def test_views_class_weights_and_arrays_are_taken_as_fit_takes_them():
     model = hypermodel(("a", "b", "c"), flips="mirror", space=Space(unfreeze=0, hidden=8))
     hp = chosen(dropout=0.0)
@@ -359,6 +363,7 @@ def test_views_class_weights_and_arrays_are_taken_as_fit_takes_them():
     assert model.trained.model.augmentation.kind == "mirror"
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_is_a_failed_trial():
     model = hypermodel(space=Space(unfreeze=0, hidden=8))
     hp = chosen()
@@ -370,6 +375,7 @@ def test_a_loss_that_is_no_number_is_a_failed_trial():
     assert model.trained is None
 
 
+@pytest.mark.slow
 def test_without_validation_data_the_search_ends_at_once():
     model, hp = hypermodel(space=Space(unfreeze=0, hidden=8)), chosen()
     with pytest.raises(keras_tuner.errors.FatalValueError, match="Give `validation_data`"):
@@ -395,6 +401,7 @@ def test_a_backbone_that_is_a_name_only_is_refused_with_what_to_give():
 
 
 @pytest.mark.traced
+@pytest.mark.slow
 def test_a_search_for_the_auc_trains_where_keras_chooses_xla(monkeypatch):
     """As on a GPU; XLA allows no variable that grows, as the rows do that the AUC keeps."""
     monkeypatch.setattr(TransferModel, "_resolve_auto_jit_compile", lambda self: True)

@@ -91,6 +91,7 @@ def test_numbers_out_of_range_and_objectives_that_are_not_logged_are_refused():
         stopping.on_epoch_end(0, {"loss": 1.0, "accuracy": 1.0})
 
 
+@pytest.mark.slow
 def test_it_ends_a_fit():
     model = TransferModel(tiny_backbone(), 2)
     model.compile(keras.optimizers.SGD(0.0))

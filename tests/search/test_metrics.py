@@ -147,6 +147,7 @@ def test_scores_of_other_classes_are_refused(kind):
 @pytest.mark.parametrize(
     ("metric", "classes"), [("auc", 2), ("auc", 3), ("f1", 2), ("f1", 3)], ids=str
 )
+@pytest.mark.slow
 def test_the_logs_of_a_fit_hold_it_for_the_whole_split(metric, classes, monkeypatch):
     monkeypatch.setattr(metrics, "_SHOWN", 8)  # of what a graph sees, the logs must hold more
     keras.utils.set_random_seed(0)

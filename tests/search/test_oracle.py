@@ -65,6 +65,7 @@ def test_the_seed_decides_and_0_is_a_seed(tmp_path, kind):
         assert values("c", 1) != values("d", 0)
 
 
+@pytest.mark.slow
 def test_more_trials_can_be_asked_for_later(tmp_path):
     a_search(tmp_path / "a", "random", count=3).run()
     more = a_search(tmp_path / "a", "random", count=5)
@@ -79,6 +80,7 @@ def test_failed_trials_count_and_all_may_fail(tmp_path):
     assert [outcome.status for outcome in search.outcomes] == ["failed"] * 5
 
 
+@pytest.mark.slow
 def test_no_trial_begins_that_could_not_end_in_time(tmp_path):
     search = a_search(tmp_path, "random", count=3)
     search.run()

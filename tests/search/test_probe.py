@@ -42,6 +42,7 @@ def cache():
     return FeatureCache(verbose=False)
 
 
+@pytest.mark.slow
 def test_it_is_scikit_learns_logistic_regression_on_the_features(data, cache, backbone):
     result = run_probe(cache, backbone, data)
     pixels = [np.concatenate([x for x, _ in one.ordered]) for one in (data.train, data.valid)]
@@ -95,6 +96,7 @@ def test_c_is_the_one_of_the_least_loss_and_rises_no_further_than_that(monkeypat
     assert probe._best_strength(np.zeros((12, 3)), y, 0, {}) == (0.01, [])
 
 
+@pytest.mark.slow
 def test_the_test_split_is_read_by_its_own_function_only(data, cache, monkeypatch, backbone):
     read = []
     monkeypatch.setattr(
@@ -108,6 +110,7 @@ def test_the_test_split_is_read_by_its_own_function_only(data, cache, monkeypatc
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_balancing_raises_the_rare_class(photos, cache, backbone):
     data = image_folder(photos, image_size=16, verbose=0, validation_split=0.5)
     few = data.train_and_valid.labels < 2
@@ -121,6 +124,7 @@ def test_balancing_raises_the_rare_class(photos, cache, backbone):
     assert means[1][1] > means[0][1]
 
 
+@pytest.mark.slow
 def test_features_without_pooling_are_averaged(data, cache, backbone):
     flat = features_of(cache, tiny_backbone(pooling=None), data.valid)
     np.testing.assert_allclose(flat, features_of(cache, backbone, data.valid), atol=1e-6)
@@ -136,6 +140,7 @@ def test_a_class_with_one_training_image_is_told(data, cache):
     assert fitted.probabilities(np.eye(4))[:, 2].tolist() == [0] * 4  # a class of which was none
 
 
+@pytest.mark.slow
 def test_a_fit_that_does_not_converge_is_tried_longer_and_told(data, cache, monkeypatch, backbone):
     x, y = np.random.default_rng(0).normal(size=(20, 5)), np.arange(20) % 2
     assert not probe._fit(x, y, {"max_iter": 1})[1]

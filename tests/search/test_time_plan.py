@@ -41,11 +41,13 @@ def test_a_limit_can_be_put_off_while_a_block_runs():
     assert passed
 
 
+@pytest.mark.slow
 def test_a_limit_can_be_brought_forward_while_a_block_runs():
     left = iter([500.0] * 3)
     assert until_interrupted(lambda: next(left, 0.0))
 
 
+@pytest.mark.slow
 def test_what_must_not_be_left_half_done_is_finished_before_the_interruption():
     end, done = time.monotonic() + 0.05, []
 
@@ -142,6 +144,7 @@ def test_what_takes_too_long_to_be_rehearsed_is_expected_to_take_long(capsys):
     assert "What comes after the trials will take about" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_there_is_no_time_for_is_left_out_and_said(capsys):
     one = TimePlan(time.monotonic() + 0.5)
     assert one.in_time("the export", lambda: 7) == 7

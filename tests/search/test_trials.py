@@ -54,6 +54,7 @@ def test_the_results_of_a_trial_lie_in_its_folder(tmp_path, capsys):
     assert "trial 2 of 2: val_loss" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_seed_of_each_execution_follows_from_seed_trial_and_fold(tmp_path):
     trials(tmp_path / "a").run()
     search = trials(tmp_path / "a")
@@ -118,6 +119,7 @@ def test_a_trial_that_fails_is_counted_and_the_search_goes_on(tmp_path, capsys, 
         tf.errors.ResourceExhaustedError(None, None, "kept/x; No space left on device [Op:SaveV2]"),
     ],
 )
+@pytest.mark.slow
 def test_a_full_disk_ends_the_search_and_the_same_trial_is_the_next(
     tmp_path, monkeypatch, capsys, error
 ):
@@ -146,6 +148,7 @@ def test_a_loss_that_is_no_number_is_a_failed_trial(tmp_path, monkeypatch, capsy
     assert "val_loss is nan in the best epoch" in search.outcomes[0].failure
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_what_has_ended_and_its_trial_is_the_next(tmp_path, capsys):
     trials(tmp_path / "whole").run()
     hypermodel = StandIn()
@@ -165,6 +168,7 @@ def test_an_interrupt_leaves_what_has_ended_and_its_trial_is_the_next(tmp_path, 
     assert facts(again) == facts(trials(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_a_trial_that_time_runs_out_in_is_neither_dead_nor_failed_but_the_next(tmp_path):
     trials(tmp_path / "whole").run()
     left, hypermodel = [60.0], StandIn()
@@ -185,6 +189,7 @@ def test_a_trial_that_time_runs_out_in_is_neither_dead_nor_failed_but_the_next(t
     assert facts(again) == facts(trials(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_a_running_trial_ends_with_the_time_and_keeps_its_best(tmp_path):
     search = trials(tmp_path, StandIn(seconds=0.05), epochs=1000, deadline=later())
     ends_soon(search.hypermodel, search)
@@ -195,6 +200,7 @@ def test_a_running_trial_ends_with_the_time_and_keeps_its_best(tmp_path):
     assert outcome.score == min(search.history(outcome)[0]["val_loss"])
 
 
+@pytest.mark.slow
 def test_a_fold_that_there_was_no_time_for_is_left_out(tmp_path):
     folds = [("t", "v")] * 5
     search = trials(tmp_path, StandIn(0.05), epochs=1000, folds=folds, deadline=later())
@@ -280,6 +286,7 @@ def test_hyperband_goes_on_from_what_an_earlier_round_has_trained(tmp_path):
         *[("member.npz", how) for how in ("torn", "missing", "empty", "a folder")],
     ],
 )
+@pytest.mark.slow
 def test_a_search_goes_on_although_a_file_of_a_trial_is_damaged(tmp_path, name, how):
     search = trials(tmp_path, count=3)
     search.run()
@@ -400,6 +407,7 @@ def test_each_fold_is_compared_with_the_same_fold_of_other_trials(tmp_path):
     assert asked == [(0, []), (1, []), (0, [of_first[0]]), (1, [of_first[1]])]
 
 
+@pytest.mark.slow
 def test_an_epoch_that_takes_too_long_is_cut_short_with_time_for_its_validation():
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile(loss="mse")

@@ -31,6 +31,7 @@ class FrozenAtEachEpoch(keras.callbacks.Callback):
         self.rates.append(round(float(self.model.optimizer.learning_rate), 9))
 
 
+@pytest.mark.slow
 def test_blocks_unfreeze_at_their_epochs_and_the_learning_rate_changes_with_the_first():
     backbone = tiny_backbone()
     model = compiled(backbone)
@@ -52,6 +53,7 @@ def test_without_a_learning_rate_that_of_the_optimizer_stays():
 
 
 @pytest.mark.traced
+@pytest.mark.slow
 def test_the_train_step_of_a_plain_model_is_traced_once_a_phase(monkeypatch):
     step, traced = keras.Model.train_step, []
     monkeypatch.setattr(
@@ -61,6 +63,7 @@ def test_the_train_step_of_a_plain_model_is_traced_once_a_phase(monkeypatch):
     assert len(traced) == 2
 
 
+@pytest.mark.slow
 def test_each_transition_is_told_once(capsys):
     model = compiled()
     callbacks = [BlockUnfreezer({1: "block4"}, learning_rate=1e-5)]
@@ -70,6 +73,7 @@ def test_each_transition_is_told_once(capsys):
 
 
 @pytest.mark.parametrize("make", [compiled, lambda b: transfer_model(b)])
+@pytest.mark.slow
 def test_a_second_fit_begins_frozen_again_with_the_compiled_learning_rate(make):
     backbone = tiny_backbone()
     model = make(backbone)
@@ -124,6 +128,7 @@ def test_it_can_be_deep_copied_before_a_fit_as_kerastuner_does():
     assert frozen(backbone)[-1] is False
 
 
+@pytest.mark.slow
 def test_a_saved_model_keeps_flags_slots_and_learning_rate(tmp_path):
     model = compiled()
     callbacks = [BlockUnfreezer({1: ["block3", "block4"]}, learning_rate=1e-4)]
@@ -140,6 +145,7 @@ def test_a_saved_model_keeps_flags_slots_and_learning_rate(tmp_path):
             assert (a.numpy() == b.numpy()).all()
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_saved_model_as_if_it_had_not_been_saved(tmp_path):
     callbacks = [BlockUnfreezer({1: "block4"}, learning_rate=1e-3)]
     data = dataset(16, shuffle=False)
@@ -212,6 +218,7 @@ def test_keras_still_notes_the_trainable_flags_where_we_correct_them(recwarn):
     assert not [w for w in recwarn if "trainable" in str(w.message)]
 
 
+@pytest.mark.slow
 def test_a_schedule_that_begins_after_the_last_epoch_is_a_warning():
     with pytest.warns(UserWarning, match="the schedule begins at epoch 5, counted from 0"):
         compiled().fit(dataset(8), epochs=2, verbose=0, callbacks=[BlockUnfreezer({5: "block4"})])

@@ -39,6 +39,7 @@ def test_without_groups_it_steps_as_the_optimizer_that_it_holds(name):
 
 @pytest.mark.traced
 @pytest.mark.parametrize("name", ["adam", "nadam", "lamb"])
+@pytest.mark.slow
 def test_a_late_variable_takes_the_steps_of_a_fresh_optimizer(name):
     head, late, alone = variables(1)[0], variables(1)[0], variables(1)[0]
     blockwise = BlockwiseOptimizer(OPTIMIZERS[name]())
@@ -54,6 +55,7 @@ def test_a_late_variable_takes_the_steps_of_a_fresh_optimizer(name):
 
 
 @pytest.mark.traced
+@pytest.mark.slow
 def test_with_one_step_count_for_all_that_would_not_be_so():
     """What law 3 guards against happens in plain Adam: several times the learning rate."""
     head, late, alone = variables(1)[0], variables(1)[0], variables(1)[0]

@@ -175,6 +175,7 @@ def test_nothing_is_left_of_a_sweep(interrupted):
     assert float(model.optimizer.learning_rate) == pytest.approx(3e-4)
 
 
+@pytest.mark.slow
 def test_a_sweep_on_a_shared_cache_computes_the_features_of_the_fit():
     cache, data = FeatureCache(verbose=False), shuffled()
     model = transfer(feature_cache=cache)
@@ -203,6 +204,7 @@ def test_rates_rise_exponentially_and_losses_are_those_of_single_batches():
 
 
 @pytest.mark.traced
+@pytest.mark.slow
 def test_the_sweep_stops_where_the_loss_diverges():
     finding = find_learning_rate(dense(), X, Y, highest=1e6, steps=150)
     assert len(finding.rates) < 120
@@ -249,6 +251,7 @@ def test_the_steepest_place_lies_in_the_fall_and_noise_is_no_fall():
     assert _steepest([1.0] * 100, [1.0] * 100, 10) is None
 
 
+@pytest.mark.slow
 def test_a_sweep_that_suggests_nothing_is_an_error():
     model = dense()
     before = snapshot(model)
@@ -270,6 +273,7 @@ def test_what_cannot_be_swept_is_refused():
         swept(dense(), batches)
 
 
+@pytest.mark.slow
 def test_an_unbuilt_model_is_built_for_a_py_dataset():
     class Batches(keras.utils.PyDataset):
         def __len__(self):

@@ -87,6 +87,7 @@ def clock(monkeypatch):
     return clock
 
 
+@pytest.mark.slow
 def test_a_fit_leaves_a_picture_and_a_table_of_its_history(tmp_path):
     plotter = HistoryPlotter(tmp_path / "out" / "history.png")
     history = fit(plotter)
@@ -104,6 +105,7 @@ def test_a_fit_leaves_a_picture_and_a_table_of_its_history(tmp_path):
         assert [float(row[column]) for row in rows] == history.history[key]
 
 
+@pytest.mark.slow
 def test_without_a_path_nothing_is_written_and_the_figure_can_be_had(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plotter = HistoryPlotter()
@@ -178,6 +180,7 @@ def test_validation_in_some_epochs_is_none_in_the_others():
     assert [value is None for value in values] == [True, False, True, False]
 
 
+@pytest.mark.slow
 def test_a_second_fit_starts_anew(tmp_path):
     plotter = script(HistoryPlotter(tmp_path / "h.png"), *3 * [{"loss": 0.5}])
     script(plotter, *2 * [{"loss": 0.4}])
@@ -195,6 +198,7 @@ def test_a_resumed_fit_keeps_its_epochs(tmp_path):
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["the same object", "from the table"])
+@pytest.mark.slow
 def test_a_fit_that_goes_on_continues_the_curve(tmp_path, same):
     plotter = HistoryPlotter(tmp_path / "h.png")
     first = script(plotter, {"loss": 0.9, "phase": 0}, {"loss": 0.8, "phase": 1}, {"loss": 0.7})
@@ -212,6 +216,7 @@ def test_a_fit_that_goes_on_continues_the_curve(tmp_path, same):
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["the same object", "from the table"])
+@pytest.mark.slow
 def test_a_run_that_goes_on_behind_a_gap_keeps_the_epochs_before_it(tmp_path, same):
     plotter = script(
         HistoryPlotter(tmp_path / "h.png"), *({"loss": 0.9 - e / 20} for e in range(8))
@@ -269,6 +274,7 @@ def test_the_constructor_stores_its_arguments_unchanged():
     assert (plotter.path, plotter.monitor, plotter.mode) == ("a.png", "fluffiness", "max")
 
 
+@pytest.mark.slow
 def test_it_can_be_copied_before_and_after_a_fit(tmp_path):
     plotter = copy.deepcopy(HistoryPlotter(tmp_path / "h.png"))
     fit(plotter)
@@ -328,6 +334,7 @@ def test_without_validation_data_the_default_monitor_is_the_training_loss():
     assert texts == [f"{best} · too short to say: 3 of 5 epochs"]
 
 
+@pytest.mark.slow
 def test_a_validated_metric_of_a_callback_does_not_end_a_training_without_validation_data(tmp_path):
     class AddsF1(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -370,6 +377,7 @@ def test_long_epochs_are_all_drawn_and_the_end_draws_nothing_twice(clock, tmp_pa
     assert len(clock.drawn) == 3
 
 
+@pytest.mark.slow
 def test_slow_drawings_take_at_most_a_fifth_of_the_time(clock, tmp_path):
     clock.cost = 1.0
     plotter = HistoryPlotter(tmp_path / "h.png")
@@ -546,6 +554,7 @@ def drawn_values(figure, key):
     ]
 
 
+@pytest.mark.slow
 def test_plot_history_draws_what_fit_returned(tmp_path):
     history = fit(HistoryPlotter())
     for one in (history, history.history):
@@ -554,6 +563,7 @@ def test_plot_history_draws_what_fit_returned(tmp_path):
     assert (tmp_path / "h.png").read_bytes().startswith(PNG)
 
 
+@pytest.mark.slow
 def test_plot_history_compares_named_fits():
     plotter = HistoryPlotter()
     first = fit(HistoryPlotter(), epochs=2)
@@ -568,6 +578,7 @@ def test_plot_history_compares_named_fits():
 
 
 @pytest.mark.parametrize(("freq", "epochs"), [(2, [2, 4]), ([1, 4], [1, 4])])
+@pytest.mark.slow
 def test_plot_history_places_validation_at_its_epochs(freq, epochs):
     history = fit(HistoryPlotter(), epochs=5, validation_freq=freq)
     figure = plot_history(history, validation_freq=freq)
@@ -699,6 +710,7 @@ def test_the_command_draws_tables_where_neither_keras_nor_tensorflow_can_be_impo
     assert (tables / "new" / "both.png").read_bytes().startswith(PNG)
 
 
+@pytest.mark.slow
 def test_the_command_names_runs_by_what_tells_their_tables_apart(tables, monkeypatch):
     monkeypatch.chdir(tables)
     named = plot_history_module.named_tables
@@ -711,6 +723,7 @@ def test_the_command_names_runs_by_what_tells_their_tables_apart(tables, monkeyp
         named(["x=a/h.csv", "x=b/h.csv"])
 
 
+@pytest.mark.slow
 def test_the_command_says_what_the_user_can_put_right(tables, monkeypatch, capsys):
     monkeypatch.chdir(tables)
     for arguments, said in (

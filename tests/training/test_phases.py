@@ -50,6 +50,7 @@ def fit(model, *callbacks, epochs, **kwargs):
 
 
 @pytest.mark.parametrize("make", MODELS)
+@pytest.mark.slow
 def test_a_phase_begins_when_the_metric_has_not_improved_for_so_many_epochs(make):
     values = [0.5, 0.4, 0.45, 0.41, 0.3, 0.35, 0.36]
     unfreezer = Given([Phase("block4", patience=2), Phase("block3", patience=2)], values=values)
@@ -61,6 +62,7 @@ def test_a_phase_begins_when_the_metric_has_not_improved_for_so_many_epochs(make
     assert len(history["loss"]) == 7
 
 
+@pytest.mark.slow
 def test_whichever_comes_first_begins_the_phase():
     schedule = [Phase("block4", at_epoch=3, patience=1), Phase("block3", at_epoch=5, patience=9)]
     unfreezer = Given(schedule, values=[0.5, 0.6, 0.1, 0.1, 0.1, 0.1])
@@ -71,6 +73,7 @@ def test_whichever_comes_first_begins_the_phase():
     ]
 
 
+@pytest.mark.slow
 def test_gradual_unfreezes_one_block_after_the_other_from_the_top():
     unfreezer = Given("gradual", values=[1.0] * 8)
     fit(kept(), unfreezer, epochs=8)
@@ -117,6 +120,7 @@ def test_decayed_rates_are_the_steps_that_blocks_take():
     np.testing.assert_allclose(list(rates.values()), [1e-3, 1e-4, 1e-5], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_warm_up_raises_the_rate_step_by_step():
     class Rates(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
@@ -132,6 +136,7 @@ def test_a_warm_up_raises_the_rate_step_by_step():
 
 
 @pytest.mark.parametrize("make", [kept])
+@pytest.mark.slow
 def test_another_optimizer_takes_over_all_that_trains(make):
     phase = Phase("block4", at_epoch=1, optimizer=keras.optimizers.RMSprop(1e-4))
     model = make()
@@ -142,6 +147,7 @@ def test_another_optimizer_takes_over_all_that_trains(make):
     np.testing.assert_allclose(history["learning_rate"], [1e-3, 1e-4, 1e-4], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_another_optimizer_steps_as_a_fresh_one():
     """What two Keras fits do by hand: Adam on the head, then RMSprop on head and top block."""
     schedule = [Phase("block4", at_epoch=2, optimizer=keras.optimizers.RMSprop(1e-3))]
@@ -161,6 +167,7 @@ def test_another_optimizer_steps_as_a_fresh_one():
 
 
 @pytest.mark.parametrize("make", MODELS)
+@pytest.mark.slow
 def test_restore_best_goes_on_from_the_best_epoch_of_the_phase_before(make):
     class Keep(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -185,6 +192,7 @@ def test_restore_best_goes_on_from_the_best_epoch_of_the_phase_before(make):
     assert keep.same
 
 
+@pytest.mark.slow
 def test_a_saved_model_brings_the_best_of_its_phase_along(tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -225,6 +233,7 @@ def two_backbones(join=keras.layers.add) -> keras.Model:
     return model
 
 
+@pytest.mark.slow
 def test_two_backbones_are_addressed_by_the_names_of_their_layers(tmp_path):
     model = two_backbones()
     left, right = model.get_layer("left"), model.get_layer("right")
@@ -247,6 +256,7 @@ def test_of_two_backbones_one_has_to_be_named(which):
 
 
 @pytest.mark.parametrize(("make", "first"), [(plain, True), (kept, False)])
+@pytest.mark.slow
 def test_early_stopping_ends_the_fit_only_in_the_last_phase(make, first):
     values = [0.1, 0.5, 0.5, 0.5, 0.5, 0.4, 0.6, 0.7, 0.7]
     stopper = keras.callbacks.EarlyStopping("val_loss", patience=2, restore_best_weights=True)
@@ -270,6 +280,7 @@ class StopAt(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("make", [kept])
+@pytest.mark.slow
 def test_another_callback_that_stops_is_obeyed_also_where_a_phase_is_due(make):
     unfreezer = Given([Phase("block4", patience=2)], values=[0.1, 0.2, 0.3, 0.4, 0.5])
     assert len(fit(make(), StopAt(), unfreezer, epochs=5).history["loss"]) == 3
@@ -316,6 +327,7 @@ def test_a_run_with_every_kind_of_phase_resumes_bit_for_bit(make, backup_first, 
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
+@pytest.mark.slow
 def test_a_changed_schedule_is_refused_with_what_differs(tmp_path):
     model = plain()
     fit(model, BlockUnfreezer({1: "block4"}), epochs=2)
@@ -383,6 +395,7 @@ def test_a_phase_that_changes_nothing_is_refused_before_the_first_batch(schedule
         fit(plain(), BlockUnfreezer(schedule), epochs=3)
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_not_logged_is_an_error_that_lists_what_is():
     unfreezer = BlockUnfreezer([Phase("block4", patience=1)], monitor="accuracy")
     with pytest.raises(ValueError, match=r"monitor='accuracy' is not logged. Logged are: loss"):
@@ -391,6 +404,7 @@ def test_a_metric_that_is_not_logged_is_an_error_that_lists_what_is():
         fit(plain(), BlockUnfreezer([Phase("block4", patience=1)]), epochs=1)
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_not_a_number_is_told_and_is_no_improvement():
     for values in ([0.5, math.nan, math.nan, 0.4], [math.nan, math.nan, 0.4, 0.3]):
         unfreezer = Given([Phase("block4", patience=2)], values=values)
@@ -479,6 +493,7 @@ def test_saving_twice_loses_nothing_of_what_is_frozen_again(make, tmp_path):
 
 
 @pytest.mark.parametrize("value", [math.inf, np.float64(0.1)])
+@pytest.mark.slow
 def test_a_metric_that_does_not_move_runs_out_of_patience(value, recwarn):
     unfreezer = Given([Phase("block4", patience=2)], values=[value] * 4)
     with warnings.catch_warnings():
@@ -487,6 +502,7 @@ def test_a_metric_that_does_not_move_runs_out_of_patience(value, recwarn):
     assert len(unfreezer.transitions) == 1
 
 
+@pytest.mark.slow
 def test_numbers_of_numpy_are_numbers():
     schedule = [Phase("block4", at_epoch=np.int64(1), learning_rate=np.float32(1e-3))]
     fit(plain(), BlockUnfreezer(schedule), epochs=2)
@@ -499,6 +515,7 @@ def test_clipping_all_gradients_under_accumulation_is_refused():
         fit(plain(optimizer=optimizer), BlockUnfreezer({1: "block4"}), epochs=2)
 
 
+@pytest.mark.slow
 def test_the_best_of_a_second_schedule_holds_its_blocks_too():
     backbone = tiny_backbone()
     model = plain(backbone)

@@ -74,6 +74,7 @@ class OwnConfig(keras.Model):
 # ---- blocks and slots are known by names that do not depend on what else was built
 
 
+@pytest.mark.slow
 def test_an_unfrozen_model_with_a_config_of_its_own_and_unnamed_layers_is_loaded(tmp_path):
     backbone = FrozenBackbone(OwnConfig([4, 5, 6]), preprocessing="unit")
     model = plain(backbone)
@@ -171,6 +172,7 @@ def test_a_schedule_with_a_layer_name_that_keras_made_up_is_refused():
         fit(model, BlockUnfreezer({0: network.layers[1].name}), epochs=1)
 
 
+@pytest.mark.slow
 def test_state_of_a_block_that_the_model_does_not_have_is_an_error(tmp_path):
     model, file = plain(tiny_backbone()), tmp_path / "saved.weights.h5"
     fit(model, BlockUnfreezer({0: "block4"}), epochs=1)
@@ -201,6 +203,7 @@ def test_a_name_that_keras_made_up_is_not_taken_for_that_of_a_block():
 
 
 @pytest.mark.parametrize("name", ["adam", "adafactor", "muon"])
+@pytest.mark.slow
 def test_a_checkpoint_of_the_legacy_format_is_written_while_blocks_unfreeze(name, tmp_path):
     backbone = FrozenBackbone(unnamed_network(2), preprocessing="unit")
     model = plain(backbone, OPTIMIZERS[name]())
@@ -254,6 +257,7 @@ class InterruptBatch(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize(("make", "error"), [(plain, KeyboardInterrupt), (kept, RuntimeError)])
+@pytest.mark.slow
 def test_an_interrupted_fit_leaves_the_weights_and_not_their_averages(make, error):
     model, interrupt = make(tiny_backbone(), keras.optimizers.SGD(1.0, use_ema=True)), None
     interrupt = InterruptBatch(error)
@@ -267,6 +271,7 @@ def test_an_interrupted_fit_leaves_the_weights_and_not_their_averages(make, erro
     )
 
 
+@pytest.mark.slow
 def test_a_callback_that_fails_as_training_begins_leaves_nothing_held():
     class Fails(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):

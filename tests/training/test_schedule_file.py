@@ -151,6 +151,7 @@ def test_a_wrong_field_is_refused_with_its_line(refused, field, value, message):
         (40_000 * "[", 1, "."),
     ],
 )
+@pytest.mark.slow
 def test_a_file_that_is_no_schedule_is_refused(refused, text, line, message):
     ((found, received),) = refused(text)
     assert found == line

@@ -87,6 +87,7 @@ PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.slow
 def test_laws_1_to_3_hold_for_each_optimizer(name):
     number = list(OPTIMIZERS).index(name)
     keras.config.set_dtype_policy(PRECISIONS[number % 3])
@@ -95,6 +96,7 @@ def test_laws_1_to_3_hold_for_each_optimizer(name):
 
 
 @pytest.mark.parametrize(("kind", "options"), list(zip(KINDS, OPTIONS, strict=True)))
+@pytest.mark.slow
 def test_laws_1_to_3_hold_for_each_kind_of_model_and_option(kind, options):
     name = "adamw" if options == "weight_decay" else "adam"
     check_laws(KINDS[kind], OPTIMIZERS[name](**OPTIONS[options]))
@@ -182,6 +184,7 @@ def test_what_weight_decay_leaves_out_is_left_out_of_late_blocks_too():
 
 
 @pytest.mark.parametrize("kind", ["kept"])
+@pytest.mark.slow
 def test_the_scale_of_the_loss_is_saved_with_an_unfrozen_model(kind, tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     model = KINDS[kind](tiny_backbone(), keras.optimizers.Adam(1e-3))
@@ -198,6 +201,7 @@ def test_a_schedule_of_rates_stays_under_the_scales_of_blocks():
     np.testing.assert_allclose(history["learning_rate/block4"], [0, 1e-4], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_arrays_and_labels_of_any_shape_go_through_phases():
     model = kept(tiny_backbone(), keras.optimizers.Adam(1e-3))
     callbacks = [BlockUnfreezer({1: "block4"})]

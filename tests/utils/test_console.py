@@ -64,6 +64,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_curves_with_any_name_are_drawn_where_output_is_ascii(tmp_path):
     (tmp_path / "a.csv").write_text("epoch,loss\n0,0.9\n1,0.8\n")
     name, picture = os.fsdecode(b"caf\xe9\n$x$ ["), tmp_path / "犬.png"
