@@ -164,8 +164,9 @@ class Trials:
         return math.inf if self.deadline is None else self.deadline - time.monotonic()
 
     def _in_time(self) -> bool:
+        """Returns whether a trial could still train for half the usual time and have a score."""
         seconds = [one.seconds for one in self.outcomes if not one.failed]
-        return self.seconds_left() > (statistics.median(seconds) if seconds else 0.0)
+        return self.seconds_left() > (statistics.median(seconds) / 2 if seconds else 0.0)
 
     def _next(self) -> Trial | None:
         """Returns the trial to run next; None if there is none, or none as long as others run."""
