@@ -177,18 +177,6 @@ class FrozenBackbone(FreezableChain):
                 }
         return fingerprints
 
-    def links_to(self, name: str) -> tuple[list[keras.Layer], str]:
-        """Returns the layers that run one after the other up to a link, and a digest of them.
-
-        Args:
-            name: The name of a block, or `"pooling"`.
-        """
-        links = self._links[: self._index(name) + 1]
-        digest = hashlib.blake2b(digest_size=16)
-        for link in links:
-            digest.update(of_architecture(link).encode())
-        return links, digest.hexdigest()
-
     @property
     def _links(self) -> list[keras.Layer]:
         return [self.preprocessing, *self._chain, self._pool]

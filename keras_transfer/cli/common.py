@@ -1,4 +1,4 @@
-"""Standard output for scripts: one JSON object and nothing else."""
+"""What the commands share: output for scripts, arguments, exit codes."""
 
 import argparse
 import contextlib

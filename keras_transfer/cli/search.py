@@ -115,8 +115,8 @@ def _search(args: argparse.Namespace, settings: Settings, began: float) -> int:
     args.output = output_folder(args.output, directory.resolve().name, (FILE, LOCK))
     resolved = args.directory and args.directory.resolve()
     settings = replace(settings, output=args.output, directory=resolved)
-    if settings.workers > 1:
-        require("ray", extra="cluster", purpose="--workers")
+    if settings.is_parallel:
+        require("ray", extra="cluster", purpose="--workers or --cluster")
         # Or this process would take all memory of the GPUs.
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     print(f"Searching on {directory}, results go to {args.output}. Loading Keras.", flush=True)
@@ -154,7 +154,12 @@ def _add_model(add: Callable[..., object]) -> None:
         "(default: efficientnet_lite0)",
     )
     add("--weights", default="imagenet", help="'imagenet', 'none' or a file (default: imagenet)")
-    add("--space", type=Path, metavar="FILE", help="a YAML file of hyperparameters; see below")
+    add(
+        "--space",
+        type=Path,
+        metavar="FILE",
+        help="a YAML file of hyperparameters, as --show-space prints",
+    )
     add("--show-space", action="store_true", help="print the space as such a file, and stop")
     add(
         "--unfreeze",

@@ -112,6 +112,7 @@ class FeatureDataAdapter:
     def _cached(self, data: FitData, loop: Mapping[str, Any]) -> FitData:
         cut = self._backbone.cut_point
         if cut is None:
+            self._frozen = FrozenPart(self._backbone)  # blocks may train until it is frozen again
             raise NotCacheable(self._why_nothing())
         if not (data.is_dataset or data.is_array or data.is_py_dataset):
             raise NotCacheable(f"a {type(data.x).__name__} may give other images in each epoch")

@@ -71,8 +71,9 @@ def _from_folder(
         else:
             text = f"{len(array):,} images from {folder.path}, {readable(array.nbytes)}"
             job.say(f"{text}, {time.monotonic() - began:.1f} s")
+        computed = entry.computed  # here, since another process may remove the entry
     cached = loaded(array) if array.nbytes <= budget else array
-    return CachedRows(cached, entry.computed, job.pipeline.columns or ())
+    return CachedRows(cached, computed, job.pipeline.columns or ())
 
 
 def rows_if_there(job: ExtractionJob, folder: CacheFolder) -> CachedRows | None:

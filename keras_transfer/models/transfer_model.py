@@ -408,8 +408,18 @@ class TransferModel(keras.Model):
             TensorShape([8, 1])
         """
         if input_signature is not None or format not in FORMATS:
+            if quantize is not None or image_size is not None:
+                raise ValueError(
+                    "`quantize` and `image_size` do not go with `input_signature` or format="
+                    f"{format!r}, which are Keras' own. Leave these out."
+                )
             super().export(filepath, format, bool(verbose), input_signature, **kwargs)
             return
+        if isinstance(image_size, int):
+            raise ValueError(
+                f"image_size={image_size}. Expected a height and a width: image_size="
+                f"({image_size}, {image_size})."
+            )
         exporter.check_arguments(format, quantize, data, kwargs)
         probabilities = _gives_probabilities(self)
         facts = exporter.facts_of(self, format, image_size, probabilities=probabilities)

@@ -1,4 +1,4 @@
-"""StopAtEpochEnd: a callback that ends a training which has no time left, or nothing to gain."""
+"""The callbacks of a trial: its time, its best epoch, and the rule of the median."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""Trained: what a trial leaves behind."""
+"""TransferHyperModel: builds and trains the models of trials, on activations that all share."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence

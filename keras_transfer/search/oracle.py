@@ -21,7 +21,7 @@ class _Replayable(Oracle):
     """Draws each suggestion from a seed of the trial's own, and repeats those of a journal.
 
     KerasTuner keeps the state of its generators in private attributes, `_seed_state` and
-    `_random_state`; it has no public way to set them.
+    `_random_state`, and writes trials by `_save_trial`; there is no public way around these.
 
     Args:
         seed: 0 or larger.
@@ -37,11 +37,17 @@ class _Replayable(Oracle):
         self.seed = seed  # KerasTuner takes 0 for none
         self.verbose = 0
         self.known = known
-        self._folder = tempfile.TemporaryDirectory(prefix="keras_transfer-")  # for its own files
 
     def explore(self, hypermodel: HyperModel) -> None:
         """Finds out which hyperparameters there are, as KerasTuner does when it makes a tuner."""
-        BaseTuner(self, hypermodel, directory=self._folder.name, project_name="oracle")
+        with tempfile.TemporaryDirectory() as folder:  # which it makes, and leaves empty
+            BaseTuner(self, hypermodel, directory=folder, project_name="oracle")
+
+    def save(self) -> None:
+        """Writes nothing: a search has a journal."""
+
+    def _save_trial(self, trial: Trial) -> None:
+        """Writes nothing."""
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Returns the values of a trial."""

@@ -137,7 +137,7 @@ class Search:
             backbones=(backbone,) if isinstance(backbone, str) else tuple(backbone),
             weights="none" if weights is None else weights,
             tuner=tuner,
-            trials=trials or (12 if minutes is None else 500),
+            trials=trials if trials is not None else 12 if minutes is None else 500,
             minutes=minutes,
             epochs=epochs,
             metric=metric,

@@ -126,7 +126,7 @@ class Session:
     def _update_plan(self) -> None:
         """Updates the plan by the trials that have ended."""
         study, plan, settings = self.study, self.study.plan, self.study.settings
-        if self._rehearsal is not None and settings.workers == 1:  # no worker waits meanwhile
+        if self._rehearsal is not None and not settings.is_parallel:  # no worker waits meanwhile
             self._rehearsal.renew()
         best = [one for one in self.trials.ranked if not one.failed][: settings.average]
         plan.trained = bool(best)

@@ -1,9 +1,9 @@
 """Settings: what a search is asked for, by its command line or from Python."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args, get_type_hints
 
 from keras_transfer.search.hyperband import hyperband_needs
 from keras_transfer.search.space.space import Space
@@ -87,6 +87,19 @@ class Settings:
     most_growth: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("trials", "epochs", "image_size", "batch_size", "average", "workers"):
+            _check_from(name, getattr(self, name), 1)
+        _check_from("seed", self.seed, 0)
+        if self.folds is not None:
+            _check_from("folds", self.folds, 2)
+        for name in ("tuner", "metric", "flips"):
+            choices = get_args(get_type_hints(type(self))[name])
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"--{name} {getattr(self, name)!r}. Expected one of {', '.join(choices)}."
+                )
+        if self.gpus_per_trial and not self.is_parallel:
+            raise ValueError("--gpus-per-trial needs --workers or --cluster.")
         names = self.backbones
         if len(set(names)) < len(names) or not all(names):
             raise ValueError(
@@ -99,6 +112,25 @@ class Settings:
                 f"--tuner hyperband at {self.epochs} epochs needs {needed} trials until one has "
                 f"trained to the end. Received: --trials {self.trials}. Give more, or fewer epochs."
             )
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether trials run in processes of Ray."""
+        return self.workers > 1 or self.cluster is not None
+
+    def with_absolute_paths(self) -> Self:
+        """Returns the settings for a process that runs in another folder."""
+
+        def absolute(text: str) -> str:
+            return str(Path(text).resolve()) if Path(text).exists() else text
+
+        return replace(
+            self,
+            output=self.output.resolve(),
+            cache=self.cache and self.cache.resolve(),
+            weights=absolute(self.weights),
+            backbones=tuple(map(absolute, self.backbones)),
+        )
 
     def decisive(self) -> Mapping[str, Any]:
         """Returns the settings that must be the same for a search to be resumed."""
@@ -118,3 +150,9 @@ class Settings:
             "backbone": list(self.backbones),
             "no_early_stopping": not self.early_stopping,
         }
+
+
+def _check_from(name: str, value: int, least: int) -> None:
+    if not isinstance(value, int) or value < least:
+        option = name.replace("_", "-")
+        raise ValueError(f"--{option} {value!r}. Expected a whole number from {least} on.")

@@ -27,6 +27,7 @@ from keras_transfer.search.metrics import Objective, balanced_class_weight, obje
 from keras_transfer.search.probe import run_probe
 from keras_transfer.search.report.summary import versions
 from keras_transfer.search.settings import Settings
+from keras_transfer.search.state import search_file
 from keras_transfer.search.state.files import put_aside, read_or_put_aside
 from keras_transfer.search.state.outcome import FILE, PREFIX, Begun, Outcome
 from keras_transfer.search.trial_runner import TrialRunner
@@ -166,11 +167,11 @@ class Study:
 
     def _engine(self) -> Engine | None:
         """Returns what runs several trials at a time; None for this process."""
-        settings = self.settings
-        if settings.workers == 1 and settings.cluster is None:
+        if not self.settings.is_parallel:
             return None
+        settings = self.settings.with_absolute_paths()
         return OnRay(
-            functools.partial(runner_of, settings, Path(self.data.directory)),
+            functools.partial(runner_of, settings, Path(self.data.directory).resolve()),
             settings.workers if settings.workers > 1 else None,
             settings.cluster or "local",
             settings.gpus_per_trial,
@@ -261,7 +262,9 @@ class Study:
 def runner_of(settings: Settings, directory: Path) -> TrialRunner:
     """Returns what runs the trials of a search in a process of an engine."""
     with contextlib.redirect_stdout(io.StringIO()):  # the search has told it
-        return Study.of(settings, directory, 0.0, TimePlan()).runner()
+        study = Study.of(settings, directory, 0.0, TimePlan())
+    search_file.check(settings.output, study.identity())
+    return study.runner()
 
 
 def _backbone(settings: Settings, name: str) -> FrozenBackbone:

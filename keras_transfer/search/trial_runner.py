@@ -5,6 +5,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -100,8 +101,10 @@ class TrialRunner:
                 **self.arguments,
             )
             cut = any(getattr(one, "cut", False) for one in callbacks)
-            folds.append((self.hypermodel.trained, cut or stop.out_of_time))
-            self._check(folds[-1][0].metrics)
+            # Without its model, which holds memory, on a GPU too.
+            trained = SimpleNamespace(**{**vars(self.hypermodel.trained), "model": None})
+            folds.append((trained, cut or stop.out_of_time))
+            self._check(trained.metrics)
             if stop.out_of_time:
                 break
         return folds

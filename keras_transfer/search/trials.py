@@ -19,7 +19,7 @@ from keras_transfer.plotting.history_table import write_csv
 from keras_transfer.search.averaging.ensemble import Member
 from keras_transfer.search.budget.limit import uninterrupted
 from keras_transfer.search.engine.in_process import InProcess
-from keras_transfer.search.engine.request import Engine, TrialRequest, TrialResult
+from keras_transfer.search.engine.request import MOST_DEATHS, Engine, TrialRequest, TrialResult
 from keras_transfer.search.metrics import Objective
 from keras_transfer.search.oracle import make_oracle
 from keras_transfer.search.report import curves as curve_files
@@ -34,7 +34,6 @@ from keras_transfer.search.trial_runner import Callbacks, TrialRunner, failed, p
 FOLDER = "trials"
 JOURNAL = "journal.jsonl"
 MEMBER = "member.npz"
-MOST_DEATHS = 3  # of the processes that run a trial, before it has failed
 
 
 class Trials:
@@ -102,6 +101,7 @@ class Trials:
         self.engine = engine
         self.journal = Journal(output / FOLDER / JOURNAL)
         self._oracle: Oracle | None = None
+        self._outcomes: tuple[int, list[Outcome]] | None = None  # and the journal's size then
         self._unfinished: list[Trial] = []
         self._running: dict[str, Trial] = {}
 
@@ -151,7 +151,10 @@ class Trials:
                         self._submit(engine, trial)
                     if not self._running:
                         return
-                    self._end(*engine.wait())
+                    request, result = engine.wait()
+                    with uninterrupted():
+                        self._end(request, result)
+                    self.on_end(result.outcome)
                     self.between()
 
     def exhausted(self) -> bool:
@@ -187,7 +190,8 @@ class Trials:
 
     def _submit(self, engine: Engine, trial: Trial) -> None:
         request = self._request(trial)
-        self.journal.append("started", id=trial.trial_id)
+        if self.engine is None:  # others notice themselves when a trial kills its process
+            self.journal.append("started", id=trial.trial_id)
         self._running[trial.trial_id] = trial
         self.on_begin(Begun(request.number, request.id, public_values(request.values)))
         engine.submit(request)
@@ -229,7 +233,6 @@ class Trials:
             member.write(folder / numbered(MEMBER, fold))
         self.journal.append("ended", id=request.id, outcome=result.outcome.to_json())
         _end_in(self.oracle, self._running.pop(request.id), result.outcome)
-        self.on_end(result.outcome)
 
     @property
     def _fold_numbers(self) -> range:
@@ -275,6 +278,7 @@ class Trials:
                 request = self._request(trial)
                 outcome = failed(request, 0.0, text + "Did they run out of memory?")
                 self._end(request, TrialResult(outcome))
+                self.on_end(outcome)
             elif count:
                 warnings.warn(
                     f"The process died while it ran trial {number}, which is run again. If that "
@@ -301,9 +305,12 @@ class Trials:
     @property
     def outcomes(self) -> list[Outcome]:
         """The outcomes of the trials that have ended, in order of their numbers."""
-        ended = (one for one in self.journal.read() if one["event"] == "ended")
-        outcomes = (Outcome.from_json(event["outcome"]) for event in ended)
-        return sorted(outcomes, key=lambda outcome: outcome.trial)
+        size = self.journal.size
+        if self._outcomes is None or self._outcomes[0] != size:
+            ended = (event for event in self.journal.read() if event["event"] == "ended")
+            outcomes = (Outcome.from_json(event["outcome"]) for event in ended)
+            self._outcomes = size, sorted(outcomes, key=lambda outcome: outcome.trial)
+        return list(self._outcomes[1])
 
     @property
     def ranked(self) -> list[Outcome]:
@@ -374,7 +381,7 @@ def _end_in(oracle: Oracle, trial: Trial, outcome: Outcome) -> None:
 
 @contextlib.contextmanager
 def _only_new_garbage() -> Iterator[None]:
-    """Spares the collections between trials what was there before, a third of a second each."""
+    """Excludes existing objects from garbage collection, which would take a third of a second."""
     gc.collect()
     gc.freeze()
     try:

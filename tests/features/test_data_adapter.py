@@ -52,12 +52,13 @@ def weights_after(cache, make, fits=1, epochs=2, schedule=None):
 
 
 @pytest.mark.slow
-def test_blocks_that_are_frozen_again_give_the_features_of_their_new_weights():
+@pytest.mark.parametrize("unfrozen", ["block4", "all"])
+def test_blocks_that_are_frozen_again_give_the_features_of_their_new_weights(unfrozen):
     backbone, x = tiny_backbone(), images(8)
     features = FeatureDataAdapter(backbone, "auto", verbose=False)
     train = FitData(x, labels(8))
     features(train)
-    backbone.unfreeze("block4")
+    backbone.unfreeze(unfrozen)
     features(train)
     for weight in backbone.block_weights("block4"):  # as training would
         weight.assign(weight + 0.5)

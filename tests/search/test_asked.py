@@ -70,3 +70,19 @@ def test_a_search_goes_on_with_a_warning_where_nothing_says_what_was_asked_for(t
         assert search_file.begin(tmp_path, FIRST, IMAGES)
     assert search_file.begin(tmp_path, FIRST, IMAGES)
     assert refused(tmp_path, seed=1) == "seed was 0 and is 1"
+
+
+def test_a_worker_that_sees_another_search_is_refused(tmp_path):
+    search_file.begin(tmp_path, FIRST, IMAGES)
+    search_file.check(tmp_path, FIRST)
+    with pytest.raises(
+        ValueError, match=r"sees another search .*: seed was 0 and is 1; data differ"
+    ):
+        search_file.check(tmp_path, {**FIRST, "seed": 1, "data": ["e" * 64]})
+
+
+def test_a_search_of_an_earlier_version_cannot_be_resumed(tmp_path):
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / "oracle.json").write_text("{}")
+    with pytest.raises(ValueError, match="of an earlier version, which cannot be resumed"):
+        search_file.begin(tmp_path, FIRST, IMAGES)

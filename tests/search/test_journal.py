@@ -1,3 +1,5 @@
+import resource
+
 import pytest
 
 from keras_transfer.search.state.journal import Journal
@@ -33,3 +35,17 @@ def test_a_damaged_line_before_the_last_one_is_named(tmp_path):
     journal.path.write_text(lines[0] + lines[1][:9] + "\n" + lines[2])
     with pytest.raises(ValueError, match=r"journal.jsonl', line 2, is damaged: .*another folder"):
         list(journal.read())
+
+
+def test_an_event_that_the_disk_has_no_room_for_leaves_the_file_as_it_was(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append("created", id="0000")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal.size + 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            journal.append("ended", id="0000", text="x" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    journal.append("interrupted", id="0000")
+    assert [event["event"] for event in journal.read()] == ["created", "interrupted"]

@@ -1,5 +1,6 @@
 """From a handle (an address, a folder, an archive) to a folder with a SavedModel."""
 
+import errno
 import functools
 import hashlib
 import http.client
@@ -76,7 +77,7 @@ def folder_of(handle: str | os.PathLike[str], *, damage: str | None = None) -> P
     Raises:
         ImportError: If the handle is an address, and `tensorflow_hub` cannot be imported.
         OSError: If the module cannot be had, or the cache is not safe. The message says what to do.
-        ValueError: If the handle stands for an unsafe archive.
+        ValueError: If the handle is the path of an unsafe archive.
     """
     if (place := _place(handle)) is not None:
         fill = functools.partial(_fill, handle, place=place)
@@ -134,14 +135,15 @@ def _fill(handle: str | os.PathLike[str], folder: Path, place: Path) -> None:
             "Expected the address of a module; look it up on the module's page."
         ) from error
     except (OSError, ValueError, http.client.HTTPException, tf.errors.OpError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise
         copy = f"its copy in {place} is damaged"
         if not os.path.lexists(place):
             copy = f"its copy is not in the cache folder {place.parent}"
         raise OSError(
             f"{text!r} cannot be fetched ({getattr(error, 'reason', None) or error}), and {copy}. "
-            "Go online once, with TFHUB_CACHE_DIR set to a folder that lasts; or fetch it "
-            f"elsewhere, 'curl -L \"{_compressed(text)}\" -o module.tar.gz', and give the path of "
-            "that file as the source."
+            "Go online once, with TFHUB_CACHE_DIR set to a folder that lasts; or "
+            f"{_by_hand(text)}, and give the path of that file as the source."
         ) from error
 
 
@@ -168,6 +170,12 @@ def _opened(handle: str) -> Any:
             return urllib.request.urlopen(address, timeout=_TIMEOUT, context=self._context)
 
     return Opener()(handle)
+
+
+def _by_hand(handle: str) -> str:
+    if handle.startswith("gs://"):
+        return "copy the archive with gsutil"
+    return f"fetch it elsewhere, 'curl -L \"{_compressed(handle)}\" -o module.tar.gz'"
 
 
 def _compressed(handle: str) -> str:

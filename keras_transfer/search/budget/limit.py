@@ -77,7 +77,7 @@ def uninterrupted() -> Iterator[None]:
 
     Example:
         >>> with uninterrupted():
-        ...     workers.stop()
+        ...     journal.append("ended", id="0000")
     """
     _postponed.append(None)
     try:

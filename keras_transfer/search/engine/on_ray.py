@@ -6,14 +6,14 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Self
 
-from keras_transfer.search.engine.request import TrialRequest, TrialResult
+from keras_transfer.search.budget.limit import uninterrupted
+from keras_transfer.search.engine.request import MOST_DEATHS, TrialRequest, TrialResult
 from keras_transfer.search.trial_runner import failed
 from keras_transfer.utils.optional_imports import require
 from keras_transfer.utils.processors import processors
 
 Runner = Callable[[TrialRequest], TrialResult]
 
-_ATTEMPTS = 3  # processes that may die in a trial until it has failed
 _TRIALS_PER_PROCESS = 25  # TensorFlow keeps memory of each traced step (tensorflow#62854)
 _LOOK = 1.0  # seconds between two looks for a signal
 
@@ -76,23 +76,32 @@ class OnRay:
             runtime_env={"env_vars": variables},
             **(own if local else {}),
         )
-        workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        resources = ray.cluster_resources()
+        if resources.get("GPU", 0) < self._gpus:
+            ray.shutdown()
+            raise ValueError(
+                f"--gpus-per-trial {self._gpus:g}. Expected at most {resources.get('GPU', 0):g}, "
+                "the GPUs that Ray sees."
+            )
+        is_capped = local or not workers  # by Ray, which has no more cores
+        workers = workers or max(1, int(resources.get("CPU", 1)))
         # Some wait with Ray, so that nobody idles while an oracle thinks, up to 1.6 s.
-        self.slots = workers + 1 + workers // 8
+        self.slots = workers + (1 + workers // 8 if is_capped else 0)
         self._task = ray.remote(
             num_cpus=1,
             num_gpus=self._gpus,
-            max_retries=_ATTEMPTS - 1,
+            max_retries=MOST_DEATHS - 1,
             max_calls=_TRIALS_PER_PROCESS,
         )(_run)
         return self
 
     def __exit__(self, *error: object) -> None:
-        for task in self._running:
-            with contextlib.suppress(Exception):  # the cluster may be gone
-                self._ray.cancel(task, force=True)
-        self._running.clear()
-        self._ray.shutdown()
+        with uninterrupted():
+            for task in self._running:
+                with contextlib.suppress(Exception):  # the cluster may be gone
+                    self._ray.cancel(task, force=True)
+            self._running.clear()
+            self._ray.shutdown()
 
     def submit(self, request: TrialRequest) -> None:
         """Takes a trial to run."""
@@ -102,7 +111,7 @@ class OnRay:
         """Returns a trial that has ended, as soon as one has.
 
         Raises:
-            OSError: If the disk is full where it ran.
+            OSError: If the disk is full where it ran, or the cluster is lost.
         """
         ended: list[Any] = []
         while not ended:
@@ -112,11 +121,22 @@ class OnRay:
             return request, self._ray.get(ended[0])
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from None
-        except self._ray.exceptions.RayError as error:
-            text = (
-                f"{_ATTEMPTS} processes died while they ran this trial. Did they run out of memory?"
-            )
+        except _deaths(self._ray) as error:
+            text = f"{MOST_DEATHS} processes died while they ran this trial."
+            text += " Did they run out of memory?"
             return request, TrialResult(failed(request, 0.0, f"{error}\n{text}"))
+        except self._ray.exceptions.RayError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ConnectionError(
+                f"Ray cannot run trials any more ({reason}). Trials that have ended are kept; see "
+                "`ray status`, and the same command goes on."
+            ) from error
+
+
+def _deaths(ray: Any) -> tuple[type[Exception], ...]:
+    """Returns the errors that tell of the death of a trial's process; others end the search."""
+    kinds = ray.exceptions
+    return kinds.WorkerCrashedError, kinds.NodeDiedError, kinds.OutOfMemoryError
 
 
 _runners: dict[str, Runner] = {}  # of this process, by engine

@@ -7,6 +7,8 @@ from typing import Any, Protocol, Self
 from keras_transfer.search.averaging.ensemble import Member
 from keras_transfer.search.state.outcome import Outcome
 
+MOST_DEATHS = 3  # of the processes that run a trial, before it has failed
+
 Curve = tuple[Mapping[str, list[Any]], list[int]]  # logs by name, and the epochs, from 0
 
 

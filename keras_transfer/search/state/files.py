@@ -76,7 +76,7 @@ def read_or_put_aside(
         OSError: If the file cannot be read for another reason.
 
     Example:
-        >>> read_or_put_aside(Path("oracle.json"), read_json, "it is made again from the trials")
+        >>> read_or_put_aside(Path("search.json"), read_json, "it is written anew")
     """
     try:
         return read(path)

@@ -28,6 +28,11 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @property
+    def size(self) -> int:
+        """Its size in bytes, which grows with each event."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
     def read(self) -> Iterator[dict[str, Any]]:
         """Yields all events.
 
@@ -52,16 +57,16 @@ class Journal:
             OSError: If it cannot be written; the file then stays as it was.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = as_json({"event": event, **facts}).encode() + b"\n"
-        with self.path.open("a+b") as file:
+        line = memoryview(as_json({"event": event, **facts}).encode() + b"\n")
+        with self.path.open("a+b", buffering=0) as file:  # a buffer would be written at `close`
             end = _end_of_last_line(file)
             file.truncate(end)
             try:
-                file.write(line)
-                file.flush()
+                while line:
+                    line = line[file.write(line) :]
                 os.fsync(file.fileno())
             except OSError:
-                os.ftruncate(file.fileno(), end)
+                file.truncate(end)
                 raise
 
 

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,11 @@ def begin(output: Path, settings: Mapping[str, Any], images: Stamps) -> bool:
     )
     if trials and not file.exists():
         warnings.warn(f"{str(file)!r} is missing; {lost}.", stacklevel=2)
+    if (output / "trials" / "oracle.json").exists():
+        raise ValueError(
+            f"--output {output} holds a search of an earlier version, which cannot be resumed. "
+            "Name another folder."
+        )
     before = read_or_put_aside(file, read, lost)
     if before is None:
         write_json(file, settings)
@@ -61,6 +66,23 @@ def begin(output: Path, settings: Mapping[str, Any], images: Stamps) -> bool:
     if not (output / IMAGES).exists():  # a search of an earlier version
         write_json(output / IMAGES, images)
     return True
+
+
+def check(output: Path, settings: Mapping[str, Any]) -> None:
+    """Checks that a folder holds the search of some settings, as each of its processes does.
+
+    Raises:
+        ValueError: If something differs, as where images were added meanwhile.
+        OSError: If the folder cannot be read, as where a machine does not share it.
+    """
+    before = read_json(output / FILE)
+    differing = list(_differing(before, settings))
+    differing += [f"{name} differ" for name in _OF_DATA if before.get(name) != settings.get(name)]
+    if differing:
+        raise ValueError(
+            f"A worker sees another search than --output {output} holds: {'; '.join(differing)}. "
+            "All machines need the same images and packages."
+        )
 
 
 def _differing(
@@ -108,14 +130,3 @@ def _changes(before: Mapping[str, Any], images: Stamps) -> str:
 def _short(value: Any) -> str:
     text = "not there" if value is None else str(value)
     return text if len(text) <= 80 else f"{text[:76]} ..."
-
-
-def with_options(arguments: Sequence[str], *options: str) -> list[str]:
-    """Adds options to arguments; they win over the same options given before.
-
-    Example:
-        >>> with_options(["--output", "a", "--", "photos"], "--output", "b")
-        ['--output', 'a', '--output', 'b', '--', 'photos']
-    """
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    return [*arguments[:end], *options, *arguments[end:]]
