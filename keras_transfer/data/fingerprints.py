@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer.utils.keras_internals import layers_within
+from keras_transfer.utils.keras_internals import layers_of
 
 
 class NotCacheable(Exception):
@@ -99,7 +99,7 @@ def of_architecture(layer: keras.Layer) -> str:
 
 def _without_config(layer: keras.Layer) -> str:
     """Names the innermost layer whose config cannot be had."""
-    for part in reversed(layers_within(layer)):
+    for part in reversed(list(layers_of(layer))):
         try:
             nameless(part.get_config())
         except Exception:

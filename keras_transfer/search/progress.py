@@ -143,11 +143,6 @@ class Board:
         self._say(self._line(outcome))
         self._refresh()
 
-    def see(self, outcomes: Iterable[Outcome]) -> None:
-        """Shows those that ended since, as other processes write them."""
-        for outcome in outcomes:
-            self.on_end(outcome)
-
     @property
     def ended(self) -> int:
         """How many trials have ended, the probe left out."""

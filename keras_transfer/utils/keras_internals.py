@@ -300,11 +300,3 @@ def array_batches(
     )
     counted = tf.data.experimental.assert_cardinality(adapter.num_batches)
     return adapter.get_tf_dataset().apply(counted)
-
-
-def layers_within(layer: Any) -> list[Any]:
-    """Returns a layer and all layers within it, the outermost first.
-
-    `Layer._flatten_layers`: a layer's own list of sub-layers is not public.
-    """
-    return list(layer._flatten_layers())

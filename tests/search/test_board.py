@@ -91,7 +91,7 @@ def test_a_search_that_goes_on_counts_what_there_was(capsys):
     board.on_end(outcome(3, 0.5))  # told twice, as by two readers of a folder
     (line,) = capsys.readouterr().out.splitlines()
     assert line.endswith("| best: trial 1, val_loss 0.1000 | 10 s left")
-    board.see([outcome(3, 0.5), outcome(4, 0.05)])
+    board.on_end(outcome(4, 0.05))
     (line,) = capsys.readouterr().out.splitlines()
     assert line.endswith("| best: trial 4, val_loss 0.0500 | done")
 

@@ -19,7 +19,6 @@ WHOLE = Outcome(
     epoch=4,
     seed=77,
     folds=({"val_loss": 0.24}, {"val_loss": 0.26}),
-    worker="worker-1",
 )
 
 

@@ -13,7 +13,6 @@ from keras_transfer.utils.keras_internals import (
     dataset_inputs,
     dataset_kind,
     dataset_stages,
-    layers_within,
     logits_of,
     shuffle_arguments,
     stateful_operations,
@@ -263,10 +262,3 @@ def test_row_numbers_come_in_the_order_in_which_keras_gives_arrays(shuffle):
     data = array_batches(np.arange(23), np.arange(23), None, batch_size=4, shuffle=shuffle)
     ours = np.concatenate([np.concatenate([np.array(i) for i, _ in data]) for _ in range(3)])
     np.testing.assert_array_equal(ours, plain())
-
-
-def test_all_layers_within_a_layer_are_listed():
-    inner = keras.layers.Dense(1, name="inner")
-    outer = keras.Sequential([keras.Sequential([inner])], name="outer")
-    assert layers_within(outer)[0] is outer
-    assert any(layer is inner for layer in layers_within(outer))

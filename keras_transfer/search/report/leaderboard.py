@@ -17,7 +17,7 @@ from keras_transfer.utils.atomic_files import write_rows
 FILE = "leaderboard.csv"
 PROBE = "probe"
 _FACTS = ("trial", "val_loss", "val_accuracy", "epoch")
-_MORE = ("status", "score", "deviation", "folds", "seed", "worker", "id")
+_MORE = ("status", "score", "deviation", "folds", "seed", "id")
 _WIDTH = 200  # where there is no terminal to fit the table to
 
 
@@ -90,7 +90,7 @@ def write_leaderboard(path: Path, outcomes: Sequence[Outcome], objective: Object
         values = [one.hyperparameters.get(name) for name in names]
         ends = [round(one.seconds, 1), one.failure]
         more = [status_of(one), one.score, one.deviation, len(one.folds) or None]
-        more += [one.seed, one.worker, one.id, *(one.metrics.get(name) for name in metrics)]
+        more += [one.seed, one.id, *(one.metrics.get(name) for name in metrics)]
         allowed = [one.epochs] if granted else []
         table.append([*_facts(one), *allowed, *values, *ends, *more])
     write_rows(path, table)

@@ -14,7 +14,7 @@ FILE = "outcome.json"
 PREFIX = "trial_"  # of the folders of trials, as KerasTuner names them
 # What a file must hold; numbers of metrics and folds are checked as they are converted.
 _KINDS: Mapping[str, Any] = {
-    **dict.fromkeys(("id", "failure", "traceback", "worker"), str),
+    **dict.fromkeys(("id", "failure", "traceback"), str),
     **dict.fromkeys(("epoch", "epochs"), int | None),
     "score": float | int | None,
     "deviation": float | int | None,
@@ -29,7 +29,6 @@ class Begun:
     trial: int
     id: str
     hyperparameters: Mapping[str, Any]
-    worker: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,6 @@ class Outcome:
         traceback: All of it.
         seed: That of its first execution.
         folds: The metrics of each fold, empty without folds.
-        worker: The id of the tuner that ran it.
         epochs: The last epoch that it was allowed, which Hyperband raises from round to round;
             `None` if nobody noted it.
 
@@ -78,7 +76,6 @@ class Outcome:
     traceback: str = ""
     seed: int = 0
     folds: tuple[Mapping[str, float], ...] = ()
-    worker: str = ""
     epochs: int | None = None
 
     def __post_init__(self) -> None:
