@@ -146,8 +146,8 @@ def relative_difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:
     )
 
 
-# Seconds of its own thread that a test may take which is not marked `slow`.
-_QUICK = float(os.environ.get("QUICK_TEST_SECONDS", "2"))
+# Seconds of its own thread that a test may take which is not marked `slow`: two, and a margin.
+_QUICK = float(os.environ.get("QUICK_TEST_SECONDS", "3"))
 
 
 @pytest.hookimpl(wrapper=True)
