@@ -1,4 +1,4 @@
-"""What the commands share: output for scripts, arguments, exit codes."""
+"""Helpers of all commands: output for scripts, arguments, exit codes."""
 
 import argparse
 import contextlib

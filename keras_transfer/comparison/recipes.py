@@ -96,7 +96,7 @@ class RecipeResult:
 
     @property
     def verdict(self) -> str:
-        """What its losses show, in words, and whether that holds for the weights scored."""
+        """The diagnosis of its losses in words, and whether it holds for the weights scored."""
         later = self.diagnosis.kind == "overfitting" and not self.is_overfitted
         return self.diagnosis.sentence + (", after these weights" if later else "")
 

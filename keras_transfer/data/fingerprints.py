@@ -102,6 +102,6 @@ def _without_config(layer: keras.Layer) -> str:
     for part in reversed(list(layers_of(layer))):
         try:
             nameless(part.get_config())
-        except Exception:
+        except Exception:  # a user's layer may raise anything
             return f"layer '{part.name}' of class {type(part).__name__}"
     return f"layer '{layer.name}'"

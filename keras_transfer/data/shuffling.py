@@ -66,7 +66,7 @@ class RowOrder:
 
     @contextmanager
     def in_order(self) -> Iterator[None]:
-        """Lets passes that begin within a block have rising row numbers, and take no epoch."""
+        """Makes passes within a block read rows in rising order, without using up an epoch."""
         self._in_order = True
         try:
             yield

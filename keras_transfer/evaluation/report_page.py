@@ -32,7 +32,7 @@ _SECTIONS = {
 
 @dataclass(frozen=True, eq=False)
 class PagePictures:
-    """What a page shows of a report.
+    """The contents of a report's page.
 
     Attributes:
         charts: Figures by the name of their file, without the suffix.

@@ -18,7 +18,7 @@ _MATTERS = 0.05  # of the loss
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the losses of a run show.
+    """The diagnosis of a run's losses.
 
     Attributes:
         kind: `"short"` (fewer than 5 epochs), `"diverged"`, `"overfitting"`, `"improving"` or

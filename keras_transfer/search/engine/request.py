@@ -1,4 +1,4 @@
-"""What travels between a search and the engine that runs its trials."""
+"""Requests and results: the messages between a search and the engine that runs its trials."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -31,7 +31,7 @@ _BEST = 3  # trials that lie at an edge together
 
 @dataclass(frozen=True, eq=False)
 class SearchAnswer:
-    """What a search came to, in sentences and in numbers.
+    """The outcome of a search, in sentences and in numbers.
 
     Attributes:
         outcomes: The outcomes of all trials.
