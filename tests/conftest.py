@@ -95,7 +95,7 @@ OPTIMIZERS = {
 }
 
 
-def tiny_network() -> keras.Model:
+def tiny_network(dropout: float = 0.5) -> keras.Model:
     """Four blocks with BatchNormalization and Dropout, random but the same each time."""
     keras.utils.set_random_seed(7)
     x = inputs = keras.Input((None, None, 3))
@@ -105,7 +105,7 @@ def tiny_network() -> keras.Model:
         )(x)
         x = keras.layers.BatchNormalization(name=f"block{i}_bn")(x)
         x = keras.layers.Activation("tanh", name=f"block{i}_tanh")(x)
-        x = keras.layers.Dropout(0.5, name=f"block{i}_drop")(x)
+        x = keras.layers.Dropout(dropout, name=f"block{i}_drop")(x)
     return keras.Model(inputs, x, name="tiny")
 
 

@@ -18,6 +18,7 @@ from conftest import (
     relative_difference,
     snapshot,
     tiny_backbone,
+    tiny_network,
 )
 
 from keras_transfer import BlockUnfreezer, FeatureCache, FrozenBackbone, TransferModel, image_folder
@@ -38,6 +39,11 @@ def transfer(backbone: FrozenBackbone, cache: str | None = "auto") -> TransferMo
     return TransferModel(backbone, 2, hidden=16, dropout=0, feature_cache=cache)
 
 
+def adapting() -> FrozenBackbone:
+    """Its Dropout, which would drop, drops nothing."""
+    return FrozenBackbone(tiny_network(dropout=0.0), preprocessing="tf", batch_norm="adapt")
+
+
 MODELS = {
     "sequential": sequential,
     "kept": transfer,
@@ -45,6 +51,7 @@ MODELS = {
 }
 BACKBONES = {
     "tiny": (tiny_backbone, "block4", ("block1", "block2", "block3")),
+    "adapting": (adapting, "block4", ("block1", "block2", "block3")),
     "vgg16": (lambda: FrozenBackbone("vgg16", weights=None), "block5", ("block1", "block4")),
     "mobilenet": (lambda: FrozenBackbone("mobilenet", weights=None), "stage5", ("stem", "stage4")),
 }
@@ -117,6 +124,64 @@ def test_law_2_unfrozen_moves_in_the_same_fit_and_not_before(fit):
     assert fit.unchanged == [True, True, False]
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_law_1_statistics_of_unfrozen_blocks_move_only_where_that_is_asked_for(kind):
+    moved = {}
+    for batch_norm in ("adapt", "frozen"):
+        keras.utils.set_random_seed(0)
+        backbone = tiny_backbone(batch_norm=batch_norm)
+        model = MODELS[kind](backbone)
+        model.compile(keras.optimizers.Adam(1e-2), "binary_crossentropy")
+        before = {
+            block.name: snapshot(sub_model(backbone, block.name)) for block in backbone.blocks
+        }
+        moments = [w for w in backbone.block_state("block4") if "moving_" in w.path]
+        was = [w.numpy().copy() for w in moments]
+        model.fit(dataset(16), epochs=2, verbose=0, callbacks=[BlockUnfreezer({1: "block4"})])
+        for other in ("block1", "block2", "block3"):
+            assert identical(before[other], sub_model(backbone, other))
+        moved[batch_norm] = [not np.array_equal(a, b.numpy()) for a, b in zip(was, moments)]
+        after = [w.numpy().copy() for w in moments]
+        model.predict(images(8), verbose=0)
+        model.evaluate(dataset(8), verbose=0)
+        backbone.freeze()
+        model.compile("sgd", "binary_crossentropy")
+        model.fit(dataset(16), verbose=0)
+        for old, new in zip(after, moments, strict=True):  # frozen again, or not in training
+            np.testing.assert_array_equal(old, new.numpy())
+    assert moved["adapt"] and all(moved["adapt"])
+    assert not any(moved["frozen"])
+
+
+@pytest.mark.slow
+def test_blocks_that_adapt_train_as_in_plain_keras():
+    """What trains is the same, to the last digits, as a Keras model whose top is trainable."""
+    pixels, y, results = images(16, 32), labels(16), []
+    for ours in (True, False):
+        keras.utils.set_random_seed(0)
+        base = keras.applications.MobileNet(
+            include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg"
+        )
+        backbone = FrozenBackbone(base, preprocessing="tf", batch_norm="adapt")
+        top = [block.name for block in backbone.blocks][-2:]
+        if ours:
+            backbone.unfreeze(top)
+            layers = [keras.Input((32, 32, 3)), backbone, keras.layers.Dense(1)]
+        else:
+            base.trainable = True
+            trained = {id(w) for name in top for w in backbone.block_state(name)}
+            for layer in base.layers:
+                layer.trainable = any(id(w) in trained for w in layer.weights)
+            rescaling = keras.layers.Rescaling(1 / 127.5, offset=-1)
+            layers = [keras.Input((32, 32, 3)), rescaling, base, keras.layers.Dense(1)]
+        model = keras.Sequential(layers)
+        model.layers[-1].set_weights([np.full((1024, 1), 1e-2, "float32"), np.zeros(1, "float32")])
+        model.compile(keras.optimizers.SGD(1e-2), keras.losses.BinaryCrossentropy(True))
+        model.fit(pixels, y, batch_size=8, epochs=3, shuffle=False, verbose=0)
+        results.append([*snapshot(base), *snapshot(model.layers[-1])])
+    assert relative_difference(*results) <= 1e-4
+
+
 def large_dataset() -> tf.data.Dataset:
     rows = (images(8, 32), labels(8))
     return tf.data.Dataset.from_tensor_slices(rows).batch(4)
@@ -174,11 +239,12 @@ def test_law_3_the_state_of_what_trained_is_kept_bit_by_bit_across_a_transition(
     assert int(model.optimizer.group("rest").iterations) == 8
 
 
-def test_law_4_fast_equals_plain_over_all_phases():
+@pytest.mark.parametrize("make", [tiny_backbone, adapting])
+def test_law_4_fast_equals_plain_over_all_phases(make):
     weights, histories = [], []
     for cache in ("auto", None):
         keras.utils.set_random_seed(1)
-        model = TransferModel(tiny_backbone(), 3, hidden=8, dropout=0, feature_cache=cache)
+        model = TransferModel(make(), 3, hidden=8, dropout=0, feature_cache=cache)
         model.compile(keras.optimizers.Adam(1e-3))
         history = model.fit(
             dataset(8, classes=3),
@@ -247,6 +313,7 @@ class Interrupt(keras.callbacks.Callback):
 
 LAW_5 = [
     pytest.param("tiny", "kept", 2, (1,), id="tiny"),
+    pytest.param("adapting", "kept", 4, (3,), id="adapting", marks=pytest.mark.slow),
     pytest.param("tiny", "sequential", 4, (2, 3), id="tiny-sequential", marks=pytest.mark.slow),
     pytest.param("tiny", "end_to_end", 4, (1,), id="tiny-end_to_end", marks=pytest.mark.slow),
     pytest.param("mobilenet", "kept", 3, (2,), id="mobilenet", marks=pytest.mark.slow),
@@ -261,11 +328,12 @@ def test_law_5_resumed_equals_uninterrupted(name, kind, epochs, interrupts, tmp_
         keras.utils.set_random_seed(1)
         model = MODELS[kind](make())
         model.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy")
-        size = SIZE if name == "tiny" else 32
+        small = name in ("tiny", "adapting")
+        size = SIZE if small else 32
         model.built or model.build((None, size, size, 3))
         backup = keras.callbacks.BackupAndRestore(tmp_path / folder, delete_checkpoint=False)
         unfreezer = BlockUnfreezer({min(2, epochs - 1): block}, learning_rate=1e-4)
-        data = dataset(8, shuffle=False) if name == "tiny" else large_dataset()
+        data = dataset(8, shuffle=False) if small else large_dataset()
         history = model.fit(
             data, epochs=epochs, verbose=0, callbacks=[*callbacks, unfreezer, backup]
         )
@@ -291,12 +359,14 @@ def test_law_6_what_trained_is_what_ships(tmp_path):
     np.save(tmp_path / "pixels.npy", pixels)
     backbones = {
         "tiny": tiny_backbone(),
+        "adapting": adapting(),
         "real": FrozenBackbone("vgg16", weights=None, pooling="flatten", input_shape=(32, 32, 3)),
     }
     for name, backbone in backbones.items():
         model = TransferModel(
             backbone, ["cat", "dog"], hidden=8, augmentation=keras.layers.RandomFlip()
         )
+        model.backbone.unfreeze(1)
         model.compile()
         model.fit(pixels, labels(8), epochs=1, verbose=0)
         model.export(tmp_path / name, verbose=False)

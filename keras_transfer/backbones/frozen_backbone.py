@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import keras
 import numpy as np
@@ -35,8 +35,9 @@ _POOLINGS: Mapping[str | None, Mapping[int, type[keras.layers.Layer]]] = {
 class FrozenBackbone(FreezableChain):
     """A pretrained backbone as one layer: preprocessing, a chain of blocks, pooling.
 
-    All blocks are frozen at first. Every block runs in inference mode, frozen or not, so the
-    statistics of BatchNormalization never move and Dropout inside the backbone never drops.
+    All blocks are frozen at first. A frozen block runs in inference mode, so its statistics of
+    BatchNormalization never move and its Dropout never drops. What an unfrozen one does is said by
+    `batch_norm`.
 
     Args:
         source: The name of a model of `keras.applications`, `"efficientnet_lite0"`; any
@@ -53,6 +54,11 @@ class FrozenBackbone(FreezableChain):
         preprocessing: `"auto"` for what the source was trained with; one of `"raw"` (0..255),
             `"unit"` (0..1), `"tf"` (-1..1), `"torch"`, `"caffe"`, `"lite"`; a Keras layer; or
             `None` to pass pixels on as they are.
+        batch_norm: `"frozen"`: unfrozen blocks run in inference mode, too. `"adapt"`: they run in
+            training mode while they train, as in Keras itself: BatchNormalization normalizes by
+            the batch and its statistics follow the data, Dropout drops. Better on images unlike
+            those of the pretraining, with batches of 16 and more. A TF-Hub module always runs in
+            inference mode.
         **kwargs: As for any Keras layer.
 
     Input: Raw RGB images `(batch, height, width, 3)`, 0..255, uint8 or floating point. Or cached
@@ -83,8 +89,11 @@ class FrozenBackbone(FreezableChain):
         input_shape: tuple[int | None, ...] | None = None,
         pooling: str | None = "avg",
         preprocessing: str | keras.Layer | None = "auto",
+        batch_norm: Literal["frozen", "adapt"] = "frozen",
         **kwargs: Any,
     ) -> None:
+        if batch_norm not in ("frozen", "adapt"):
+            raise ValueError(f"Unknown batch_norm {batch_norm!r}. Expected 'frozen' or 'adapt'.")
         if pooling not in _POOLINGS:
             raise ValueError(
                 f"Unknown pooling {pooling!r}. Expected 'avg', 'max', 'flatten', 'levels' or None."
@@ -95,6 +104,7 @@ class FrozenBackbone(FreezableChain):
         loaded = registry.load(source, weights=weights, input_shape=input_shape)
         check_channels_last(loaded.model.input_shape)
         self.pooling = pooling
+        self.batch_norm = batch_norm
         self.preprocessing = preprocessing_layer(_mode(preprocessing, loaded), loaded.dtype)
         self._source = _Untracked(loaded)
         model, norm = loaded.model, loaded.norm
@@ -219,9 +229,14 @@ class FrozenBackbone(FreezableChain):
         """
         return surgery.share_blocks(self, own, pooling)
 
-    def call(self, inputs: Any) -> Any:
-        """Runs the chain on images, or the rest of it on cached activations."""
-        return self._run(inputs, to=self._pool.name)
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Runs the chain on images, or the rest of it on cached activations.
+
+        Args:
+            inputs: Either.
+            training: Whether unfrozen blocks run in training mode under `batch_norm="adapt"`.
+        """
+        return self._run(inputs, to=self._pool.name, training=training)
 
     def activations(self, inputs: Any, *, after: str) -> dict[str, Any]:
         """Runs the chain up to a link, and returns what `call` can go on from.
@@ -238,18 +253,22 @@ class FrozenBackbone(FreezableChain):
         """
         return {_AFTER + after: self._run(inputs, to=after)}
 
-    def _run(self, inputs: Any, to: str) -> Any:
+    def _run(self, inputs: Any, to: str, training: Any = False) -> Any:
         start, x = self._entry(inputs)
         stop = self._index(to)
         if start > stop + 1:
             raise ValueError(f"Activations {list(inputs)} lie beyond {to!r}: give earlier ones.")
         levels: list[Any] = []
         for link in self._links[start : stop + 1]:
-            x = link(levels[1:] if isinstance(link, LevelPooling) else x, training=False)
+            given = levels[1:] if isinstance(link, LevelPooling) else x
+            x = link(given, training=training if self._adapts(link) else False)
             levels += [x] if self._pools_levels else []
             if self._watch is not None:
                 self._watch(link.name, x)
         return x
+
+    def _adapts(self, link: keras.Layer) -> bool:
+        return self.batch_norm == "adapt" and bool(link.trainable_weights)
 
     @contextlib.contextmanager
     def watched(self, watch: Callable[[str, Any], None]) -> Iterator[None]:
@@ -321,6 +340,7 @@ class FrozenBackbone(FreezableChain):
             "source": keras.saving.serialize_keras_object(self._source.value.model),
             "norm": keras.saving.serialize_keras_object(self._source.value.norm),
             "pooling": self.pooling,
+            "batch_norm": self.batch_norm,
             "preprocessing": keras.saving.serialize_keras_object(self.preprocessing),
             "unfrozen": self._unfrozen,
         }

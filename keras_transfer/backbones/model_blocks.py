@@ -109,6 +109,11 @@ class ModelBlocks:
         backbone, block = self._parts(name)
         return backbone.block_weights(block)
 
+    def state(self, name: str) -> list[keras.Variable]:
+        """Returns all weights of a block, its statistics included."""
+        backbone, block = self._parts(name)
+        return backbone.block_state(block)
+
     def check_trains(self, names: Collection[str]) -> None:
         """Checks that one of some blocks, at least, has weights that can train.
 

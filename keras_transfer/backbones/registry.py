@@ -16,6 +16,11 @@ from keras_transfer.backbones.hub.hub_module import HubModule
 from keras_transfer.backbones.splitting import is_numbered_by_keras, without_last_layer
 
 DEFAULT = "efficientnet_lite0"
+EMBEDDED = {  # whose weights come with the extra `demo`
+    "efficientnet_lite0": "EfficientNetLite0",
+    "efficientnet_lite1": "EfficientNetLite1",
+    "efficientnet_lite2": "EfficientNetLite2",
+}
 
 # The mode of each family's `preprocess_input`; the families absent here scale inside the model.
 _MODES = {
@@ -56,8 +61,8 @@ class Source:
 
 
 def names() -> tuple[str, ...]:
-    """Returns the names that `FrozenBackbone` takes as a source, the embedded default first."""
-    return (DEFAULT, *sorted(_applications()))
+    """Returns the names that `FrozenBackbone` takes as a source, the embedded ones first."""
+    return (*EMBEDDED, *sorted(_applications()))
 
 
 def load(
@@ -99,11 +104,17 @@ def load(
             "A backbone's source must be a name, a keras.Model, or the address or folder of a "
             f"module. Received: {source!r} of type {type(source).__name__}."
         )
-    if _key(source) == _key(DEFAULT):
-        from keras_transfer.backbones.efficientnet_lite import EfficientNetLite0
+    if embedded := _embedded(source):
+        from keras_transfer.backbones import efficientnet_lite
 
-        return Source(EfficientNetLite0(weights=weights, input_shape=input_shape), "lite")
+        make = getattr(efficientnet_lite, EMBEDDED[embedded])
+        return Source(make(weights=weights, input_shape=input_shape), "lite")
     return _load_application(source, weights, input_shape)
+
+
+def _embedded(name: str) -> str | None:
+    """Returns the name of an embedded backbone as `EMBEDDED` spells it; `None` for another."""
+    return next((known for known in EMBEDDED if _key(known) == _key(name)), None)
 
 
 def _is_name(source: Any) -> bool:
@@ -179,7 +190,7 @@ def _application(name: str) -> Any:
     by_key = {_key(known): application for known, application in applications.items()}
     if _key(name) in by_key:
         return by_key[_key(name)]
-    close = difflib.get_close_matches(_key(name), [*by_key, _key(DEFAULT)], n=3, cutoff=0.5)
+    close = difflib.get_close_matches(_key(name), [*by_key, *map(_key, EMBEDDED)], n=3, cutoff=0.5)
     spelt = {_key(known): known for known in names()}
     hint = f"Did you mean {' or '.join(repr(spelt[key]) for key in close)}? " if close else ""
     raise ValueError(
@@ -206,7 +217,7 @@ def _family(application: str) -> str:
 
 def _known_mode(model: keras.Model) -> str | None:
     """Returns the mode of a model of `keras.applications` or of this package, by its name."""
-    if _key(model.name) == _key(DEFAULT):
+    if _embedded(model.name):
         return "lite"
     name = _known_application(model)
     mode = _MODES[_family(name)] if name else None

@@ -30,6 +30,7 @@ def up_to(backbone: _Backbone, after: str) -> _Backbone:
         keras.Model(images, x, name=first.name),
         pooling=None,
         preprocessing=backbone.preprocessing,
+        batch_norm=backbone.batch_norm,
         name=f"{backbone.name}_up_to_{after}",
     )
     if unfrozen:  # the new backbone has frozen the layers that it shares
@@ -52,6 +53,7 @@ def share_blocks(backbone: _Backbone, own: Which, pooling: str | None) -> _Backb
         source,
         pooling=backbone.pooling if pooling == "same" else pooling,
         preprocessing=backbone.preprocessing,
+        batch_norm=backbone.batch_norm,
         name=backbone.name,
     )
     chain = [link if names.isdisjoint(unit_names(link)) else copy_of(link) for link in other._chain]

@@ -358,7 +358,7 @@ class _Parts:
 
     def weights(self) -> list[keras.Variable]:
         backbone = self._model.backbone
-        of_blocks = [weight for name in self._blocks for weight in backbone.block_weights(name)]
+        of_blocks = [weight for name in self._blocks for weight in backbone.block_state(name)]
         return [*self._model.head.weights, *of_blocks]
 
     def save(self, checkpoint: Any, logs: Mapping[str, float]) -> None:

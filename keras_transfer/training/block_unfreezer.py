@@ -271,7 +271,7 @@ class BlockUnfreezer(keras.callbacks.Callback):
         """Returns the weights of the schedule's blocks, and those outside of backbones."""
         in_backbones = {id(weight) for weight in self._blocks.all_weights()}
         outside = [weight for weight in self.model.weights if id(weight) not in in_backbones]
-        return {REST: outside, **{name: self._blocks.weights(name) for name in self.blocks}}
+        return {REST: outside, **{name: self._blocks.state(name) for name in self.blocks}}
 
     def _apply(self, epoch: int, reason: str) -> None:
         """Makes flags, rates and the train step those of the phase."""

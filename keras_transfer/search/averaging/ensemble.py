@@ -72,7 +72,7 @@ class Member:
             tuple(model.class_names),
             keras.saving.serialize_keras_object(model.head),
             tuple(weight.numpy() for weight in model.head.weights),
-            {name: _values(model.backbone.block_weights(name)) for name in blocks},
+            {name: _values(model.backbone.block_state(name)) for name in blocks},
         )
 
     def write(self, path: str | PathLike[str]) -> None:
@@ -148,7 +148,7 @@ class Member:
         if not model.built:
             model.build((None, *self.image_shape))
         parts = [(model.head.weights, self.head_weights)]
-        parts += [(model.backbone.block_weights(name), w) for name, w in self.blocks.items()]
+        parts += [(model.backbone.block_state(name), w) for name, w in self.blocks.items()]
         for weights, values in parts:
             for weight, value in zip(weights, values, strict=True):
                 weight.assign(value)
@@ -246,7 +246,7 @@ def _with_blocks(backbone: FrozenBackbone, member: Member) -> FrozenBackbone:
     """The backbone with the blocks that a member has fine-tuned."""
     sharing = backbone.share_blocks(list(member.blocks), pooling=member.pooling)
     for name, values in member.blocks.items():
-        weights = sharing.block_weights(name)
+        weights = sharing.block_state(name)
         shapes = [tuple(weight.shape) for weight in weights]
         if shapes != [value.shape for value in values]:
             raise ValueError(
