@@ -100,7 +100,9 @@ def study(output: Path, hypermodel: StandIn | None = None, count: int = 3) -> Si
         data=SimpleNamespace(stamps={}, train=None, valid=None),
         plan=TimePlan(),
         identity=lambda: {"seed": 0},
-        trials=lambda on_begin=None, on_end=None, on_epoch=None: trials(
+        costs=SimpleNamespace(note=lambda *facts: None, again=0.0),
+        refits=False,
+        trials=lambda on_begin=None, on_end=None: trials(
             output, hypermodel, count=count, on_begin=on_begin, on_end=on_end
         ),
         probe=lambda: Outcome(0, "probe", "completed", 1.0, 0.0, {}),

@@ -140,7 +140,9 @@ def test_law_1_statistics_of_unfrozen_blocks_move_only_where_that_is_asked_for(k
         model.fit(dataset(16), epochs=2, verbose=0, callbacks=[BlockUnfreezer({1: "block4"})])
         for other in ("block1", "block2", "block3"):
             assert identical(before[other], sub_model(backbone, other))
-        moved[batch_norm] = [not np.array_equal(a, b.numpy()) for a, b in zip(was, moments)]
+        moved[batch_norm] = [
+            not np.array_equal(a, b.numpy()) for a, b in zip(was, moments, strict=True)
+        ]
         after = [w.numpy().copy() for w in moments]
         model.predict(images(8), verbose=0)
         model.evaluate(dataset(8), verbose=0)
@@ -149,7 +151,8 @@ def test_law_1_statistics_of_unfrozen_blocks_move_only_where_that_is_asked_for(k
         model.fit(dataset(16), verbose=0)
         for old, new in zip(after, moments, strict=True):  # frozen again, or not in training
             np.testing.assert_array_equal(old, new.numpy())
-    assert moved["adapt"] and all(moved["adapt"])
+    assert moved["adapt"]
+    assert all(moved["adapt"])
     assert not any(moved["frozen"])
 
 

@@ -65,6 +65,11 @@ class FreezableChain(keras.layers.Layer):
         return names[-1:] if self._pools_levels else names
 
     @property
+    def model_names(self) -> tuple[str, ...]:
+        """The blocks that are models of their own, first to last: those that `block` takes."""
+        return self._all_names[:-1]
+
+    @property
     def _all_names(self) -> tuple[str, ...]:
         return tuple(link.name for link in (*self._chain, self._pool))
 

@@ -192,17 +192,15 @@ class FrozenBackbone(FreezableChain):
         return [self.preprocessing, *self._chain, self._pool]
 
     def pool(self, feature_map: Any) -> Any:
-        """Pools the output of the last block, as `call` does.
+        """Pools the output of the last block, or of all of them, as `call` does.
 
-        Raises:
-            ValueError: With `pooling="levels"`, which takes more than that.
+        Args:
+            feature_map: The output of the last block; with `pooling="levels"` a list of those of
+                all blocks, first to last.
         """
-        if self._pools_levels:
-            raise ValueError(
-                f"Backbone '{self.name}' pools the outputs of all its blocks (pooling='levels'), "
-                "not that of the last alone. Call it on images."
-            )
         norm = self._source.value.norm
+        if self._pools_levels:
+            return LevelPooling()(feature_map)
         return self._pooling_layer(None, norm and surgery.copy_of(norm, name=None))(feature_map)
 
     def up_to(self, after: str) -> Self:

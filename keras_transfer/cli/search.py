@@ -34,7 +34,7 @@ from keras_transfer.search.engine.renewal import (
     begin_again,
     process_began,
 )
-from keras_transfer.search.settings import Settings
+from keras_transfer.search.settings import MANY, MINUTES, Settings
 from keras_transfer.search.space.space import Space
 from keras_transfer.search.state.lock import LOCK
 from keras_transfer.search.state.search_file import FILE
@@ -139,9 +139,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_results(parser.add_argument_group("what comes of it").add_argument)
     args = parser.parse_args(arguments)
     if args.trials is None:
-        args.trials = 12 if args.minutes is None else 500
-    if args.flips is None:  # a solar cell is as good left to right; a letter is not
-        args.flips = "none" if args.directory else "mirror"
+        args.minutes = MINUTES if args.minutes is None else args.minutes
+        args.trials = MANY
+    if args.flips is None:  # a solar cell is as good upside down; a letter is not
+        args.flips = "none" if args.directory else "flips"
     return args
 
 
@@ -176,18 +177,19 @@ def _add_model(add: Callable[..., object]) -> None:
         help="default: 224",
     )
     add("--batch-size", type=number_from(1), default=32, metavar="IMAGES", help="default: 32")
-    flips = "views of an image that mean the same (default: none; for the demo data mirror)"
+    flips = "views of an image that mean the same (default: none; for the demo data flips)"
     add("--flips", choices=("none", "mirror", "flips", "dihedral"), help=flips)
     add("--balance", action="store_true", help="let all classes count the same in the loss")
 
 
 def _add_search(add: Callable[..., object]) -> None:
-    add("--trials", type=number_from(1), metavar="N", help="default: 12; 500 with --minutes")
+    add("--trials", type=number_from(1), metavar="N", help="as many, however long that takes")
     add(
         "--minutes",
         type=minutes_from(1),
         metavar="M",
-        help="finish within M minutes, all included; what no longer fits is left out, and told",
+        help="finish within M minutes, all included; what no longer fits is left out, and told "
+        f"(default: {MINUTES:g}, unless --trials is given)",
     )
     add("--tuner", choices=("bayesian", "hyperband", "random", "grid"), default="bayesian")
     add("--metric", choices=_METRICS, default="loss", help="of validation (default: loss)")
@@ -224,8 +226,11 @@ def _add_results(add: Callable[..., object]) -> None:
     add("--average", type=number_from(1), default=5, metavar="N", help=average)
     views = "let best.keras give the mean over the views of --flips (default: yes)"
     add("--average-views", action=argparse.BooleanOptionalAction, default=True, help=views)
-    final = "train the best ones again, on training and validation images together"
-    add("--final-fit", action="store_true", help=final)
+    final = (
+        "train the best ones again, on training and validation images together (default: with "
+        "--minutes add the best one so trained to the average, if that fits)"
+    )
+    add("--final-fit", action=argparse.BooleanOptionalAction, default=None, help=final)
     add("--tensorboard", type=Path, metavar="FOLDER", help="write the trials for TensorBoard there")
     add("--json", action="store_true", help="print summary.json alone; all else goes to stderr")
     add("--output", type=Path, metavar="FOLDER", help="default: a new one, runs/<data>-<time>")

@@ -4,7 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import keras_tuner
@@ -56,8 +56,9 @@ class StopAtEpochEnd(keras.callbacks.Callback):
         self._validation = time.monotonic() - self._validation_began
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Decides whether to go on."""
-        if self.seconds_left() < time.monotonic() - self._began:
+        """Decides whether to go on, unless this was the last epoch anyway."""
+        ends = self.model.stop_training and not self.out_of_time
+        if not ends and self.seconds_left() < time.monotonic() - self._began:
             self.out_of_time = True
         self.cut = self.out_of_time or not math.isfinite((logs or {}).get("loss", 0.0))
         if self.cut:
@@ -75,8 +76,8 @@ class BestEpoch(keras.callbacks.Callback):
         weights: Gives the weights that can train.
         patience: The training ends after so many epochs without a better one; `None`, the default,
             for never.
-        not_before: The epoch, from 0, that they are counted from at the earliest: that of the last
-            phase, which a training that stands still in the one before shall reach.
+        keep: `"best"`; or `"last"`, for a training whose last epoch is what it was all for: the
+            last with a finite value is held in place of the best.
 
     Attributes:
         epoch: The best epoch, from 0; -1 as long as there was none with a finite value.
@@ -89,13 +90,13 @@ class BestEpoch(keras.callbacks.Callback):
         weights: Callable[[], Sequence[keras.Variable]],
         *,
         patience: int | None = None,
-        not_before: int = 0,
+        keep: Literal["best", "last"] = "best",
     ) -> None:
         super().__init__()
         self.objective = objective
         self.weights = weights
         self.patience = patience
-        self.not_before = not_before
+        self.keep = keep
         self.epoch = -1
         self.logs: dict[str, float] = {}
         self._values: list[np.ndarray] = []
@@ -119,13 +120,14 @@ class BestEpoch(keras.callbacks.Callback):
             )
         value = float(logs[name])
         if math.isfinite(value) and (
-            self.epoch < 0 or self.objective.better(value, than=self.logs[name])
+            self.keep == "last"
+            or self.epoch < 0
+            or self.objective.better(value, than=self.logs[name])
         ):
             self.epoch = epoch
             self.logs = {log: float(number) for log, number in logs.items()}
             self._values = [weight.numpy() for weight in self.weights()]
-        latest = max(self.epoch, self.not_before - 1)
-        if self.patience is not None and epoch - latest >= self.patience:
+        if self.patience is not None and epoch - self.epoch >= self.patience:
             self.model.stop_training = True
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:

@@ -1,13 +1,16 @@
 """TransferHyperModel: builds and trains the models of trials, on activations that all share."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import keras_tuner
+import numpy as np
 import tensorflow as tf
 
 from keras_transfer.backbones.frozen_backbone import FrozenBackbone
@@ -18,6 +21,7 @@ from keras_transfer.models.transfer_model import TransferModel
 from keras_transfer.search.averaging.ensemble import Member
 from keras_transfer.search.averaging.ensemble import average as average_of
 from keras_transfer.search.callbacks import BestEpoch
+from keras_transfer.search.cosine import CosineRate
 from keras_transfer.search.metrics import compile_metrics, objective
 from keras_transfer.search.space.space import LEVELS, Space
 from keras_transfer.search.trace_cache import SharedFunctions
@@ -76,6 +80,8 @@ class TransferHyperModel(keras_tuner.HyperModel):
 
     Attributes:
         trained: What the last trial has left behind, `None` before it has.
+        until: When a fine-tuning should be over, as `time.time()`; infinite, the default, for no
+            limit.
 
     Raises:
         TypeError: If a backbone is no `FrozenBackbone`.
@@ -120,6 +126,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         self.patience = patience
         self.objective = objective(metric)
         self.trained: Trained | None = None
+        self.until = math.inf
         self.space.check_epochs(epochs)
         names = self.space.backbones(list(self.backbones))
         self._may_train = {name: self._top(name, self.space.unfreeze.most) for name in names}
@@ -137,8 +144,26 @@ class TransferHyperModel(keras_tuner.HyperModel):
         """
         return self.backbones[backbone].cut_point_without(self._may_train[backbone])
 
-    def _top(self, backbone: str, count: int) -> tuple[str, ...]:
-        return self.backbones[backbone].select(count) if count else ()
+    def _top(self, backbone: str, count: float) -> tuple[str, ...]:
+        """The blocks from the top, of which there is given the number or the share."""
+        if not count:
+            return ()
+        blocks = len(self.backbones[backbone].blocks)
+        whole = count if isinstance(count, int) else max(1, round(count * blocks))
+        return self.backbones[backbone].select(whole)
+
+    def blocks(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns the blocks that a trial unfreezes, first to last.
+
+        Args:
+            values: Its hyperparameters.
+        """
+        name = values.get("backbone", next(iter(self.backbones)))
+        return self._top(name, values.get("unfreeze", 0))
+
+    def recommended(self) -> list[dict[str, Any]]:
+        """Returns the values of the trials to begin with."""
+        return self.space.recommended(list(self.backbones))
 
     def build(self, hp: keras_tuner.HyperParameters) -> TransferModel:
         """Builds and compiles the model of a trial."""
@@ -174,12 +199,14 @@ class TransferHyperModel(keras_tuner.HyperModel):
         return _FINE_TUNING_STEPS if self._blocks(chosen) else _STEPS
 
     def _blocks(self, chosen: Mapping[str, Any]) -> tuple[str, ...]:
-        return self._top(chosen["backbone"], chosen["unfreeze"])
+        return self.blocks(chosen)
 
     def _backbone(self, chosen: Mapping[str, Any]) -> FrozenBackbone:
         name, pooling = chosen["backbone"], chosen["pooling"]
         if blocks := self._blocks(chosen):
-            return self.backbones[name].share_blocks(blocks, pooling=pooling)
+            sharing = self.backbones[name].share_blocks(blocks, pooling=pooling)
+            sharing.batch_norm = chosen["batch_norm"]
+            return sharing
         if (name, pooling) not in self._sharing:
             self._sharing[name, pooling] = self.backbones[name].share_blocks(pooling=pooling)
         return self._sharing[name, pooling]
@@ -188,14 +215,41 @@ class TransferHyperModel(keras_tuner.HyperModel):
         levels = chosen["pooling"] == LEVELS  # which differ in scale
         layers: list[keras.Layer] = []
         layers += [keras.layers.BatchNormalization(name="scaling")] if levels else []
+        if not chosen["depth"]:
+            layers.append(keras.layers.Dropout(chosen["dropout"], name="dropout"))
         for number in range(1, chosen["depth"] + 1):
             hidden = keras.layers.Dense(chosen["hidden"], activation="relu", name=f"hidden{number}")
             layers += [hidden, keras.layers.Dropout(chosen["dropout"], name=f"dropout{number}")]
+        return keras.Sequential([*layers, self._last_layer()], name="head")
+
+    def _last_layer(self) -> keras.Layer:
         units = 1 if len(self.class_names) == 2 else len(self.class_names)
         activation = "sigmoid" if units == 1 else "softmax"
         # Probabilities in float32 also under mixed precision, as Keras' guide asks.
-        last = keras.layers.Dense(units, activation=activation, dtype="float32", name="classes")
-        return keras.Sequential([*layers, last], name="head")
+        return keras.layers.Dense(units, activation=activation, dtype="float32", name="classes")
+
+    def linear(
+        self, backbone: str, weights: Sequence[np.ndarray], image_shape: Sequence[int | None]
+    ) -> Member:
+        """Returns a linear classifier of the features of all levels as what a trial has trained.
+
+        Args:
+            backbone: The name of the backbone.
+            weights: Kernel and bias.
+            image_shape: Height, width and channels of the images.
+        """
+        model = TransferModel(
+            self.all_levels(backbone),
+            self.class_names,
+            head=keras.Sequential([self._last_layer()], name="head"),
+        )
+        model.build((None, *image_shape))
+        model.head.set_weights(list(weights))
+        return Member.of(model, backbone=backbone, origin=self._origin(backbone))
+
+    def all_levels(self, backbone: str) -> FrozenBackbone:
+        """Returns a backbone that shares its blocks with one of these, and pools all of them."""
+        return self._backbone({"backbone": backbone, "pooling": LEVELS, "unfreeze": 0})
 
     def fit(
         self, hp: keras_tuner.HyperParameters, model: TransferModel, *args: Any, **kwargs: Any
@@ -214,7 +268,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         """
         self.trained = None
         chosen = self.space.declare(hp, list(self.backbones))
-        kwargs.setdefault("epochs", self.epochs)
+        kwargs["epochs"] = self._epochs(chosen, kwargs.get("epochs", self.epochs))
         callbacks = list(kwargs.pop("callbacks", None) or [])
         # KerasTuner would write the whole model after each epoch that is better than the last.
         checkpoints = [one for one in callbacks if type(one).__name__ == "SaveBestEpoch"]
@@ -225,7 +279,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         blocks, name = self._blocks(chosen), chosen["backbone"]
         with self._fitted(model, chosen, data) as fitted:
             mine = self._callbacks(fitted, chosen, kwargs["epochs"])
-            history = fitted.fit(*args, **{**kwargs, "callbacks": [*others, *mine]})
+            history = fitted.fit(*args, **{**kwargs, "callbacks": [*mine, *others]})
         plotter, best = mine[:2]
         for checkpoint in checkpoints:
             _Parts(model, blocks).save(checkpoint, best.logs)
@@ -250,8 +304,8 @@ class TransferHyperModel(keras_tuner.HyperModel):
         chosen, model = self.space.declare(hp, list(self.backbones)), self.build(hp)
         blocks, name = self._blocks(chosen), chosen["backbone"]
         begin_again(data)
-        unfreezer = self._unfreezer(chosen, blocks, epochs)
-        model.fit(data, epochs=epochs, verbose=0, callbacks=unfreezer, **kwargs)
+        fine_tuning = self._fine_tuning(chosen, blocks, epochs, lambda: math.inf)
+        model.fit(data, epochs=epochs, verbose=0, callbacks=fine_tuning, **kwargs)
         return Member.of(model, blocks, backbone=name, origin=self._origin(name))
 
     @contextlib.contextmanager
@@ -268,39 +322,42 @@ class TransferHyperModel(keras_tuner.HyperModel):
         with self._functions.in_place_of(model, key) as fitted:
             yield fitted
 
+    def _epochs(self, chosen: Mapping[str, Any], epochs: int) -> int:
+        return min(epochs, chosen["fine_tuning_epochs"]) if self._blocks(chosen) else epochs
+
     def _callbacks(self, model: TransferModel, chosen: Mapping[str, Any], epochs: int) -> list[Any]:
         goal, blocks = self.objective, self._blocks(chosen)
+        until = self.until
+        fine_tuning = self._fine_tuning(chosen, blocks, epochs, lambda: until - time.time())
         return [
             HistoryPlotter(live=False, monitor=goal.name, mode=goal.mode),
             BestEpoch(
                 goal,
                 _Parts(model, blocks).weights,
-                patience=self.patience,
-                not_before=self._fine_tuning_from(chosen) if blocks else 0,
+                patience=None if fine_tuning else self.patience,
+                # A rate that falls to 0 makes the last epoch the one to keep.
+                keep="last" if fine_tuning else "best",
             ),
-            *self._unfreezer(chosen, blocks, epochs),
+            *fine_tuning,
         ]
 
-    def _unfreezer(
-        self, chosen: Mapping[str, Any], blocks: Sequence[str], epochs: int
+    def _fine_tuning(
+        self,
+        chosen: Mapping[str, Any],
+        blocks: Sequence[str],
+        epochs: int,
+        seconds_left: Callable[[], float],
     ) -> list[keras.callbacks.Callback]:
         if not blocks:
             return []
-        first = self._fine_tuning_from(chosen)
+        first = self.space.first_unfrozen(chosen["frozen_epochs"], epochs)
         if first >= epochs:  # Hyperband's short trials
             return []
+        rate = chosen["fine_tuning_learning_rate"]
         return [
-            BlockUnfreezer(
-                {first: blocks},
-                learning_rate=chosen["fine_tuning_learning_rate"],
-                lr_decay=chosen["lr_decay"],
-                # The best epoch of a trial may be one of the head alone.
-                early_stopping="any",
-            )
+            BlockUnfreezer({first: blocks}, lr_decay=chosen["lr_decay"], early_stopping="any"),
+            CosineRate(rate, epochs, first=first, seconds_left=seconds_left),
         ]
-
-    def _fine_tuning_from(self, chosen: Mapping[str, Any]) -> int:
-        return self.space.first_unfrozen(chosen["frozen_epochs"], self.epochs)
 
     def _origin(self, name: str) -> str:
         """A digest of a backbone's weights, which do not change."""
@@ -313,18 +370,19 @@ class TransferHyperModel(keras_tuner.HyperModel):
         """Returns an untrained model such as a search may end with, to measure what it costs.
 
         Args:
-            count: Of how many trials it is the average, where these share a block. Each has
-                fine-tuned as many blocks as the space allows.
+            count: Of how many it is the average: of the probe, and of trials that have fine-tuned
+                as many blocks as the space allows.
             image_shape: Height, width and channels of the images.
         """
         name = next(iter(self._may_train))
         blocks = self._may_train[name]
         model = TransferModel(self.backbones[name].share_blocks(blocks), self.class_names)
         model.build((None, *image_shape))
-        member = Member.of(model, blocks, backbone=name, origin=self._origin(name))
-        if self.cut_point(name) is None:
-            return self.model_of(member)
-        return self.average([member] * count)[0]
+        deep = Member.of(model, blocks, backbone=name, origin=self._origin(name))
+        features = self.all_levels(name).compute_output_shape((None, *image_shape))[-1] or 0
+        units = model.units
+        linear = self.linear(name, (np.zeros((features, units)), np.zeros(units)), image_shape)
+        return self.average([linear, *[deep] * (count - 1)])
 
     def model_of(self, member: Member) -> TransferModel:
         """Returns the whole model that a trial ended with.
@@ -334,9 +392,9 @@ class TransferHyperModel(keras_tuner.HyperModel):
         """
         return member.model(self._backbone_of(member))
 
-    def average(self, members: Sequence[Member]) -> tuple[TransferModel, tuple[int, ...]]:
+    def average(self, members: Sequence[Member]) -> TransferModel:
         """Returns the average of what several trials have trained; as `ensemble.average`."""
-        return average_of(self._backbone_of(members[0]), members)
+        return average_of({one.backbone: self._backbone_of(one) for one in members}, members)
 
     def _backbone_of(self, member: Member) -> FrozenBackbone:
         name = member.backbone

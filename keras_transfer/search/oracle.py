@@ -2,7 +2,7 @@
 
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,17 +26,26 @@ class _Replayable(Oracle):
     Args:
         seed: 0 or larger.
         known: Trial id to values, as a journal holds them.
+        first: The values of the first trials.
         **kwargs: KerasTuner's own.
     """
 
     replays_values = True  # the others need to compute theirs, to know where they are
 
-    def __init__(self, *, seed: int, known: Mapping[str, Mapping[str, Any]], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int,
+        known: Mapping[str, Mapping[str, Any]],
+        first: Sequence[Mapping[str, Any]],
+        **kwargs: Any,
+    ) -> None:
         # The trials of a search may all fail; whoever runs it decides when that is enough.
         super().__init__(seed=seed, max_consecutive_failed_trials=10**9, **kwargs)
         self.seed = seed  # KerasTuner takes 0 for none
         self.verbose = 0
         self.known = known
+        self.first = first
 
     def explore(self, hypermodel: HyperModel) -> None:
         """Finds out which hyperparameters there are, as KerasTuner does when it makes a tuner."""
@@ -53,6 +62,8 @@ class _Replayable(Oracle):
         """Returns the values of a trial."""
         if self.replays_values and trial_id in self.known:
             return {"status": "RUNNING", "values": dict(self.known[trial_id])}
+        if self.replays_values and int(trial_id) < len(self.first):
+            return {"status": "RUNNING", "values": dict(self.first[int(trial_id)])}
         seed = int(np.random.SeedSequence([self.seed, int(trial_id)]).generate_state(1)[0])
         self._seed_state = seed
         self._random_state = np.random.RandomState(seed)
@@ -118,6 +129,7 @@ def make_oracle(
     epochs: int,
     seed: int,
     known: Mapping[str, Mapping[str, Any]],
+    first: Sequence[Mapping[str, Any]] = (),
 ) -> Oracle:
     """Returns an oracle that knows the hyperparameters of a hypermodel, and has no trial yet.
 
@@ -129,6 +141,8 @@ def make_oracle(
         epochs: Epochs of a whole trial, for Hyperband.
         seed: 0 or larger.
         known: Trial id to values, of trials that were created before.
+        first: The values of the first trials, where the oracle can be told: not of a grid, and not
+            of Hyperband.
 
     Raises:
         ValueError: If there is no such oracle.
@@ -140,7 +154,7 @@ def make_oracle(
         options["max_epochs"] = epochs
     if name == "bayesian":  # a few random ones first, not KerasTuner's 3 a dimension
         options["num_initial_points"] = max(3, min(10, count // 3))
-    oracle = _KINDS[name](objective=objective, seed=seed, known=known, **options)
+    oracle = _KINDS[name](objective=objective, seed=seed, known=known, first=first, **options)
     oracle.max_trials = None  # and so ids have four digits, however many trials are asked for
     oracle.explore(hypermodel)
     return oracle

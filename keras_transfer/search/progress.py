@@ -59,6 +59,9 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+_LONG = 30.0  # seconds of a trial that are worth a line as it begins
+
+
 class Board:
     """Shows trial i of N, the best so far, and the time left.
 
@@ -121,14 +124,23 @@ class Board:
             self._live.stop()
             self._live = None
 
-    def on_begin(self, number: int, hyperparameters: Mapping[str, Any]) -> None:
+    def on_begin(
+        self, number: int, hyperparameters: Mapping[str, Any], expected: float | None = None
+    ) -> None:
         """Called when a trial begins.
 
         Args:
             number: Of the trial; 0 is the probe.
             hyperparameters: Its values by name.
+            expected: The seconds that it is expected to take, where that is known. Long ones are
+                told.
         """
         self.running[number] = hyperparameters
+        if expected is not None and expected >= _LONG:
+            depth = hyperparameters.get("unfreeze", 0)
+            what = "" if not depth else f", fine-tuning {depth:.0%} of the blocks"
+            what = f", fine-tuning {depth} blocks" if depth and isinstance(depth, int) else what
+            self._say(f"trial {number}{what}: about {seconds_text(expected)}")
         self._refresh()
 
     def on_end(self, outcome: Outcome) -> None:

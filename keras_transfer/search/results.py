@@ -43,16 +43,14 @@ def finish(study: Study, trials: Trials, *, interrupted: bool = False) -> None:
     outcomes = [_without_paths(one, output) for one in (study.probe(), *trials.outcomes)]
     leaderboard.print_leaderboard(outcomes, objective)
     leaderboard.write_leaderboard(output / leaderboard.FILE, outcomes, objective)
-    save_figure(
-        search_figure(leaderboard.as_trials(outcomes), score_name=objective.name),
-        output / "search.png",
-    )
+    if drawn := leaderboard.as_trials(outcomes):
+        save_figure(search_figure(drawn, score_name=objective.name), output / "search.png")
     if settings.tensorboard is not None:
         from keras_transfer.search.report.tensorboard import write_tensorboard
 
         write_tensorboard(settings.tensorboard, outcomes, objective, output / FOLDER)
     winner, study = _winner(study, trials)
-    _draw_best(study, trials, winner.best)
+    _draw_best(study, trials, winner.best if winner.best.trial else trials.best)
     model = keep(winner.model, output)
     export = functools.partial(model.export, output / "export" / "1", verbose=False)
     plan.in_time(EXPORT, export, after=plan.report)
@@ -92,8 +90,11 @@ def _winner(study: Study, trials: Trials) -> tuple[Winner, Study]:
     return winner_of(study, trials), study
 
 
-def _draw_best(study: Study, trials: Trials, best: Outcome) -> None:
+def _draw_best(study: Study, trials: Trials, best: Outcome | None) -> None:
     path, name = study.output / "history.png", study.objective.name
+    if best is None:  # the probe has no curves
+        path.unlink(missing_ok=True)
+        return
     curves = trials.history(best)
     if curves is None:
         warnings.warn(f"Trial {best.trial} has no curves, so {path} is not drawn.", stacklevel=2)
@@ -145,7 +146,7 @@ def _write(
         "images": data.counts,
         "trials_asked_for": study.settings.trials,
         "average_of": list(made_of.trials),
-        "left_out_of_average": sorted((*made_of.too_bad, *made_of.unlike)),
+        "left_out_of_average": sorted(made_of.too_bad),
         "lost": list(made_of.lost),
         "trained_again": made_of.trained_again,
         **facts,
@@ -174,8 +175,11 @@ def _earlier_looks(output: Path) -> int:
 
 def _tell(study: Study, winner: Winner, tested: OnTest | None, looks: int) -> None:
     best, probe, name = winner.best, study.probe(), study.objective.name
-    print(f"Best: trial {best.trial}, {best} in epoch {best.epoch}.")
-    if not study.objective.better(best.score or 0.0, than=probe.score or 0.0):
+    if not best.trial:
+        print(f"Best: the probe, {best}.")
+    else:
+        print(f"Best: trial {best.trial}, {best} in epoch {best.epoch}.")
+    if best.trial and not study.objective.better(best.score or 0.0, than=probe.score or 0.0):
         print(f"No trial did better in validation than the probe, {name} {probe.score:.4f}.")
     for sentence in winner.made_of.left_out():
         print(sentence)

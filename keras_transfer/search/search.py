@@ -12,15 +12,15 @@ import keras
 from keras_transfer.data.image_folder import ImageFolder
 from keras_transfer.search.averaging.winner import MODEL
 from keras_transfer.search.metrics import objective
-from keras_transfer.search.report.leaderboard import ranked
+from keras_transfer.search.report.leaderboard import PROBE, ranked
 from keras_transfer.search.report.page import PAGE
 from keras_transfer.search.session import run
-from keras_transfer.search.settings import Settings
+from keras_transfer.search.settings import MANY, MINUTES, Settings
 from keras_transfer.search.space.space import Space
 from keras_transfer.search.state.files import read_json
 from keras_transfer.search.state.journal import Journal
 from keras_transfer.search.state.lock import LOCK
-from keras_transfer.search.state.outcome import Outcome
+from keras_transfer.search.state.outcome import PREFIX, Outcome
 from keras_transfer.search.state.search_file import FILE
 from keras_transfer.search.trials import FOLDER, JOURNAL
 from keras_transfer.utils.exit_codes import DONE, INTERRUPTED
@@ -32,7 +32,8 @@ class SearchResult:
     """The result of a search.
 
     Attributes:
-        best: The trial that `model` was made of, the best one if it is an average of several.
+        best: The trial that `model` was made of, the best one if it is an average of several; the
+            probe, trial 0, if none did better.
         trials: All trials, best first, failed ones last; the probe is not among them.
         model: What `best.keras` holds: a model that takes raw 0..255 pixels.
         test: What the model gets on the test images, such as `test["accuracy"]`; `None` without
@@ -60,8 +61,9 @@ class Search:
         backbone: A name of `keras.applications`, a folder or address of a module, or several.
         weights: `"imagenet"`, `None` for random ones, or the path of a file.
         tuner: `"bayesian"`, `"hyperband"`, `"random"` or `"grid"`.
-        trials: How many trials at most. Default 12; 500 if `minutes` is given.
-        minutes: Minutes that all of it may take, with the report. Default: no limit.
+        trials: How many trials at most. Default: as many as fit into the minutes.
+        minutes: Minutes that all of it may take, with the report. Default: 15, unless `trials` is
+            given; then no limit.
         epochs: Epochs of a trial at most. Default 30.
         metric: What the best trial is the best in, on validation images: `"loss"`, `"accuracy"`,
             `"auc"` or `"f1"`.
@@ -74,6 +76,7 @@ class Search:
         average: How many of the best trials are averaged at most. Default 5.
         average_views: Whether the model predicts the mean over the views of `flips`.
         final_fit: Whether the best trials are trained again on training and validation images.
+            Default: the best one is, beside what it is, where that fits into the time.
         workers: Trials at a time; above 1 in processes of Ray (extra `cluster`). Default 1.
         cluster: The address of a Ray cluster that runs, or `"auto"`. Default: this machine.
         gpus_per_trial: GPUs for each trial, where Ray runs them. Default 0.
@@ -113,7 +116,7 @@ class Search:
         early_stopping: bool = True,
         average: int = 5,
         average_views: bool = True,
-        final_fit: bool = False,
+        final_fit: bool | None = None,
         workers: int = 1,
         cluster: str | None = None,
         gpus_per_trial: float = 0,
@@ -137,8 +140,8 @@ class Search:
             backbones=(backbone,) if isinstance(backbone, str) else tuple(backbone),
             weights="none" if weights is None else weights,
             tuner=tuner,
-            trials=trials if trials is not None else 12 if minutes is None else 500,
-            minutes=minutes,
+            trials=MANY if trials is None else trials,
+            minutes=MINUTES if trials is None and minutes is None else minutes,
             epochs=epochs,
             metric=metric,
             flips=flips,
@@ -201,7 +204,8 @@ class Search:
         events = Journal(output / FOLDER / JOURNAL).read()
         outcomes = [Outcome.from_json(e["outcome"]) for e in events if e["event"] == "ended"]
         trials = tuple(ranked(outcomes, objective(self.settings.metric)))
-        best = next(one for one in trials if one.trial == summary["best"]["trial"])
+        probe = Outcome.read(output / FOLDER / f"{PREFIX}{PROBE}")
+        best = next(one for one in (probe, *trials) if one.trial == summary["best"]["trial"])
         # The search has just written it; the safe mode would refuse the graph of a TF-Hub module.
         model = keras.saving.load_model(output / MODEL, safe_mode=False)
         return SearchResult(best, trials, model, summary["test"], output / PAGE, output)

@@ -5,9 +5,11 @@ import gc
 import math
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from keras_transfer.data.image_folder import ImageFolder
+from keras_transfer.search.averaging.winner import best_tuned
 from keras_transfer.search.budget.limit import OutOfTime, time_limit
 from keras_transfer.search.budget.plan import TimePlan
 from keras_transfer.search.budget.rehearsal import Rehearsal
@@ -16,7 +18,7 @@ from keras_transfer.search.results import finish
 from keras_transfer.search.settings import Settings
 from keras_transfer.search.state import search_file
 from keras_transfer.search.state.lock import alone
-from keras_transfer.search.state.outcome import Outcome
+from keras_transfer.search.state.outcome import Begun, Outcome
 from keras_transfer.search.study import Study
 from keras_transfer.utils.exit_codes import ALL_FAILED, DONE, INTERRUPTED
 
@@ -61,9 +63,8 @@ class Session:
         self.study = study
         resumed = search_file.begin(study.output, study.identity(), study.data.stamps)
         self.trials = study.trials(
-            lambda begun: self.board.on_begin(begun.trial, begun.hyperparameters),
+            self._on_begin,
             self._on_end,
-            self._on_epoch,
         )
         if resumed and self.trials.outcomes:  # another machine may just have made the folder
             print(f"Going on with the search in {study.output}.", flush=True)
@@ -77,6 +78,7 @@ class Session:
             deadline=study.plan.deadline,
         )
         self._rehearsal: Rehearsal | None = None
+        self._probed = False
 
     def run(self) -> int:
         """Runs what is left of the search; returns its exit code."""
@@ -92,7 +94,9 @@ class Session:
             print("The time is up. What was running is left out.", flush=True)
             # TensorFlow's threads of a dataset that is still being read would abort the process.
             gc.collect()
-        if self.trials.best is not None and code in (DONE, INTERRUPTED):
+        # Without a trial the result is the probe, unless all have failed.
+        some = self.trials.best is not None or (self._probed and not self.trials.failures)
+        if some and (code == DONE or self.trials.outcomes):
             finish(self.study, self.trials, interrupted=code == INTERRUPTED)
             return DONE
         return code or self._without_result()
@@ -110,18 +114,20 @@ class Session:
     def _probe(self) -> None:
         self.board.on_begin(0, {})
         self.board.on_end(self.study.probe())
+        self._probed = True
         if not self.trials.exhausted():
             self._rehearsal = Rehearsal(self.study)
         self._update_plan()
 
+    def _on_begin(self, begun: Begun) -> None:
+        self.board.on_begin(begun.trial, begun.hyperparameters, begun.expected)
+
     def _on_end(self, outcome: Outcome) -> None:
+        if not outcome.failed and outcome.epoch is not None:
+            values, costs = outcome.hyperparameters, self.study.costs
+            costs.note(values, outcome.epoch, outcome.seconds)
         self.board.on_end(outcome)
         self._update_plan()
-
-    def _on_epoch(self) -> None:
-        if not self.study.plan.scored:  # the trial has a score now, even if it is stopped
-            self.study.plan.scored = True
-            self._set_deadline()
 
     def _update_plan(self) -> None:
         """Updates the plan by the trials that have ended."""
@@ -129,12 +135,14 @@ class Session:
         if self._rehearsal is not None and not settings.is_parallel:  # no worker waits meanwhile
             self._rehearsal.renew()
         best = [one for one in self.trials.ranked if not one.failed][: settings.average]
-        plan.trained = bool(best)
-        plan.scored = plan.scored or plan.trained
         if settings.final_fit and best:
-            train = study.folds[0][0] if study.folds else study.data.train
-            more = len(study.data.train_and_valid.labels) / len(train.labels)
-            plan.final_fit = more * sum(one.seconds / max(1, len(one.folds)) for one in best)
+            seconds = sum(one.seconds / max(1, len(one.folds)) for one in best)
+            plan.final_fit = study.more_images * seconds
+        elif study.refits and (tuned := best_tuned(self.trials)) is not None:
+            seconds = study.more_images * study.costs.seconds(tuned.hyperparameters, tuned.epoch)
+            fits = seconds < plan.left() - replace(plan, final_fit=0.0).reserve
+            plan.final_fit = seconds if fits else 0.0
+            study.costs.again = 0.0
         self._set_deadline()
 
     def _set_deadline(self) -> None:

@@ -22,6 +22,11 @@ _DECISIVE = (
 )
 
 
+# Of a search that is asked for neither minutes nor a number of trials.
+MINUTES = 15.0
+MANY = 500  # trials, of which only a few fit into the time
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a search is asked for.
@@ -46,6 +51,8 @@ class Settings:
         average: How many of the best trials are averaged at most.
         average_views: Whether the model predicts the mean over the views of `flips`.
         final_fit: Whether the best trials are trained again on training and validation images.
+            `None` to train the best one again, too, and add it to the average, where that fits
+            into the time.
         seed: 0 or larger.
         cache: A folder for activations that other searches share.
         tensorboard: A folder for a log of the trials for TensorBoard.
@@ -77,7 +84,7 @@ class Settings:
     early_stopping: bool = True
     average: int = 5
     average_views: bool = True
-    final_fit: bool = False
+    final_fit: bool | None = None
     seed: int = 0
     cache: Path | None = None
     tensorboard: Path | None = None

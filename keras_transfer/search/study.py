@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import io
+import math
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from keras_transfer.backbones.frozen_backbone import FrozenBackbone
 from keras_transfer.data.image_folder import ImageFolder
 from keras_transfer.data.read_folder import image_folder
 from keras_transfer.features.feature_cache import FeatureCache
+from keras_transfer.search.averaging.ensemble import Member
+from keras_transfer.search.budget.costs import Costs
 from keras_transfer.search.budget.plan import TimePlan
 from keras_transfer.search.callbacks import MedianStopping
 from keras_transfer.search.engine.on_ray import OnRay
@@ -24,19 +28,20 @@ from keras_transfer.search.engine.renewal import Growth
 from keras_transfer.search.engine.request import Engine, TrialRequest
 from keras_transfer.search.hypermodel import TransferHyperModel
 from keras_transfer.search.metrics import Objective, balanced_class_weight, objective
-from keras_transfer.search.probe import run_probe
+from keras_transfer.search.probe import LinearFit, fit_probe, run_probe
+from keras_transfer.search.report.curves import numbered
 from keras_transfer.search.report.summary import versions
 from keras_transfer.search.settings import Settings
+from keras_transfer.search.space.space import LEVELS
 from keras_transfer.search.state import search_file
 from keras_transfer.search.state.files import put_aside, read_or_put_aside
 from keras_transfer.search.state.outcome import FILE, PREFIX, Begun, Outcome
 from keras_transfer.search.trial_runner import TrialRunner
-from keras_transfer.search.trials import FOLDER, Trials
+from keras_transfer.search.trials import FOLDER, MEMBER, Trials
 
 PROBE = "probe"
 ACTIVATIONS = "activations"
 _PROBE_AGAIN = "the probe is fitted again"
-FEATURES = "pooling"  # the link that the probe is fitted on
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ class Study:
             metric=settings.metric,
             patience=max(3, settings.epochs // 6) if settings.early_stopping else None,
         )
+        plan.startup = time.monotonic() - began
         return cls(settings, images, hypermodel, began, plan)
 
     @property
@@ -112,6 +118,15 @@ class Study:
         """Pairs of training and validation data; `None` without folds."""
         count = self.settings.folds
         return None if count is None else self.data.folds(count, seed=self.settings.seed)
+
+    @functools.cached_property
+    def costs(self) -> Costs:
+        """What trials take on this machine."""
+        pairs = self.folds or [(self.data.train, self.data.valid)]
+        counts = [(len(train.labels), len(valid.labels)) for train, valid in pairs]
+        images = next(iter(self.data.train.ordered))[0].numpy()
+        again = self.more_images if self.refits else 0.0
+        return Costs(self.hypermodel, images, counts, self.settings.epochs, again)
 
     def identity(self) -> dict[str, Any]:
         """Returns what decides on the trials: a search is resumed only where it is the same."""
@@ -133,20 +148,14 @@ class Study:
         self,
         on_begin: Callable[[Begun], None] | None = None,
         on_end: Callable[[Outcome], None] | None = None,
-        on_epoch: Callable[[], None] = lambda: None,
     ) -> Trials:
         """Returns the trials, those of an earlier run included.
 
         Args:
             on_begin: As for `Trials`.
             on_end: As for `Trials`.
-            on_epoch: Called in the process that runs a trial, after each of its epochs.
         """
         settings = self.settings
-
-        def callbacks(request: TrialRequest, fold: int) -> list[keras.callbacks.Callback]:
-            report = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch())
-            return [report, *self._callbacks(request, fold)]
 
         return Trials(
             self.hypermodel,
@@ -160,7 +169,8 @@ class Study:
             folds=self.folds,
             on_begin=on_begin,
             on_end=on_end,
-            callbacks=callbacks,
+            callbacks=self._callbacks,
+            plan=self.costs.plan,
             between=Growth(settings.most_growth, lambda: self.hypermodel.cache.nbytes).check,
             engine=self._engine(),
         )
@@ -190,7 +200,9 @@ class Study:
         )
 
     def _callbacks(self, request: TrialRequest, fold: int) -> list[keras.callbacks.Callback]:
-        if self.settings.tuner == "hyperband" or not self.settings.early_stopping:
+        # A fine-tuning shows what it comes to in its last epochs.
+        fine_tunes = bool(self.hypermodel.blocks(request.values))
+        if self.settings.tuner == "hyperband" or not self.settings.early_stopping or fine_tunes:
             return []
         warmup = max(1, self.settings.epochs // 4)
         others = request.others[fold]
@@ -210,6 +222,18 @@ class Study:
         """Where the outcome of the probe lies."""
         return self.output / FOLDER / f"{PREFIX}{PROBE}"
 
+    @property
+    def refits(self) -> bool:
+        """Whether the best fine-tuning is added, trained again on all images, if that fits."""
+        whole = self.settings.final_fit is None and self.plan.end < math.inf
+        return whole and self.folds is None and bool(self.settings.space.unfreeze.most)
+
+    @property
+    def more_images(self) -> float:
+        """Training and validation images together, relative to those of a training."""
+        train = self.folds[0][0] if self.folds else self.data.train
+        return len(self.data.train_and_valid.labels) / len(train.labels)
+
     def probe(self) -> Outcome:
         """Returns the outcome of trial 0, a logistic regression, which is run only once."""
         folder = self.probe_folder
@@ -222,28 +246,21 @@ class Study:
         outcome.write(folder)
         return outcome
 
-    def _extract(self) -> tuple[str, FrozenBackbone]:
-        """Has the activations computed that the probe needs; returns the backbone and its name."""
-        name, backbone = next(iter(self.hypermodel.backbones.items()))
-        cut_point = self.hypermodel.cut_point(name)
-        # The images run once up to the cut point below all that trains, and on from there.
-        for after in dict.fromkeys((cut_point, FEATURES) if cut_point else (FEATURES,)):
-            for part in (self.data.train, self.data.valid):
-                if part is not None:
-                    self.hypermodel.cache.dataset(backbone, part.ordered, after=after)
-        return name, backbone
-
     def _probed(self) -> Outcome:
-        name, backbone = self._extract()
+        name = self._first
         result = run_probe(
             self.hypermodel.cache,
-            backbone,
+            self.hypermodel.all_levels(name),
             self.folds or self.data,
             self.settings.seed,
             balance=self.settings.balance,
         )
         for note in result.notes:
             warnings.warn(f"The probe: {note}", stacklevel=2)
+        for fold, fit in enumerate(result.fits):
+            member = self._linear(fit)
+            self.probe_folder.mkdir(parents=True, exist_ok=True)
+            member.write(self.probe_folder / numbered(MEMBER, fold))
         scores = [one[self.objective.name] for one in result.folds]
         return Outcome(
             0,
@@ -251,12 +268,30 @@ class Study:
             "completed",
             result.metrics[self.objective.name],
             result.seconds,
-            {"backbone": name, "C": float(np.median(result.C))},
+            {"backbone": name, "pooling": LEVELS, "C": float(np.median(result.C))},
             deviation=float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
             metrics=result.metrics,
             seed=self.settings.seed,
             folds=result.folds,
         )
+
+    def linear(self, train: tf.data.Dataset) -> Member:
+        """Returns the probe as it is after fitting it on a dataset.
+
+        Args:
+            train: One of `image_folder`.
+        """
+        cache, backbone = self.hypermodel.cache, self.hypermodel.all_levels(self._first)
+        seed, balance = self.settings.seed, self.settings.balance
+        return self._linear(fit_probe(cache, backbone, train, seed, balance=balance))
+
+    def _linear(self, fit: LinearFit) -> Member:
+        shape = (self.settings.image_size, self.settings.image_size, 3)
+        return self.hypermodel.linear(self._first, (fit.kernel, fit.bias), shape)
+
+    @property
+    def _first(self) -> str:
+        return next(iter(self.hypermodel.backbones))
 
 
 def runner_of(settings: Settings, directory: Path) -> TrialRunner:
@@ -273,8 +308,8 @@ def _backbone(settings: Settings, name: str) -> FrozenBackbone:
     backbone = FrozenBackbone(name, weights=weights)
     if "://" in name or Path(name).exists():
         print(f"{name} is given pixels of 0..1, as modules of TF-Hub take them.", flush=True)
-    if settings.space.unfreeze.most:
-        backbone.select(settings.space.unfreeze.most)
+    if isinstance(most := settings.space.unfreeze.most, int) and most:
+        backbone.select(most)
     try:
         backbone.compute_output_shape((None, settings.image_size, settings.image_size, 3))
     except Exception as error:

@@ -59,6 +59,7 @@ class TrialRunner:
             "seed": seed_of(self.seed, request.number, 0),
             "epochs": request.epochs,
         }
+        self.hypermodel.until = request.until
         stop = StopAtEpochEnd(self.seconds_left or (lambda: request.ends - time.time()))
         try:
             folds = self._train(request, stop)

@@ -6,7 +6,8 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_transfer.plotting.curves import is_finite
 from keras_transfer.plotting.history_table import write_csv
 from keras_transfer.search.averaging.ensemble import Member
+from keras_transfer.search.budget.costs import Planned
 from keras_transfer.search.budget.limit import uninterrupted
 from keras_transfer.search.engine.in_process import InProcess
 from keras_transfer.search.engine.request import MOST_DEATHS, Engine, TrialRequest, TrialResult
@@ -34,6 +36,10 @@ from keras_transfer.search.trial_runner import Callbacks, TrialRunner, failed, p
 FOLDER = "trials"
 JOURNAL = "journal.jsonl"
 MEMBER = "member.npz"
+
+
+def _as_it_is(values: Mapping[str, Any], left: float) -> Planned:
+    return Planned(dict(values), None)
 
 
 class Trials:
@@ -57,6 +63,8 @@ class Trials:
         on_end: Called with the outcome of a trial. Prints a line unless given.
         callbacks: Called with the request of a trial and the number of the fold, from 0, for
             further callbacks of that training, such as `MedianStopping`.
+        plan: Called with the values of a trial and the seconds that are left; returns what fits, or
+            None if nothing does.
         between: Called after each trial. What it raises ends the run, such as `GrownError`.
         engine: Runs the trials; this process unless given.
 
@@ -82,6 +90,7 @@ class Trials:
         on_begin: Callable[[Begun], None] | None = None,
         on_end: Callable[[Outcome], None] | None = None,
         callbacks: Callbacks = lambda request, fold: [],
+        plan: Callable[[Mapping[str, Any], float], Planned | None] = _as_it_is,
         between: Callable[[], None] = lambda: None,
         engine: Engine | None = None,
     ) -> None:
@@ -97,6 +106,7 @@ class Trials:
         self.on_begin = on_begin or (lambda begun: None)
         self.on_end = on_end or self._print
         self.callbacks = callbacks
+        self.plan = plan
         self.between = between
         self.engine = engine
         self.journal = Journal(output / FOLDER / JOURNAL)
@@ -104,6 +114,7 @@ class Trials:
         self._outcomes: tuple[int, list[Outcome]] | None = None  # and the journal's size then
         self._unfinished: list[Trial] = []
         self._running: dict[str, Trial] = {}
+        self._expected: dict[str, float | None] = {}
 
     # ---- running them
 
@@ -147,11 +158,14 @@ class Trials:
             with self._interrupted_ones_noted(), _only_new_garbage():
                 self._fail_deadly_ones()
                 while True:
-                    while len(self._running) < engine.slots and (trial := self._next()):
-                        self._submit(engine, trial)
+                    while len(self._running) < engine.slots and (following := self._next()):
+                        self._submit(engine, *following)
                     if not self._running:
                         return
                     request, result = engine.wait()
+                    expected = self._expected.pop(request.id, None)
+                    outcome = replace(result.outcome, expected=expected)
+                    result = replace(result, outcome=outcome)
                     with uninterrupted():
                         self._end(request, result)
                     self.on_end(result.outcome)
@@ -160,43 +174,49 @@ class Trials:
     def exhausted(self) -> bool:
         """Whether no trial is left to run, or no time for another."""
         ended = len(self.oracle.trials) - len(self._unfinished) >= self.count
-        return ended or not self._in_time()
+        return ended or self.seconds_left() <= 0
 
     def seconds_left(self) -> float:
         """Returns the seconds until the deadline, infinite without one."""
         return math.inf if self.deadline is None else self.deadline - time.monotonic()
 
-    def _in_time(self) -> bool:
-        """Returns whether a trial could still train for half the usual time and have a score."""
-        seconds = [one.seconds for one in self.outcomes if not one.failed]
-        return self.seconds_left() > (statistics.median(seconds) / 2 if seconds else 0.0)
-
-    def _next(self) -> Trial | None:
+    def _next(self) -> tuple[Trial, Planned] | None:
         """Returns the trial to run next; None if there is none, or none as long as others run."""
-        if not self._in_time():
+        left = self.seconds_left()
+        if left <= 0:
             return None
         if self._unfinished:
-            return self._unfinished.pop(0)
+            planned = self.plan(self._unfinished[0].hyperparameters.values, left)
+            return (self._unfinished.pop(0), planned) if planned else None
         if len(self.oracle.trials) >= self.count:
             return None
         trial = self._created()
         if trial.status != TrialStatus.RUNNING:
             return None
-        self.journal.append("created", id=trial.trial_id, values=trial.hyperparameters.values)
-        return trial
+        planned = self.plan(trial.hyperparameters.values, left)
+        if planned is None:
+            # Nothing of it is in the journal, so the next run of the search asks for it again.
+            self._oracle = None
+            return None
+        trial.hyperparameters.values = planned.values
+        self.journal.append("created", id=trial.trial_id, values=planned.values)
+        return trial, planned
 
     def _created(self) -> Trial:
         return self.oracle.create_trial(f"slot-{len(self.oracle.trials)}")
 
-    def _submit(self, engine: Engine, trial: Trial) -> None:
-        request = self._request(trial)
+    def _submit(self, engine: Engine, trial: Trial, planned: Planned) -> None:
+        request = self._request(trial, planned)
         if self.engine is None:  # others notice themselves when a trial kills its process
             self.journal.append("started", id=trial.trial_id)
         self._running[trial.trial_id] = trial
-        self.on_begin(Begun(request.number, request.id, public_values(request.values)))
+        self._expected[trial.trial_id] = planned.seconds
+        self.on_begin(
+            Begun(request.number, request.id, public_values(request.values), planned.seconds)
+        )
         engine.submit(request)
 
-    def _request(self, trial: Trial) -> TrialRequest:
+    def _request(self, trial: Trial, planned: Planned | None = None) -> TrialRequest:
         values = trial.hyperparameters.values
         first = values.get("tuner/initial_epoch", 0)
         members = self._members(values["tuner/trial_id"]) if first else ()
@@ -205,6 +225,7 @@ class Trials:
             dict(values),
             int(values.get("tuner/epochs", self.epochs)),
             time.time() + self.seconds_left(),
+            time.time() + (planned.share if planned else math.inf),
             tuple(self.curves(fold) for fold in self._fold_numbers),
             first if members else 0,
             members,
@@ -251,6 +272,7 @@ class Trials:
             epochs=self.epochs,
             seed=self.seed,
             known=created,
+            first=getattr(self.hypermodel, "recommended", list)(),
         )
         running: dict[str, Trial] = {}
         for event in events:

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 to Lite2: the networks, their ImageNet weights, and a reader that runs nothing."""
+"""EfficientNet-Lite0 to Lite2: networks, ImageNet weights, and a reader that runs nothing."""
 
 import dataclasses
 import hashlib
@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_transfer.backbones import efficientnet_lite
 from keras_transfer import FrozenBackbone
+from keras_transfer.backbones import efficientnet_lite
 from keras_transfer.backbones.efficientnet_lite import (
     EfficientNetLite0,
     EfficientNetLite1,

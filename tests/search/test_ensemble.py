@@ -6,9 +6,9 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from conftest import SIZE, identical, images, snapshot, tiny_backbone
+from conftest import SIZE, identical, images, snapshot, tiny_backbone, tiny_network
 
-from keras_transfer import Flips, TransferModel
+from keras_transfer import Flips, FrozenBackbone, TransferModel
 from keras_transfer.search.averaging import ensemble
 from keras_transfer.search.averaging.ensemble import Member, average
 
@@ -92,8 +92,7 @@ def test_a_model_that_was_put_together_is_saved_and_loaded(backbone, tmp_path):
 def test_the_average_is_the_mean_whatever_each_has_unfrozen_and_how_it_pools(backbone):
     kinds = [(2, "avg"), (0, "max"), (1, "avg"), (0, "avg")]
     pairs = [trained(backbone, n, pooling=p, seed=i) for i, (n, p) in enumerate(kinds)]
-    model, places = average(backbone, [member for _, member in pairs])
-    assert places == (0, 1, 2, 3)
+    model = average({"tiny": backbone}, [member for _, member in pairs])
     expected = np.mean([scores(one) for one, _ in pairs], axis=0)
     np.testing.assert_allclose(scores(model), expected, atol=1e-6)
     assert model.backbone.link_names[-2] == "block2"  # the lowest that all have frozen
@@ -107,7 +106,7 @@ def test_the_average_is_the_mean_whatever_each_has_unfrozen_and_how_it_pools(bac
 @pytest.mark.slow
 def test_heads_alone_are_averaged_on_the_pooled_features(backbone, tmp_path):
     pairs = [trained(backbone, seed=seed) for seed in range(3)]
-    model, _ = average(backbone, [member for _, member in pairs])
+    model = average({"tiny": backbone}, [member for _, member in pairs])
     assert model.backbone.cut_point == "pooling"
     assert model.head.input_shape == (None, 10)
     expected = np.mean([scores(one) for one, _ in pairs], axis=0)
@@ -119,40 +118,41 @@ def test_heads_alone_are_averaged_on_the_pooled_features(backbone, tmp_path):
 
 def test_heads_that_pool_in_different_ways_are_averaged_on_the_feature_map(backbone):
     pairs = [trained(backbone, pooling=pooling) for pooling in ("avg", "max")]
-    model, _ = average(backbone, [member for _, member in pairs])
+    model = average({"tiny": backbone}, [member for _, member in pairs])
     expected = np.mean([scores(one) for one, _ in pairs], axis=0)
     np.testing.assert_allclose(scores(model), expected, atol=1e-6)
 
 
-def test_heads_on_all_levels_are_averaged_with_their_like(backbone):
-    pairs = [trained(backbone, pooling=p, seed=i) for i, p in enumerate(["levels", "avg"] * 2)]
-    model, places = average(backbone, [member for _, member in pairs])
-    assert places == (0, 2)
-    expected = (scores(pairs[0][0]) + scores(pairs[2][0])) / 2
+def test_heads_on_all_levels_are_averaged_with_each_other(backbone):
+    pairs = [trained(backbone, pooling="levels", seed=seed) for seed in range(2)]
+    model = average({"tiny": backbone}, [member for _, member in pairs])
+    assert model.backbone.cut_point == "pooling"
+    expected = np.mean([scores(one) for one, _ in pairs], axis=0)
     np.testing.assert_allclose(scores(model), expected, atol=1e-6)
 
 
-def test_members_of_other_backbones_than_the_winner_are_left_out(backbone):
-    winner, first = trained(backbone, seed=0)
-    third, second = trained(backbone, seed=1)
-    others = [
-        replace(second, backbone="other"),
-        replace(second, origin="other"),
-        replace(second, image_shape=(32, 32, 3)),
-        replace(second, classes=("a", "c")),
+def test_whatever_differs_is_averaged_on_the_images(backbone, tmp_path):
+    """All levels beside fine-tuned blocks, all blocks fine-tuned, and another backbone."""
+    other = FrozenBackbone(tiny_network(), preprocessing="unit")
+    pairs = [
+        trained(backbone, pooling="levels"),
+        trained(backbone, 2, seed=1),
+        trained(backbone, 4, seed=2),
+        trained(other, name="other", seed=3),
     ]
-    model, places = average(backbone, [first, *others, second])
-    assert places == (0, 5)
-    np.testing.assert_allclose(scores(model), (scores(winner) + scores(third)) / 2, atol=1e-6)
-    alone, places = average(backbone, [first, *others])
-    assert places == (0,)
-    np.testing.assert_allclose(scores(alone), scores(winner), atol=1e-6)
-
-
-def test_members_that_share_no_block_cannot_be_averaged(backbone):
-    members = [trained(backbone, 4)[1], trained(backbone)[1]]
-    with pytest.raises(ValueError, match="share no block"):
-        average(backbone, members)
+    members = [member for _, member in pairs]
+    expected = [scores(one) for one, _ in pairs]
+    for chosen in ([0, 1], [1, 2], [1, 3], [0, 1, 2, 3]):
+        model = average({"tiny": backbone, "other": other}, [members[i] for i in chosen])
+        mean = np.mean([expected[i] for i in chosen], axis=0)
+        np.testing.assert_allclose(scores(model), mean, atol=1e-6)
+    names = [layer.name for layer in model.head.layers if "block1" in layer.name]
+    assert names == ["backbone0_block1", "member2_block1", "backbone1_block1"]
+    model.save(tmp_path / "best.keras")
+    loaded = keras.saving.load_model(tmp_path / "best.keras")
+    np.testing.assert_allclose(scores(loaded), np.mean(expected, axis=0), atol=1e-6)
+    with pytest.warns(UserWarning, match="0..255"):
+        model.backbone.check_pixels(PHOTOS / 255)
 
 
 def test_the_blocks_of_another_network_are_refused(backbone):

@@ -25,9 +25,8 @@ def trial(number: int, score: float, member: OfTrial | None = None, **hyperparam
     return outcome, [member or OfTrial()]
 
 
-def numbers(*trials, metric: str = "loss", chance: float = 0.7, most: int = 5, unlike=()):
+def numbers(*trials, metric: str = "loss", chance: float = 0.7, most: int = 5):
     found = to_average(iter(trials), OBJECTIVES[metric], chance=chance, most=most)
-    assert [o.trial for o in found.unlike] == list(unlike)
     return [o.trial for o, _ in found.trials], [o.trial for o in found.too_bad]
 
 
@@ -48,20 +47,6 @@ def test_the_earlier_rounds_of_a_trial_are_left_out():
         trial(5, 0.22, rate=2, **{"tuner/epochs": 3}),
     ]
     assert numbers(*rounds) == ([9, 5], [])
-
-
-def test_those_that_one_model_cannot_hold_leave_room_for_others():
-    levels = OfTrial(pooling="levels")
-    trials = [
-        trial(1, 0.2),
-        trial(2, 0.21, OfTrial(backbone="two")),
-        trial(3, 0.22, levels),
-        trial(4, 0.23, OfTrial(pooling="max")),
-        trial(5, 0.24),
-    ]
-    assert numbers(*trials, most=2, unlike=[2, 3]) == ([1, 4], [])
-    others = trials[2], trials[0], trial(6, 0.3, levels)
-    assert numbers(*others, unlike=[1]) == ([3, 6], [])
 
 
 def test_no_more_trials_are_read_than_are_averaged():

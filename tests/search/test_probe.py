@@ -48,7 +48,7 @@ def test_it_is_scikit_learns_logistic_regression_on_the_features(data, cache, ba
     pixels = [np.concatenate([x for x, _ in one.ordered]) for one in (data.train, data.valid)]
     train, valid = (np.asarray(backbone(part)) for part in pixels)
     scaler = StandardScaler().fit(train)
-    expected = LogisticRegression(C=result.C[0], max_iter=1000)
+    expected = LogisticRegression(C=result.C[0], max_iter=1000, tol=1e-3)
     expected.fit(scaler.transform(train), data.train.labels)
     scores = expected.predict_proba(scaler.transform(valid))
     logs = measures(data.valid.labels, scores).logs
@@ -91,7 +91,7 @@ def test_what_is_chosen_depends_on_the_training_images_alone(data, cache, monkey
 
 def test_c_is_the_one_of_the_least_loss_and_rises_no_further_than_that(monkeypatch):
     losses = {0.0001: 0.5, 0.001: 0.4, 0.01: 0.3, 0.1: 0.35}
-    monkeypatch.setattr(probe, "_loss", lambda x, y, splits, options: (losses[options["C"]], 0))
+    monkeypatch.setattr(probe, "_loss", lambda x, y, splits, options: losses[options["C"]])
     y = np.arange(12) % 2
     assert probe._best_strength(np.zeros((12, 3)), y, 0, {}) == (0.01, [])
 
@@ -137,23 +137,19 @@ def test_a_class_with_one_training_image_is_told(data, cache):
     fitted = probe._fitted(np.eye(4), train, 0, balance=False)
     assert fitted.strength == 0.01
     assert "one training image" in fitted.notes[0]
-    assert fitted.probabilities(np.eye(4))[:, 2].tolist() == [0] * 4  # a class of which was none
+    assert fitted.probabilities(np.eye(4))[:, 2].max() < 1e-12  # a class of which was none
 
 
 @pytest.mark.slow
-def test_a_fit_that_does_not_converge_is_tried_longer_and_told(data, cache, monkeypatch, backbone):
+def test_a_fit_that_does_not_converge_is_told(data, cache, monkeypatch, backbone):
     x, y = np.random.default_rng(0).normal(size=(20, 5)), np.arange(20) % 2
     assert not probe._fit(x, y, {"max_iter": 1})[1]
     assert probe._fit(x, y, {})[1]
-    steps, fit = [], probe._fit
-    monkeypatch.setattr(
-        probe, "_fit", lambda x, y, o: (steps.append(o["max_iter"]) or fit(x, y, o)[0], False)
-    )
-    with pytest.warns(UserWarning, match="did not converge in 10,000 steps"):
+    fit = probe._fit
+    monkeypatch.setattr(probe, "_fit", lambda x, y, o: (fit(x, y, o)[0], False))
+    with pytest.warns(UserWarning, match="did not converge in 1,000 steps"):
         result = run_probe(cache, backbone, data)
-    assert steps[-2:] == [1000, 10_000]
-    assert "fits to choose the probe's C by did not converge in 1,000 steps" in result.notes[0]
-    assert "did not converge in 10,000 steps" in result.notes[1]
+    assert "did not converge in 1,000 steps" in result.notes[0]
 
 
 def test_other_warnings_of_the_solver_are_passed_on(monkeypatch):

@@ -300,7 +300,7 @@ def test_a_winner_that_was_trained_again_is_told_with_the_commas_of_a_sentence(t
 def test_the_page_says_what_really_became_the_winner(tmp_path):
     trials = outcomes(12, folds=0)
     first, second, *_ = ranked(trials, LOSS)
-    made_of = Composition((second.trial,), unlike=(7,), lost=(first.trial,))
+    made_of = Composition((second.trial,), too_bad=(7,), lost=(first.trial,))
     path = write_search_page(tmp_path, trials, LOSS, winner=winner(), made_of=made_of, looks=2)
     seen = words(path.read_text())
     assert f"(without trial {first.trial}, whose weights are lost): trial {second.trial}" in seen

@@ -9,11 +9,11 @@ class Composition:
     """The trials that the model of a search is made of, and the good ones that are not in it.
 
     Attributes:
-        trials: The numbers of the trials in it, the best first.
+        trials: The numbers of the trials in it, the best first; 0 is the probe.
         trained_again: The number of images, training and validation together, that they were
             trained on again after the search; `None` without `--final-fit`.
+        added: The number of a trial that is in it once more, trained again on all these images.
         too_bad: The numbers of trials that are left out because of their scores.
-        unlike: The numbers of trials that do not fit into one model with the best.
         lost: The numbers of trials whose weights are damaged or missing.
 
     Example:
@@ -24,13 +24,15 @@ class Composition:
 
     trials: tuple[int, ...]
     trained_again: int | None = None
+    added: int | None = None
     too_bad: tuple[int, ...] = ()
-    unlike: tuple[int, ...] = ()
     lost: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         text = _names(self.trials)
-        if len(self.trials) > 1:
+        if self.added is not None:
+            text += f" and trial {self.added} trained again on all images"
+        if len(self.trials) > 1 or self.added is not None:
             text = f"the average of {text}"
         again = self.trained_again
         return f"{text}, trained again on {again:,} images" if again else text
@@ -49,7 +51,6 @@ class Composition:
         """Yields a sentence for each reason why trials are not in the model."""
         for numbers, why in (
             (self.too_bad, "validation scores too far behind"),
-            (self.unlike, "one model cannot hold them with the best"),
             (self.lost, "weights damaged or missing"),
         ):
             if numbers:
@@ -57,4 +58,6 @@ class Composition:
 
 
 def _names(trials: Sequence[int]) -> str:
-    return f"trial{'s' if len(trials) > 1 else ''} {', '.join(map(str, trials))}"
+    numbers = [str(number) for number in trials if number]
+    names = [f"trial{'s' * (len(numbers) > 1)} {', '.join(numbers)}"] if numbers else []
+    return " and ".join((*["the probe"] * (0 in trials), *names))

@@ -167,75 +167,82 @@ class Member:
         return _built(model, self.image_shape, self.head_weights)
 
 
-def average(
-    backbone: FrozenBackbone, members: Sequence[Member]
-) -> tuple[TransferModel, tuple[int, ...]]:
+def average(backbones: Mapping[str, FrozenBackbone], members: Sequence[Member]) -> TransferModel:
     """Returns a compiled model that gives the mean of the members' probabilities.
 
     Averaging the best models of a search costs nothing more to train and errs less than its
-    winner (Caruana et al., Ensemble Selection from Libraries of Models, ICML 2004). What all of
-    them have frozen runs once: up to the lowest block that any has fine-tuned, or up to the
-    pooling where they pool alike.
+    winner (Caruana et al., Ensemble Selection from Libraries of Models, ICML 2004). What several
+    have left as it was runs once.
 
     Args:
-        backbone: The backbone of the first, with the weights that it had before, frozen.
-        members: What each has trained, the winner first. Those of other backbones, or of other
-            images, are left out, and those that do not pool all levels, or do, like the winner.
-
-    Returns:
-        The model, and the places of the members in it.
-
-    Raises:
-        ValueError: If there is nothing that they share.
+        backbones: Name to backbone, with the weights that it had before, frozen.
+        members: What each has trained, for the same images and classes.
     """
     first = members[0]
-    places = tuple(i for i, one in enumerate(members) if goes_with(one, first))
-    chosen = [members[i] for i in places]
-    trained = {name for one in chosen for name in one.blocks}
-    cut_point = backbone.cut_point_without(trained)
-    if cut_point == "pooling" and len({one.pooling for one in chosen}) > 1:
-        cut_point = backbone.link_names[-2]
-    if cut_point is None:
-        raise ValueError("The members share no block, so there is nothing to average them on.")
-    lower = backbone.share_blocks(pooling=first.pooling).up_to(cut_point)
-    shared = keras.Input(lower.compute_output_shape((None, *first.image_shape))[1:])
-    scores = list(_scores(shared, backbone, cut_point, chosen))
+    trunk, cut_point = _trunk(backbones, members)
+    shared = keras.Input(trunk.compute_output_shape((None, *first.image_shape))[1:])
+    scores = list(_scores(shared, backbones, cut_point, members))
     mean = keras.layers.Average(dtype="float32")(scores) if len(scores) > 1 else scores[0]
-    model = TransferModel(lower, first.classes, head=keras.Model(shared, mean, name="average"))
-    return _built(model, first.image_shape), places
+    model = TransferModel(trunk, first.classes, head=keras.Model(shared, mean, name="average"))
+    return _built(model, first.image_shape)
 
 
-def goes_with(one: Member, first: Member) -> bool:
-    """Whether one model can hold both: on the same backbone, for the same images and classes."""
-    facts = ("backbone", "origin", "image_shape", "classes")
-    same = all(getattr(one, fact) == getattr(first, fact) for fact in facts)
-    return same and (one.pooling == LEVELS) == (first.pooling == LEVELS)
+def _trunk(
+    backbones: Mapping[str, FrozenBackbone], members: Sequence[Member]
+) -> tuple[FrozenBackbone, str | None]:
+    """Returns what all members share, and its last link; `None` where that is the images alone."""
+    first = members[0]
+    backbone = backbones[first.backbone]
+    cut_point = backbone.cut_point_without({name for one in members for name in one.blocks})
+    if cut_point == "pooling" and len({one.pooling for one in members}) > 1:
+        cut_point = backbone.model_names[-1]
+    levels = {one.pooling == LEVELS for one in members}
+    if len({one.backbone for one in members}) > 1 or len(levels) > 1 or cut_point is None:
+        images = keras.Input(first.image_shape)
+        nothing = keras.Model(images, keras.layers.Identity(name="pixels")(images), name="images")
+        return FrozenBackbone(nothing, pooling=None, preprocessing="raw"), None
+    return backbone.share_blocks(pooling=first.pooling).up_to(cut_point), cut_point
 
 
 def _scores(
-    shared: Any, backbone: FrozenBackbone, cut_point: str, members: Sequence[Member]
+    shared: Any,
+    backbones: Mapping[str, FrozenBackbone],
+    cut_point: str | None,
+    members: Sequence[Member],
 ) -> Iterator[Any]:
     """Goes on from what the members share to the probabilities of each."""
-    names = backbone.link_names
-    above = names[names.index(cut_point) + 1 : -1]
-    untouched: dict[str, Any] = {}  # what comes out of blocks that several have left as they were
+    untouched: dict[tuple[str, ...], Any] = {}  # what comes out of blocks that were left alone
+    several = len({one.backbone for one in members}) > 1
+
     for number, one in enumerate(members):
-        sharing, x, as_it_was = _with_blocks(backbone, one), shared, True
-        for name in above:
+        sharing, x, prefix = _with_blocks(backbones[one.backbone], one), shared, "all"
+        if several:
+            prefix = f"backbone{list(backbones).index(one.backbone)}"
+        names: tuple[str, ...] = ("preprocessing", *sharing.model_names)
+        if cut_point is not None:
+            names = names[(*names, "pooling").index(cut_point) + 1 :]
+        as_it_was, levels = True, []
+        for name in names:
             as_it_was = as_it_was and name not in one.blocks
-            if not as_it_was:
-                x = _apply(sharing.block(name), x, f"member{number}_{name}")
-                continue
-            if name not in untouched:
-                untouched[name] = _apply(sharing.block(name), x, f"all_{name}")
-            x = untouched[name]
+            key = (one.backbone, name)
+            if as_it_was and key in untouched:
+                x = untouched[key]
+            else:
+                link = sharing.preprocessing if name == names[0] and cut_point is None else None
+                link = link or sharing.block(name)
+                x = _apply(link, x, f"{prefix if as_it_was else f'member{number}'}_{name}")
+                if as_it_was:
+                    untouched[key] = x
+            levels.append(x)
         head = one.new_head(f"member{number}_head")
-        yield head(x if cut_point == "pooling" else sharing.pool(x))
+        if cut_point != "pooling":
+            x = sharing.pool(levels[1:] if one.pooling == LEVELS else x)
+        yield head(x)
         head.set_weights(one.head_weights)
 
 
-def _apply(block: keras.Model, x: Any, name: str) -> Any:
-    """Goes through a copy of a block under a name of its own."""
+def _apply(block: keras.Layer, x: Any, name: str) -> Any:
+    """Goes through a copy of a link under a name of its own."""
     copy = type(block).from_config({**block.get_config(), "name": name})
     copy.set_weights(block.get_weights())
     copy.trainable = False  # so that it stays in inference mode, as a backbone runs its blocks

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from keras_transfer.search.averaging.ensemble import Member, goes_with
+from keras_transfer.search.averaging.ensemble import Member
 from keras_transfer.search.metrics import Objective
 from keras_transfer.search.state.outcome import Outcome
 
@@ -20,12 +20,10 @@ class Averaged:
     Attributes:
         trials: What came of each, and what it has trained on its folds; the best first.
         too_bad: Those that would have been next, but for their scores.
-        unlike: Those before the last of these that one model could not hold with the winner.
     """
 
     trials: tuple[tuple[Outcome, list[Member]], ...]
     too_bad: tuple[Outcome, ...]
-    unlike: tuple[Outcome, ...]
 
 
 def to_average(
@@ -37,9 +35,8 @@ def to_average(
 ) -> Averaged:
     """Chooses the trials to average.
 
-    Left out are those of other backbones than the winner's, or that pool otherwise, since one model
-    could not hold them; those of the same hyperparameters, such as the earlier rounds of a trial
-    of Hyperband; and those whose score is farther behind the winner's than a quarter of its
+    Left out are those of the same hyperparameters, such as the earlier rounds of a trial of
+    Hyperband, and those whose score is farther behind the winner's than a quarter of its
     distance to chance: a model that has diverged would spoil the average.
 
     Args:
@@ -50,8 +47,7 @@ def to_average(
     """
     chosen: list[tuple[Outcome, list[Member]]] = []
     too_bad: list[Outcome] = []
-    unlike: list[Outcome] = []
-    for outcome, members in itertools.islice(_like_the_first(ranked, unlike), most):
+    for outcome, members in itertools.islice(_different(ranked), most):
         score = outcome.score or 0.0
         best = (chosen[0][0].score or 0.0) if chosen else score
         limit = best + _NEAR * (chance - best)
@@ -60,19 +56,15 @@ def to_average(
             chosen.append((outcome, members))
         else:
             too_bad.append(outcome)
-    return Averaged(tuple(chosen), tuple(too_bad), tuple(unlike))
+    return Averaged(tuple(chosen), tuple(too_bad))
 
 
-def _like_the_first(
-    ranked: Iterable[tuple[Outcome, list[Member]]], unlike: list[Outcome]
+def _different(
+    ranked: Iterable[tuple[Outcome, list[Member]]],
 ) -> Iterator[tuple[Outcome, list[Member]]]:
     seen: list[Mapping[str, Any]] = []
-    winner: Member | None = None
     for outcome, members in ranked:
-        winner = winner or members[0]
         own = {k: v for k, v in outcome.hyperparameters.items() if not k.startswith("tuner/")}
-        if not goes_with(members[0], winner):
-            unlike.append(outcome)
-        elif own not in seen:
+        if own not in seen:
             seen.append(own)
             yield outcome, members

@@ -18,6 +18,7 @@ from keras_transfer.search.averaging.ensemble import Member
 from keras_transfer.search.averaging.members import to_average
 from keras_transfer.search.metrics import chance
 from keras_transfer.search.probe import probe_on_test
+from keras_transfer.search.report.leaderboard import ranked
 from keras_transfer.search.scoring import Measures, measures, paired
 from keras_transfer.search.state.outcome import Outcome
 from keras_transfer.search.study import Study
@@ -83,51 +84,57 @@ def winner_of(study: Study, trials: Trials) -> Winner:
     settings, data = study.settings, study.data.train_and_valid
     nothing = chance(settings.metric, data.labels)
     lost: list[int] = []
-    whole = _whole(trials, lost)
+    whole = _whole(study, trials, lost)
     chosen = to_average(whole, study.objective, chance=nothing, most=settings.average)
     if not chosen.trials:
         raise ValueError("The weights of all trials are lost. Start a search in another folder.")
-    model, numbers = _averaged(study, chosen.trials)
+    refitted = _refitted(study, trials)
+    model = _averaged(study, chosen.trials, refitted)
     if settings.average_views and settings.flips != "none":
         model = AveragedViews.of(model, Flips(settings.flips))
     best = [outcome for outcome, _ in chosen.trials]
     made_of = Composition(
-        numbers,
+        tuple(outcome.trial for outcome in best),
         trained_again=len(data.labels) if settings.final_fit else None,
+        added=refitted[0].trial if refitted else None,
         too_bad=tuple(one.trial for one in chosen.too_bad),
-        unlike=tuple(one.trial for one in (*best, *chosen.unlike) if one.trial not in numbers),
         lost=tuple(lost),
     )
     return Winner(model, made_of, best[0])
 
 
+def best_tuned(trials: Trials) -> Outcome | None:
+    """Returns the best trial that has fine-tuned blocks; None if there is none."""
+    tuned = (one for one in trials.ranked if not one.failed and one.hyperparameters["unfreeze"])
+    return next(tuned, None)
+
+
+def _refitted(study: Study, trials: Trials) -> tuple[Outcome, list[Member]] | None:
+    """Trains the best fine-tuning again on all images, if there is time for that."""
+    tuned, plan = best_tuned(trials) if study.refits else None, study.plan
+    if tuned is None or not plan.final_fit:
+        return None
+    after = plan.keep + plan.export + plan.test + plan.report
+    members = plan.in_time("another training", lambda: _again(study, tuned, 1), after=after)
+    return None if members is None else (tuned, members)
+
+
 def _averaged(
-    study: Study, trials: Sequence[tuple[Outcome, list[Member]]]
-) -> tuple[TransferModel, tuple[int, ...]]:
-    members: list[Member] = []
-    numbers: list[int] = []
-    for outcome, kept in trials:
-        trained = _again(study, outcome) if study.settings.final_fit else kept
-        members += trained
-        numbers += [outcome.trial] * len(trained)
+    study: Study,
+    trials: Sequence[tuple[Outcome, list[Member]]],
+    refitted: tuple[Outcome, list[Member]] | None,
+) -> TransferModel:
+    again = study.settings.final_fit
+    members = [m for outcome, kept in trials for m in (_again(study, outcome) if again else kept)]
+    members += refitted[1] if refitted else []
     if len(members) == 1:
-        return study.hypermodel.model_of(members[0]), (numbers[0],)
-    try:
-        model, places = study.hypermodel.average(members)
-    except ValueError as error:  # all blocks were fine-tuned, so there is nothing to run once
-        fold = ", as trained on fold 1," if trials[0][0].folds else ""
-        warnings.warn(
-            f"The best trials are not averaged: {error} best.keras is trial {numbers[0]}{fold} "
-            "alone. Let `unfreeze` leave a block frozen to have the average.",
-            stacklevel=2,
-        )
-        return study.hypermodel.model_of(members[0]), (numbers[0],)
-    return model, tuple(dict.fromkeys(numbers[place] for place in places))
+        return study.hypermodel.model_of(members[0])
+    return study.hypermodel.average(members)
 
 
-def _whole(trials: Trials, lost: list[int]) -> Iterator[tuple[Outcome, list[Member]]]:
-    """Yields the trials with a score, best first, and their members, where these are whole."""
-    for outcome in trials.ranked:
+def _whole(study: Study, trials: Trials, lost: list[int]) -> Iterator[tuple[Outcome, list[Member]]]:
+    """Yields what has a score, best first, the probe too, and its members, where all are whole."""
+    for outcome in ranked([study.probe(), *trials.outcomes], study.objective, probe=True):
         if outcome.failed:
             continue
         folds = range(max(1, len(outcome.folds)))
@@ -144,10 +151,12 @@ def _whole(trials: Trials, lost: list[int]) -> Iterator[tuple[Outcome, list[Memb
         )
 
 
-def _again(study: Study, outcome: Outcome) -> list[Member]:
+def _again(study: Study, outcome: Outcome, run: int = 0) -> list[Member]:
+    if outcome.trial == 0:
+        return [study.linear(study.data.train_and_valid)]
     hp = keras_tuner.HyperParameters()
     hp.values = dict(outcome.hyperparameters)
-    keras.utils.set_random_seed(seed_of(study.settings.seed, outcome.trial, 0))
+    keras.utils.set_random_seed(seed_of(study.settings.seed, outcome.trial, run))
     data, epochs = study.data.train_and_valid, outcome.epoch or study.settings.epochs
     return [study.hypermodel.refit(hp, data, epochs, **study.fit_arguments)]
 
@@ -174,14 +183,14 @@ def on_test(study: Study, labels: np.ndarray, probabilities: np.ndarray) -> OnTe
         probabilities: That the winner gives.
     """
     settings = study.settings
-    backbone = next(iter(study.hypermodel.backbones.values()))
+    name = next(iter(study.hypermodel.backbones))
     of_probe = probe_on_test(
         study.hypermodel.cache,
-        backbone,
+        study.hypermodel.all_levels(name),
         study.data,
         settings.seed,
         balance=settings.balance,
-        final_fit=settings.final_fit,
+        final_fit=bool(settings.final_fit),
     )
     return OnTest(
         measures(labels, probabilities),

@@ -6,11 +6,11 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from keras_transfer.data.augmentation import Flips
 from keras_transfer.evaluation.examine import examine
 from keras_transfer.models.averaged_views import AveragedViews
+from keras_transfer.search.averaging.composition import Composition
 from keras_transfer.search.averaging.winner import keep
 from keras_transfer.search.budget.limit import OutOfTime, time_limit, uninterrupted
 from keras_transfer.search.progress import seconds_text
@@ -18,10 +18,9 @@ from keras_transfer.search.report.page import write_search_page
 from keras_transfer.search.study import Study
 
 _SHARE = 1 / 3  # of the time left that it may take
-_WORTH = 480.0  # seconds left; with fewer, only the least is measured
-_SELDOM = 20  # times what it takes until the machine is measured again
-# Where they are not measured, times what building, saving and loading a model take.
-_EXPORT, _REPORT = 2.0, 1.0
+_WORTH = 1000.0  # seconds left; with fewer, nothing is measured
+# Where they are not measured: seconds for each second that the search took to begin.
+_ESTIMATES = {"keep": 0.7, "export": 1.2, "report": 0.8}
 _COSTS = ("keep", "export", "test", "report")  # of a `TimePlan`, in seconds
 
 
@@ -29,8 +28,8 @@ class Rehearsal:
     """Builds, saves, loads, exports and reports on an untrained model.
 
     It writes into the plan of a search how long each of these takes, which depends on the machine
-    and on what else runs there. In a short search exporting and reporting are estimated. It does
-    nothing for a search without `--minutes`.
+    and on what else runs there. In a short search that is estimated. It does nothing for a search
+    without a time limit.
 
     Args:
         study: The search.
@@ -38,16 +37,15 @@ class Rehearsal:
 
     def __init__(self, study: Study) -> None:
         self._study = study
-        self._model: Any = None  # until all is measured
+        self._slower = 1.0  # the machine, than when all was measured
         plan = study.plan
         if plan.end == math.inf:
             return
         began, most = time.monotonic(), _SHARE * plan.left()
         try:
             with time_limit(lambda: most - (time.monotonic() - began)):
-                self._measure(began, in_full=plan.left() >= _WORTH)
+                (self._measure if plan.left() >= _WORTH else self._estimate)(began)
         except OutOfTime:  # it takes longer than that; nothing tells how long the test takes
-            self._model = None
             for name in _COSTS:
                 setattr(plan, name, most / 3)
         seconds = seconds_text(plan.keep + plan.export + plan.test + plan.report)
@@ -59,47 +57,62 @@ class Rehearsal:
         use = settings.average_views and settings.flips != "none"
         return Flips(settings.flips).views if use else 1
 
-    def _measure(self, began: float, in_full: bool) -> None:
+    def _estimate(self, began: float) -> None:
+        study, plan = self._study, self._study.plan
+        for name, factor in _ESTIMATES.items():
+            setattr(plan, name, factor * plan.startup)
+        left = plan.left() - plan.reserve
+        fitting = [x for x in study.hypermodel.recommended() if study.costs.fits(x, left)]
+        split = "valid" if study.data.test is None else "test"
+        images = len(study.data.labels[split])
+        plan.test = images * self._views * study.costs.prediction(fitting[:1])
+        if study.data.test is not None:  # the probe runs on them, too
+            plan.test += images * study.costs.prediction(()) + study.probe().seconds / 2
+
+    def _measure(self, began: float) -> None:
         study, plan = self._study, self._study.plan
         settings, data, probe = study.settings, study.data, study.probe()
-        self._images = next(iter(data.train.ordered))[0]
+        images = next(iter(data.train.ordered))[0]
         folds = 1 if settings.final_fit else settings.folds or 1
-        members = folds * min(settings.average, settings.trials)
+        members = folds * min(settings.average, 1 + self._expected_trials()) + study.refits
         with _scratch(study.output / ".rehearsal") as folder:
-            model = study.hypermodel.untrained(members, self._images.shape[1:])
+            model = study.hypermodel.untrained(members, images.shape[1:])
             if self._views > 1:
                 model = AveragedViews.of(model, Flips(settings.flips))
-            self._model = model = keep(model, folder)
+            model = keep(model, folder)
             kept = time.monotonic()
             plan.keep = kept - began
-            plan.export, plan.report = _EXPORT * plan.keep, _REPORT * plan.keep
-            if in_full:
-                model.export(folder / "export", verbose=False)
-                exported = time.monotonic()
-                seen = examine(model, data.train.ordered.take(1), verbose=0)
-                write_search_page(folder, [probe], study.objective, winner=seen)
-                plan.export, plan.report = exported - kept, time.monotonic() - exported
-        self._of_batch()  # which traces it
-        self._seconds = self._of_batch()
+            model.export(folder / "export", verbose=False)
+            exported = time.monotonic()
+            seen = examine(model, data.train.ordered.take(1), verbose=0)
+            write_search_page(
+                folder, [probe], study.objective, winner=seen, made_of=Composition((0,))
+            )
+            plan.export, plan.report = exported - kept, time.monotonic() - exported
+            model.predict(images, verbose=0)  # which traces it
+            began = time.monotonic()
+            model.predict(images, verbose=0)
+            seconds = time.monotonic() - began
         split = "valid" if data.test is None else "test"
-        plan.test = self._seconds * len(data.labels[split]) / len(self._images)
+        plan.test = seconds * len(data.labels[split]) / len(images)
         if data.test is not None:  # the probe runs on them, too, without views, and is fitted anew
             plan.test += plan.test / self._views + probe.seconds / max(1, len(probe.folds))
 
-    def _of_batch(self) -> float:
-        began = time.monotonic()
-        self._model.predict(self._images, verbose=0)
-        self._at = time.monotonic()
-        return self._at - began
+    def _expected_trials(self) -> int:
+        """How many trials like the first there is time for."""
+        study = self._study
+        first = study.hypermodel.recommended()[:1]
+        if not first:
+            return study.settings.trials
+        fitting = study.plan.left() // study.costs.seconds(first[0])
+        return int(max(1, min(fitting, study.settings.trials)))
 
     def renew(self) -> None:
-        """Takes into account how busy the machine is by now; seldom, as that takes time, too."""
-        if self._model is None or time.monotonic() - self._at < _SELDOM * self._seconds:
-            return
-        before, self._seconds = self._seconds, self._of_batch()
-        plan, slower = self._study.plan, self._seconds / before
+        """Takes into account how busy the machine is by now."""
+        slower = self._study.costs.slowdown()
+        plan, self._slower, before = self._study.plan, slower, self._slower
         for name in _COSTS:
-            setattr(plan, name, slower * getattr(plan, name))
+            setattr(plan, name, slower / before * getattr(plan, name))
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Requests and results: the messages between a search and the engine that runs its trials."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -22,6 +23,7 @@ class TrialRequest:
         epochs: Epochs at most.
         ends: When it has to end, as `time.time()`, which other machines know, too; infinite for no
             limit.
+        until: When a fine-tuning should be over, likewise, so that others fit, too.
         others: For each fold, the objective of each completed trial, epoch by epoch.
         first_epoch: The epoch to begin with, from 0; above 0 in later rounds of Hyperband.
         members: For each fold, what an earlier round has trained; empty for a fresh start.
@@ -31,6 +33,7 @@ class TrialRequest:
     values: Mapping[str, Any]
     epochs: int
     ends: float
+    until: float = math.inf
     others: tuple[list[list[float]], ...] = ()
     first_epoch: int = 0
     members: tuple[Member, ...] = ()

@@ -53,15 +53,16 @@ class SearchAnswer:
 
     @property
     def best(self) -> Outcome | None:
-        """The best trial, of those whose weights are not lost."""
+        """The best trial, of those whose weights are not lost; the probe if there was none."""
         whole = [one for one in self.outcomes if one.trial not in self.made_of.lost]
-        return best_of(whole, self.objective)
+        found = best_of(whole, self.objective)
+        return found if trials_of(self.outcomes) else probe_of(self.outcomes)
 
     @property
     def gains(self) -> list[Gain]:
         """What the best trial gained over the probe."""
         probe = probe_of(self.outcomes)
-        if self.best is None or probe is None or probe.failed:
+        if self.best is None or probe is None or probe.failed or self.best is probe:
             return []
         return gains(self.best, probe, self.objective, self.images)
 
@@ -71,9 +72,10 @@ class SearchAnswer:
         best, count = self.best, trials_text(len(trials_of(self.outcomes)))
         if best is None:
             return f"None of {count} has a score: all failed."
+        which = f"trial {best.trial}" if best.trial else "the probe"
         if self.made_of.lost:
             count += f" (without {self.made_of.lost_text})"
-        text = f"Best of {count}: trial {best.trial}, {self.objective.name} {score_text(best)}"
+        text = f"Best of {count}: {which}, {self.objective.name} {score_text(best)}"
         if self.winner is not None:
             numbers = self.winner.numbers
             text += (
@@ -166,6 +168,8 @@ class SearchAnswer:
         trials, best = trials_of(self.outcomes), self.best
         if best is None:
             return ["All trials failed: mend the cause of the first traceback below."]
+        if not best.trial:
+            return ["There was no time for a trial: give more --minutes."]
         steps = []
         if self.gains and self.gains[0].value <= 0:
             steps.append(
@@ -174,7 +178,8 @@ class SearchAnswer:
             )
         if failed := sum(outcome.failed for outcome in trials):
             steps.append(f"{failed} of {trials_text(len(trials))} failed: see the first traceback.")
-        if best.epochs is not None and best.epoch == best.epochs:
+        fine_tuned = best.hyperparameters.get("unfreeze", 0)
+        if best.epochs is not None and best.epoch == best.epochs and not fine_tuned:
             steps.append(f"Trial {best.trial} was best in its last epoch: give more --epochs.")
         steps += self._edges()
         if len(trials) >= 8 and best.trial > 0.75 * len(trials):

@@ -31,8 +31,15 @@ def probe_of(outcomes: Iterable[Outcome]) -> Outcome | None:
     return next((outcome for outcome in outcomes if not outcome.trial), None)
 
 
-def ranked(outcomes: Iterable[Outcome], objective: Objective) -> list[Outcome]:
-    """Returns the trials without the probe, best first, failed ones last.
+def ranked(
+    outcomes: Iterable[Outcome], objective: Objective, *, probe: bool = False
+) -> list[Outcome]:
+    """Returns the trials, best first, failed ones last.
+
+    Args:
+        outcomes: Of trials, and of the probe.
+        objective: What makes one better than another.
+        probe: Whether the probe is among them. Default `False`.
 
     Example:
         >>> [outcome.trial for outcome in ranked(outcomes, Objective("val_loss", "min"))]
@@ -40,7 +47,8 @@ def ranked(outcomes: Iterable[Outcome], objective: Objective) -> list[Outcome]:
     """
     sign = 1 if objective.mode == "min" else -1
     return sorted(
-        trials_of(outcomes), key=lambda o: (o.score is None, sign * (o.score or 0), o.trial)
+        outcomes if probe else trials_of(outcomes),
+        key=lambda o: (o.score is None, sign * (o.score or 0), o.trial),
     )
 
 
@@ -85,10 +93,13 @@ def write_leaderboard(path: Path, outcomes: Sequence[Outcome], objective: Object
     logged = dict.fromkeys(name for outcome in outcomes for name in outcome.metrics)
     metrics = [name for name in logged if name not in (*_FACTS, *_MORE, *names)]
     granted = ["epochs"] * epochs_differ(outcomes)
-    table: list[list[Any]] = [[*_FACTS, *granted, *names, "seconds", "failure", *_MORE, *metrics]]
+    table: list[list[Any]] = [
+        [*_FACTS, *granted, *names, "seconds", "expected_seconds", "failure", *_MORE, *metrics]
+    ]
     for one in _rows(outcomes, objective):
         values = [one.hyperparameters.get(name) for name in names]
-        ends = [round(one.seconds, 1), one.failure]
+        expected = None if one.expected is None else round(one.expected, 1)
+        ends = [round(one.seconds, 1), expected, one.failure]
         more = [status_of(one), one.score, one.deviation, len(one.folds) or None]
         more += [one.seed, one.id, *(one.metrics.get(name) for name in metrics)]
         allowed = [one.epochs] if granted else []
@@ -124,7 +135,9 @@ def board(outcomes: Sequence[Outcome], objective: Objective) -> tuple[list[str],
     logged = dict.fromkeys(name for one in shown for name in one.metrics if "val_" in name)
     metrics = [name for name in logged if name != objective.name]
     allowed = ["epochs"] * epochs_differ(shown)
-    columns = ["trial", objective.name, *metrics, "epoch", *allowed, "seconds", "hyperparameters"]
+    known = ["expected"] * any(one.expected is not None for one in shown)
+    columns = ["trial", objective.name, *metrics, "epoch", *allowed, "seconds", *known]
+    columns.append("hyperparameters")
     marks = {PROBE: f" ({PROBE})", "stopped": " (stopped)"}
     return columns, [
         [
@@ -134,6 +147,7 @@ def board(outcomes: Sequence[Outcome], objective: Objective) -> tuple[list[str],
             cell(one.epoch),
             *(cell(one.epochs) for _ in allowed),
             f"{one.seconds:.1f}",
+            *("" if one.expected is None else f"{one.expected:.0f}" for _ in known),
             ", ".join(
                 f"{n} {cell(one.hyperparameters[n])}" for n in names if n in one.hyperparameters
             ),

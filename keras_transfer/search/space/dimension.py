@@ -56,6 +56,10 @@ class Choices:
         default = usual if usual in self.values else self.values[0]
         return hp.Choice(name, list(self.values), default=default)
 
+    def nearest(self, value: Any) -> Any:
+        """Returns the value that is nearest to a number."""
+        return min(self.values, key=lambda one: abs(one - value))
+
     def to_plain(self) -> Any:
         """Returns it as JSON and YAML have it."""
         return self.values[0] if self.is_fixed else list(self.values)
@@ -116,8 +120,12 @@ class Range:
         whole = isinstance(self.min, int) and isinstance(self.max, int)
         kind = hp.Int if whole else hp.Float
         sampling = "log" if self.log else "linear"
-        default = self._on_grid(min(max(usual, self.min), self.max))
+        default = self.nearest(usual)
         return kind(name, self.min, self.max, step=self.step, sampling=sampling, default=default)
+
+    def nearest(self, value: Any) -> Any:
+        """Returns the number of it at or next below one."""
+        return self._on_grid(min(max(value, self.min), self.max))
 
     def _on_grid(self, number: Any) -> Any:
         """The number of the range at or next below one."""

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     import keras_tuner
 
 LEVELS = "levels"
-_FINE_TUNING = ("fine_tuning_learning_rate", "lr_decay", "frozen_epochs")
+_FINE_TUNING = (
+    "batch_norm",
+    "fine_tuning_epochs",
+    "fine_tuning_learning_rate",
+    "lr_decay",
+    "frozen_epochs",
+)
 
 
 @dataclass(frozen=True)
@@ -29,18 +35,22 @@ class Space:
         pooling: Of the backbone's feature map: `"avg"`, `"max"`; or `"levels"`, of those of all its
             blocks, none of which is unfrozen then.
         hidden: Units of each hidden layer (ReLU).
-        depth: Hidden layers.
-        dropout: Rate behind each hidden layer.
-        learning_rate: Of the head (AdamW).
+        depth: Hidden layers; 0 for a linear head.
+        dropout: Rate behind each hidden layer; of a linear head, before it.
+        learning_rate: Of a head on a frozen backbone (AdamW).
         weight_decay: As in AdamW: of each weight, so much times the learning rate is taken away at
             each step. Biases and what scales a normalization are left alone. Keras multiplies it
             by the learning rate, so below 1e-3 it does nothing in a search's few hundred steps.
         label_smoothing: Share of each label that is spread evenly over all classes.
-        unfreeze: Blocks that are fine-tuned, from the top; 0 for none.
-        fine_tuning_learning_rate: The base rate from when they are.
+        unfreeze: Blocks that are fine-tuned, from the top: a whole number, or a share of all
+            blocks; 0 for none.
+        batch_norm: Of these blocks, as for `FrozenBackbone`.
+        fine_tuning_epochs: Epochs of a trial that fine-tunes, at most.
+        fine_tuning_learning_rate: The highest rate while they train: it rises for half an epoch,
+            then falls along half a cosine.
         lr_decay: The rate of each block relative to the one above it.
-        frozen_epochs: Epochs before they are: a whole number, or a share of all epochs, of which
-            one is left at least.
+        frozen_epochs: Epochs before they are unfrozen: a whole number, or a share of those of the
+            trial, of which one is left at least.
         backbone: Names of backbones, `None` for all that there are.
 
     Raises:
@@ -52,15 +62,17 @@ class Space:
 
     pooling: Any = field(default=Choices(("avg", "max", LEVELS)))
     hidden: Any = field(default=Range(32, 512, log=True, step=2))
-    depth: Any = field(default=Choices((1, 2)))
+    depth: Any = field(default=Choices((0, 1)))
     dropout: Any = field(default=Range(0.0, 0.7, step=0.1))
     learning_rate: Any = field(default=Range(1e-4, 1e-2, log=True))
     weight_decay: Any = field(default=Choices((0.0, 1e-3, 1e-2, 1e-1)))
     label_smoothing: Any = field(default=Range(0.0, 0.2, step=0.05))
-    unfreeze: Any = field(default=Choices((0, 1, 2)))
-    fine_tuning_learning_rate: Any = field(default=Range(3e-5, 1e-3, log=True))
-    lr_decay: Any = field(default=Range(0.3, 1.0))
-    frozen_epochs: Any = field(default=Range(0.2, 0.6, step=0.1))
+    unfreeze: Any = field(default=Choices((0.0, 0.35, 0.6)))
+    batch_norm: Any = field(default=Choices(("adapt",)))
+    fine_tuning_epochs: Any = field(default=Choices((10,)))
+    fine_tuning_learning_rate: Any = field(default=Range(3e-4, 3e-3, log=True))
+    lr_decay: Any = field(default=Range(0.6, 1.0))
+    frozen_epochs: Any = field(default=Choices((0,)))
     backbone: Any = None
 
     def __post_init__(self) -> None:
@@ -148,12 +160,13 @@ class Space:
                 f"`pooling: {LEVELS}` needs frozen blocks, and `unfreeze` is {self.unfreeze}. Give "
                 "`unfreeze: 0`, or another pooling as well."
             )
+        epochs = min(epochs, self.fine_tuning_epochs.most)
         first = self.first_unfrozen(self.frozen_epochs.least, epochs)
         if self.unfreeze.most and first >= epochs:
             raise SpaceError(
                 f"Nothing would ever be unfrozen: `frozen_epochs` is {self.frozen_epochs}, and a "
-                f"trial has epochs={epochs}. Give more epochs, fewer of them frozen, or "
-                "`unfreeze: 0`."
+                f"trial that fine-tunes has {epochs} epochs. Give more epochs, fewer of them "
+                "frozen, or `unfreeze: 0`."
             )
 
     def declare(
@@ -182,6 +195,42 @@ class Space:
         with hp.conditional_scope("pooling", one_level):
             declared = self._declare_unfreeze(hp)
         return {**values, **({"unfreeze": 0} if values["pooling"] == LEVELS else declared)}
+
+    def recommended(self, backbones: Sequence[str]) -> list[dict[str, Any]]:
+        """Returns the values to begin with: what usually does well, the deepest fine-tuning first.
+
+        The second is the first with less smoothing and half the rate, and trains with another seed.
+
+        Args:
+            backbones: The backbones that there are.
+        """
+        if not isinstance(self.unfreeze, Choices):
+            return [self.complete({}, backbones)]
+        usual = RULES["unfreeze"].usual
+        depths = sorted((d for d in self.unfreeze.values if d), reverse=True)
+        if usual in depths:  # all blocks are rarely worth their time
+            depths = [usual, *(d for d in depths if d != usual)]
+        found = [self.complete({"unfreeze": depth}, backbones) for depth in depths]
+        if found:
+            rate = self.fine_tuning_learning_rate.nearest(found[0]["fine_tuning_learning_rate"] / 2)
+            other = {"label_smoothing": self.label_smoothing.nearest(0.0)}
+            found.insert(1, {**found[0], **other, "fine_tuning_learning_rate": rate})
+        return [one for i, one in enumerate(found) if one not in found[:i]]
+
+    def complete(self, values: dict[str, Any], backbones: Sequence[str]) -> dict[str, Any]:
+        """Returns all values of a trial of which some are given; the others are usual ones.
+
+        Args:
+            values: Name to value.
+            backbones: The backbones that there are.
+        """
+        from keras_tuner import HyperParameters
+
+        hp = HyperParameters()
+        hp.values = dict(values)
+        self.declare(hp, backbones)
+        declared = {one.name for one in hp.space if hp.is_active(one)}
+        return {name: value for name, value in hp.values.items() if name in declared}
 
     def _declare_unfreeze(self, hp: "keras_tuner.HyperParameters") -> dict[str, Any]:
         values = {"unfreeze": self.unfreeze.declare(hp, "unfreeze", RULES["unfreeze"].usual)}

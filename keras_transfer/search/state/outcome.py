@@ -16,7 +16,7 @@ PREFIX = "trial_"  # of the folders of trials, as KerasTuner names them
 _KINDS: Mapping[str, Any] = {
     **dict.fromkeys(("id", "failure", "traceback"), str),
     **dict.fromkeys(("epoch", "epochs"), int | None),
-    "score": float | int | None,
+    **dict.fromkeys(("score", "expected"), float | int | None),
     "deviation": float | int | None,
     "seed": int,
 }
@@ -29,6 +29,7 @@ class Begun:
     trial: int
     id: str
     hyperparameters: Mapping[str, Any]
+    expected: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Outcome:
         folds: The metrics of each fold, empty without folds.
         epochs: The last epoch that it was allowed, which Hyperband raises from round to round;
             `None` if nobody noted it.
+        expected: The seconds that it was expected to take; `None` if nobody knew.
 
     Raises:
         ValueError: If the status is unknown, or a trial that did not fail has no finite score.
@@ -77,6 +79,7 @@ class Outcome:
     seed: int = 0
     folds: tuple[Mapping[str, float], ...] = ()
     epochs: int | None = None
+    expected: float | None = None
 
     def __post_init__(self) -> None:
         if self.status not in get_args(Status):
