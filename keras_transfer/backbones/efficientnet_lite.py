@@ -159,6 +159,12 @@ def EfficientNetLite2(
     return _model(_LITE2, weights, input_shape, name)
 
 
+def is_installed(number: str) -> bool:
+    """Returns whether the ImageNet weights of Lite0, 1 or 2 are installed."""
+    variant = {"0": _LITE0, "1": _LITE1, "2": _LITE2}[number]
+    return importlib.util.find_spec(variant.package) is not None
+
+
 def _model(
     variant: _Variant,
     weights: str | Path | None,

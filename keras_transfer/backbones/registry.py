@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -63,6 +64,25 @@ class Source:
 def names() -> tuple[str, ...]:
     """Returns the names that `FrozenBackbone` takes as a source, the embedded ones first."""
     return (*EMBEDDED, *sorted(_applications()))
+
+
+def on_this_machine() -> tuple[str, ...]:
+    """Returns the names of the backbones whose pretrained weights need no download.
+
+    Those are the embedded ones whose data packages are installed, and the models of
+    `keras.applications` that Keras has downloaded without a top (to `~/.keras/models`).
+    """
+    from keras_transfer.backbones import efficientnet_lite
+
+    embedded = [name for name in EMBEDDED if efficientnet_lite.is_installed(name[-1])]
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    found: set[str] = set()
+    for path in sorted((home / "models").glob("*.h5")):
+        key = _key(path.stem).removeprefix("weights")
+        known = [name for name in _applications() if key.startswith(_key(name))]
+        if "notop" in key and known:
+            found.add(max(known, key=len))
+    return (*embedded, *sorted(found))
 
 
 def load(

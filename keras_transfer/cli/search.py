@@ -151,8 +151,8 @@ def _add_model(add: Callable[..., object]) -> None:
         "--backbone",
         default="efficientnet_lite0",
         metavar="NAMES",
-        help="names of keras.applications, folders or addresses of modules; several with commas "
-        "(default: efficientnet_lite0)",
+        help="names of keras.applications, folders or addresses of modules; several with commas; "
+        "'auto' for the best that is on this machine (default: efficientnet_lite0)",
     )
     add("--weights", default="imagenet", help="'imagenet', 'none' or a file (default: imagenet)")
     add(

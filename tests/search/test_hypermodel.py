@@ -1,3 +1,6 @@
+import math
+import time
+
 import keras
 import keras_tuner
 import numpy as np
@@ -14,8 +17,9 @@ from keras_transfer.search.space.space import Range, Space
 
 EPOCHS = 3
 FINE = {"unfreeze": 2, "pooling": "avg", "dropout": 0.5, "label_smoothing": 0.1, "lr_decay": 0.5}
+FINE |= {"depth": 1}
 HEAD = {"unfreeze": 0, "pooling": "max", "depth": 2, "weight_decay": 0.1}
-TOP = {"unfreeze": 1, "pooling": "avg", "hidden": 16}
+TOP = {"unfreeze": 1, "pooling": "avg", "hidden": 16, "depth": 1}
 
 
 def hypermodel(classes=("a", "b"), *, backbone=None, **kwargs) -> TransferHyperModel:
@@ -108,16 +112,19 @@ def test_what_a_trial_trains_is_its_head_and_the_blocks_it_unfreezes(three):
     assert [len(one.member.head_weights) for one in (fine, head, top)] == [4, 6, 4]
     backbone = tiny_backbone()
     for name, values in fine.member.blocks.items():
-        weights = [weight.numpy() for weight in backbone.block_weights(name)]
+        weights = [weight.numpy() for weight in backbone.block_state(name)]
         assert all(not np.array_equal(a, b) for a, b in zip(weights, values, strict=True))
 
 
-def test_the_best_epoch_by_the_objective_is_what_is_left(three):
-    for one in three[2]:
-        curve = one.plotter.history["val_loss"]
-        assert one.epoch == int(np.argmin(curve)) + 1
-        assert one.metrics["val_loss"] == min(curve)
-        assert one.plotter.epochs == list(range(EPOCHS))
+def test_a_head_is_left_with_its_best_epoch_and_a_fine_tuning_with_its_last(three):
+    fine, head, top = three[2]
+    curve = head.plotter.history["val_loss"]
+    assert head.epoch == int(np.argmin(curve)) + 1
+    assert head.metrics["val_loss"] == min(curve)
+    for one in (fine, top):
+        assert one.epoch == EPOCHS
+        assert one.metrics["val_loss"] == one.plotter.history["val_loss"][-1]
+    assert all(one.plotter.epochs == list(range(EPOCHS)) for one in three[2])
 
 
 @pytest.mark.slow
@@ -224,11 +231,32 @@ def _raise(message: str) -> None:
     raise RuntimeError(message)
 
 
-def test_fine_tuning_begins_after_the_frozen_epochs_with_a_decay_from_block_to_block(three):
+def test_the_rate_of_a_fine_tuning_falls_with_a_decay_from_block_to_block(three):
     history = three[2][0].plotter.history
-    assert history["learning_rate"] == pytest.approx([1e-3, 1e-3, 1e-4])  # round(0.5 * 3) = 2
-    assert history["learning_rate/block4"] == pytest.approx([0, 0, 0.5e-4])
-    assert history["learning_rate/block3"] == pytest.approx([0, 0, 0.25e-4])
+    rates = np.asarray(history["learning_rate"])
+    assert 1e-3 > rates[0] > rates[1] > rates[2] > 0
+    np.testing.assert_allclose(history["learning_rate/block4"], rates / 2, rtol=1e-5)
+    np.testing.assert_allclose(history["learning_rate/block3"], rates / 4, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_blocks_are_unfrozen_after_the_frozen_epochs_where_there_are_some():
+    history = trial(hypermodel(), {**FINE, "frozen_epochs": 2}).plotter.history
+    assert history["learning_rate"][:2] == pytest.approx([1e-3, 1e-3])
+    assert history["learning_rate/block4"][:2] == [0, 0]
+    assert 0 < history["learning_rate/block4"][2] < 1e-3
+
+
+@pytest.mark.slow
+def test_a_fine_tuning_ends_in_its_time():
+    """At a rate of nothing, and with the last epoch as what it has come to."""
+    model = hypermodel(epochs=1000, space=Space(fine_tuning_epochs=1000))
+    model.until = time.time() + 1.5
+    one = trial(model, FINE, epochs=1000)
+    assert 1 < one.epoch < 500
+    assert one.plotter.history["learning_rate"][-1] < 0.2 * max(
+        one.plotter.history["learning_rate"]
+    )
 
 
 def test_epochs_of_hyperband_that_end_before_the_blocks_are_unfrozen_train_the_head(monkeypatch):
@@ -236,11 +264,11 @@ def test_epochs_of_hyperband_that_end_before_the_blocks_are_unfrozen_train_the_h
     monkeypatch.setattr(
         BlockUnfreezer, "__init__", lambda self, schedule, **kw: made.append(schedule)
     )
-    model, hp = hypermodel(), chosen(**FINE)
+    model, hp = hypermodel(), chosen(**FINE, frozen_epochs=2)
     model.build(hp)
     values = model.space.declare(hp, ["tiny"])
-    assert model._unfreezer(values, ("block3",), epochs=2) == []
-    assert len(model._unfreezer(values, ("block3",), epochs=3)) == 1
+    assert model._fine_tuning(values, ("block3",), 2, lambda: math.inf) == []
+    assert len(model._fine_tuning(values, ("block3",), 3, lambda: math.inf)) == 2
     assert made == [{2: ("block3",)}]
 
 
@@ -302,7 +330,7 @@ def test_hyperband_goes_on_with_the_weights_of_the_earlier_trial(tmp_path):
 
     def noted(hp, built, *args, **kwargs):
         found = [weight.numpy() for weight in built.head.weights if built.built]
-        blocks = [weight.numpy() for weight in built.backbone.block_weights("top")]
+        blocks = [weight.numpy() for weight in built.backbone.block_state("top")]
         begins[hp.values.get("tuner/trial_id")] = [*found, *blocks]
         history = fit(hp, built, *args, **kwargs)
         ends[len(ends)] = [
@@ -327,7 +355,7 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
     (path,) = tmp_path.rglob("*.h5")
     model = hypermodel().build(chosen(**TOP))
     model.build((None, 24, 24, 3))
-    with pytest.raises(ValueError, match="holds 6 weights, this trial trains 8"):
+    with pytest.raises(ValueError, match="holds 6 weights, this trial trains 10"):
         model.load_weights(path)
 
 
@@ -388,7 +416,7 @@ def test_what_cannot_work_is_refused_before_the_first_trial():
     with pytest.raises(ValueError, match="matches 9"):
         hypermodel(space=Space(unfreeze=Range(0, 9)))
     with pytest.raises(SpaceError, match="Nothing would ever be unfrozen"):
-        hypermodel(epochs=1)
+        hypermodel(space=Space(frozen_epochs=2), epochs=2)
     with pytest.raises(ValueError, match="Unknown metric 'fun'"):
         hypermodel(metric="fun")
     with pytest.raises(SpaceError, match=r"unknown backbone 'tony'\. Did you mean 'tiny'"):

@@ -116,9 +116,11 @@ def test_balancing_raises_the_rare_class(photos, cache, backbone):
     few = data.train_and_valid.labels < 2
     features = features_of(cache, backbone, data.train_and_valid)
     rows = np.flatnonzero(few)[:24]  # 17 of one class, 7 of the other
-    train = type("Train", (), {"labels": data.train_and_valid.labels[rows], "class_names": "ab"})
+    labels = data.train_and_valid.labels[rows]
     means = [
-        probe._fitted(features[rows], train, 0, balance).probabilities(features[rows]).mean(axis=0)
+        probe._fitted(features[rows], labels, 2, 0, balance=balance)
+        .probabilities(features[rows])
+        .mean(axis=0)
         for balance in (False, True)
     ]
     assert means[1][1] > means[0][1]
@@ -133,8 +135,7 @@ def test_features_without_pooling_are_averaged(data, cache, backbone):
 
 def test_a_class_with_one_training_image_is_told(data, cache):
     y = np.array([0, 0, 0, 1])
-    train = type("Train", (), {"labels": y, "class_names": "abc"})
-    fitted = probe._fitted(np.eye(4), train, 0, balance=False)
+    fitted = probe._fitted(np.eye(4), y, 3, 0, balance=False)
     assert fitted.strength == 0.01
     assert "one training image" in fitted.notes[0]
     assert fitted.probabilities(np.eye(4))[:, 2].max() < 1e-12  # a class of which was none
@@ -168,9 +169,8 @@ def test_without_the_split_that_is_asked_for_it_is_refused(photos, cache, backbo
         run_probe(cache, backbone, data)
     with pytest.raises(ValueError, match="no test split"):
         probe_on_test(cache, backbone, data)
-    train = type("Train", (), {"labels": np.ones(4, int), "class_names": "ab"})
     with pytest.raises(ValueError, match=r"images of two classes.*Received: one class"):
-        probe._fitted(np.eye(4), train, 0, balance=False)
+        probe._fitted(np.eye(4), np.ones(4, int), 2, 0, balance=False)
 
 
 @pytest.mark.slow
@@ -179,3 +179,29 @@ def test_nothing_is_computed_where_features_are_kept(data, cache, monkeypatch, b
     monkeypatch.setattr(runners, "by_keras", None)
     run_probe(cache, backbone, data, seed=1)
     run_probe(cache, backbone, data.folds(2))
+
+
+def test_a_class_that_is_not_among_the_images_is_never_expected():
+    y = np.array([0, 0, 2, 2, 2, 0] * 4)
+    x = np.random.default_rng(0).normal(size=(24, 3)) + y[:, None]
+    fitted = probe._fitted(x, y, 4, 0, balance=False)
+    assert fitted.kernel.shape == (3, 4)
+    found = fitted.probabilities(x)
+    assert found[:, [1, 3]].max() < 1e-9
+    assert (found.argmax(1) == y).mean() > 0.8
+    two = LogisticRegression(C=fitted.strength).fit(StandardScaler().fit_transform(x), y)
+    expected = two.predict_proba(StandardScaler().fit_transform(x))
+    np.testing.assert_allclose(found[:, [0, 2]], expected, atol=1e-2)
+
+
+def test_the_loss_of_each_image_is_that_of_a_fit_without_it():
+    generator = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    x = generator.normal(size=(60, 4))
+    x[:, 0] += 3 * y
+    losses, right = probe.loss_of_each(x, y)
+    assert losses.shape == right.shape == (60,)
+    assert right.mean() > 0.8
+    assert losses[right].mean() < losses[~right].mean()
+    noise, _ = probe.loss_of_each(generator.normal(size=(60, 4)), y)
+    assert noise.mean() > losses.mean()

@@ -31,7 +31,9 @@ def test_every_field_has_a_rule_and_every_rule_a_field():
 def test_the_defaults_are_those_that_are_good_on_little_data():
     told = Space().to_dict()
     assert told["hidden"] == {"min": 32, "max": 512, "log": True, "step": 2}
-    assert told["depth"] == [1, 2]
+    assert told["depth"] == [0, 1]
+    assert told["unfreeze"] == [0.0, 0.35, 0.6]
+    assert told["batch_norm"] == "adapt"
     assert told["learning_rate"] == {"min": 1e-4, "max": 1e-2, "log": True}
     assert told["pooling"] == ["avg", "max", "levels"]
     assert "backbone" not in told
@@ -228,7 +230,37 @@ def test_a_space_that_could_never_unfreeze_what_it_says_is_refused():
     with pytest.raises(SpaceError, match="Nothing would ever be unfrozen: `frozen_epochs` is 3"):
         Space(frozen_epochs=3).check_epochs(3)
     with pytest.raises(SpaceError, match="Give more epochs"):
-        Space().check_epochs(1)
+        Space(frozen_epochs=0.5).check_epochs(1)
+    with pytest.raises(SpaceError, match="a trial that fine-tunes has 4 epochs"):
+        Space(frozen_epochs=5, fine_tuning_epochs=4).check_epochs(30)
+
+
+def test_blocks_are_unfrozen_by_number_or_by_share():
+    assert Space(unfreeze=[0, 0.5, 1.0]).unfreeze.values == (0.0, 0.5, 1.0)
+    assert Space(unfreeze=[0, 2]).unfreeze.values == (0, 2)
+    with pytest.raises(SpaceError, match="whole numbers, or shares, not both together"):
+        Space(unfreeze=[2, 0.5])
+    with pytest.raises(SpaceError, match=r"`unfreeze`: expected .* a share .*Received: 1\.5"):
+        Space(unfreeze=1.5)
+    with pytest.raises(SpaceError, match="a range of whole numbers, or a list of shares"):
+        Space(unfreeze=Range(0.0, 0.5))
+
+
+def test_it_begins_with_what_usually_does_well_the_deepest_first():
+    first, other, shallow = Space().recommended(["lite"])
+    assert (first["unfreeze"], shallow["unfreeze"]) == (0.6, 0.35)
+    changed = {name for name in first if first[name] != other[name]}
+    assert changed == {"label_smoothing", "fine_tuning_learning_rate"}
+    assert "backbone" not in first
+    assert Space().recommended(["a", "b"])[0]["backbone"] == "a"
+    assert Space(unfreeze=0).recommended(["lite"]) == []
+    (only,) = Space(unfreeze=1, label_smoothing=0.0, fine_tuning_learning_rate=0.1).recommended("a")
+    assert only["unfreeze"] == 1
+    ranged = Space(unfreeze=Range(0, 5)).recommended(["lite"])
+    assert [one["pooling"] for one in ranged] == ["avg"]
+    assert [one["unfreeze"] for one in Space(unfreeze=[0, 1.0, 0.6]).recommended("a")] == [
+        *(0.6, 0.6, 1.0)
+    ]
 
 
 def test_whole_numbers_of_a_range_above_one():

@@ -4,6 +4,7 @@ import contextlib
 import math
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from keras_transfer.search.budget.limit import OutOfTime, time_limit, uninterrupted
 from keras_transfer.search.budget.plan import TimePlan
 from keras_transfer.search.budget.rehearsal import Rehearsal
+from keras_transfer.search.settings import Settings
 
 
 def until_interrupted(seconds_left) -> bool:
@@ -118,30 +120,49 @@ def test_all_that_comes_after_the_last_trial_is_kept_time_for():
     assert TimePlan().deadline is None
 
 
-def test_the_first_trial_takes_the_time_of_what_can_be_left_out_only_if_it_is_too_late_for_that():
-    assert plan().deadline == plan(scored=True).deadline > 900
-    late = plan(test=80.0)
-    assert late.deadline > 900
-    late.scored = True  # its first epoch has ended: export and test may still fit
-    assert late.deadline < 900
-
-
 def test_a_trial_has_some_seconds_to_stop_by_itself_before_it_is_interrupted():
-    one = plan(trained=True)
+    one = plan()
     assert 0 < one.deadline - one.clock() < one.left_for_trials() < one.left() - 70
 
 
-def test_the_only_trial_is_interrupted_when_the_model_and_the_report_need_the_time():
-    one = plan(scored=True)
-    assert one.left() - 30 < one.left_for_trials() < one.left() - 20
+def costly(**changes):
+    """A search, of which the costs are known."""
+    facts = {
+        "plan": TimePlan(time.monotonic() + 500, startup=10.0),
+        "settings": Settings(Path("runs"), flips="mirror"),
+        "data": SimpleNamespace(test=object(), labels={"test": range(100)}),
+        "hypermodel": SimpleNamespace(recommended=lambda: [{"unfreeze": 1}]),
+        "probe": lambda: SimpleNamespace(seconds=4.0),
+        "costs": SimpleNamespace(
+            fits=lambda values, left: left > 50,
+            prediction=lambda values: 0.01 * (1 + len(values)),
+            slowdown=lambda: 1.0,
+        ),
+        **changes,
+    }
+    return SimpleNamespace(**facts)
+
+
+def test_in_a_short_search_what_comes_after_the_trials_is_estimated(capsys):
+    study = costly()
+    rehearsal = Rehearsal(study)
+    one = study.plan
+    assert 5 < one.keep < 10 < one.export < 20
+    # Two views of 100 images through the probe and a trial; one through the probe.
+    assert one.test == pytest.approx(2 * 100 * 0.02 + 100 * 0.01 + 2.0)
+    assert "What comes after the trials will take about" in capsys.readouterr().out
+    before = one.reserve
+    study.costs.slowdown = lambda: 3.0
+    rehearsal.renew()
+    assert one.reserve == pytest.approx(3 * before)
+    rehearsal.renew()
+    assert one.reserve == pytest.approx(3 * before)
 
 
 def test_what_takes_too_long_to_be_rehearsed_is_expected_to_take_long(capsys):
-    one = TimePlan(time.monotonic() + 0.6)
-    study = SimpleNamespace(plan=one, settings=None, data=None, probe=lambda: time.sleep(60))
-    Rehearsal(study).renew()
-    assert 0 < one.keep == one.export == one.test == one.report < 0.2
-    assert "What comes after the trials will take about" in capsys.readouterr().out
+    study = costly(plan=TimePlan(time.monotonic() + 0.6), probe=lambda: time.sleep(60))
+    Rehearsal(study)
+    assert 0 < study.plan.keep == study.plan.export == study.plan.test == study.plan.report < 0.2
 
 
 @pytest.mark.slow
