@@ -24,13 +24,13 @@ from keras_transfer.search.averaging.ensemble import Member
 from keras_transfer.search.budget.costs import Costs
 from keras_transfer.search.budget.plan import TimePlan
 from keras_transfer.search.callbacks import MedianStopping
-from keras_transfer.search.candidates import choose
 from keras_transfer.search.engine.on_ray import OnRay
 from keras_transfer.search.engine.renewal import Growth
 from keras_transfer.search.engine.request import Engine, TrialRequest
 from keras_transfer.search.hypermodel import TransferHyperModel
 from keras_transfer.search.metrics import Objective, balanced_class_weight, objective
-from keras_transfer.search.probe import LinearFit, fit_probe, run_probe
+from keras_transfer.search.probing.candidates import choose
+from keras_transfer.search.probing.probe import LinearFit, fit_probe, run_probe
 from keras_transfer.search.report.curves import numbered
 from keras_transfer.search.report.summary import versions
 from keras_transfer.search.settings import AUTO, Settings

@@ -7,8 +7,8 @@ from conftest import tiny_backbone
 
 from keras_transfer import image_folder
 from keras_transfer.backbones import efficientnet_lite, registry
-from keras_transfer.search import candidates
-from keras_transfer.search.candidates import Candidate, choose
+from keras_transfer.search.probing import candidates
+from keras_transfer.search.probing.candidates import Candidate, choose
 from keras_transfer.search.state.files import read_json
 
 

@@ -9,8 +9,8 @@ from sklearn.preprocessing import StandardScaler
 
 from keras_transfer import FeatureCache, image_folder
 from keras_transfer.features import runners
-from keras_transfer.search import probe
-from keras_transfer.search.probe import features_of, probe_on_test, run_probe
+from keras_transfer.search.probing import probe
+from keras_transfer.search.probing.probe import features_of, probe_on_test, run_probe
 from keras_transfer.search.scoring import measures
 
 

@@ -17,7 +17,7 @@ from keras_transfer.search.averaging.composition import Composition
 from keras_transfer.search.averaging.ensemble import Member
 from keras_transfer.search.averaging.members import to_average
 from keras_transfer.search.metrics import chance
-from keras_transfer.search.probe import probe_on_test
+from keras_transfer.search.probing.probe import probe_on_test
 from keras_transfer.search.report.leaderboard import ranked
 from keras_transfer.search.scoring import Measures, measures, paired
 from keras_transfer.search.state.outcome import Outcome

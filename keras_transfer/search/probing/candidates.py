@@ -12,7 +12,7 @@ from rich.table import Table
 
 from keras_transfer.backbones.frozen_backbone import FrozenBackbone
 from keras_transfer.features.runners import by_keras
-from keras_transfer.search.probe import loss_of_each
+from keras_transfer.search.probing.probe import loss_of_each
 from keras_transfer.search.state.files import read_json, write_json
 
 FILE = "backbones.json"

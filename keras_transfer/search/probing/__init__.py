@@ -1,0 +1,1 @@
+"""Linear classifiers of frozen features: trial 0, and the comparison of backbones."""
