@@ -9,8 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer.backbones.frozen_backbone import FrozenBackbone
+from keras_transfer.backbones.layers import LevelPooling
+from keras_transfer.models.transfer_model import TransferModel
 from keras_transfer.utils.keras_internals import layers_of, logits_of
 
+_POOLINGS = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D, LevelPooling)
 _TOGETHER = 8  # images at a time: activations and gradients of a whole backbone are large
 
 
@@ -45,6 +48,9 @@ def grad_cam(
 ) -> HeatMaps:
     """Computes Grad-CAM at the backbone's last block that gives a feature map.
 
+    Of an average of several trainings, whose upper blocks lie in its head, it is the mean over what
+    each pools. Views are not averaged: the map is that of the images as they are.
+
     Args:
         model: A classifier that holds one `FrozenBackbone`, at any depth.
         images: As the model takes them, `(n, height, width, channels)`.
@@ -64,15 +70,64 @@ def grad_cam(
     names = [block.name for block in backbone.blocks if len(block.output_shape) == 4]
     if not names:
         raise NoFeatureMap("no block of the backbone gives a feature map")
+    if isinstance(model, TransferModel) and (pooled := _pooled_in(model.head)):
+        return _of_average(model, pooled, images, classes, logits)
     maps, size = [], (0, 0)
     for start in range(0, len(images), _TOGETHER):
         part = slice(start, start + _TOGETHER)
         found = _heat(model, backbone, names[-1], images[part], classes[part], logits)
         size = (int(found.shape[1]), int(found.shape[2]))
         maps.append(tf.image.resize(found[..., None], images.shape[1:3])[..., 0].numpy())
-    heat = np.concatenate(maps)
+    return HeatMaps(names[-1], size, _peaked(np.concatenate(maps)))
+
+
+def _pooled_in(head: keras.Layer) -> dict[str, Any]:
+    """Returns what a head pools of feature maps: the name of the layer, and its output."""
+    if not isinstance(head, keras.Model) or isinstance(head, keras.Sequential):
+        return {}
+    found: dict[str, Any] = {}
+    names = {id(layer.output): layer.name for layer in head.layers}
+    for layer in head.layers:
+        if isinstance(layer, _POOLINGS):
+            given = layer.input
+            tensor = given[-1] if isinstance(given, list | tuple) else given
+            if len(tensor.shape) == 4 and id(tensor) in names:
+                found[names[id(tensor)]] = tensor
+    return found
+
+
+def _of_average(
+    model: TransferModel,
+    pooled: dict[str, Any],
+    images: np.ndarray,
+    classes: Sequence[int],
+    logits: bool,
+) -> HeatMaps:
+    """The mean of the maps at all places where a head pools, each with the same peak."""
+    head = keras.Model(model.head.inputs, [*pooled.values(), model.head.outputs[0]])
+    maps, size = [], (0, 0)
+    for start in range(0, len(images), _TOGETHER):
+        part = slice(start, start + _TOGETHER)
+        features = model.backbone(tf.constant(images[part]))
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            *seen, outputs = head(features, training=False)
+            score = tf.reduce_sum(_scores(outputs, classes[part], logits))
+        heats = map(_weighted, tape.gradient(score, seen), seen)
+        scaled = [_resized(heat, images.shape[1:3]) for heat in heats]
+        maps.append(np.mean(scaled, axis=0))
+        size = (int(seen[0].shape[1]), int(seen[0].shape[2]))
+    name = next(iter(pooled)).partition("_")[2]
+    return HeatMaps(name, size, _peaked(np.concatenate(maps)))
+
+
+def _resized(heat: tf.Tensor, size: tuple[int, int]) -> np.ndarray:
+    return _peaked(tf.image.resize(heat[..., None], size)[..., 0].numpy())
+
+
+def _peaked(heat: np.ndarray) -> np.ndarray:
     peaks = heat.max(axis=(1, 2), keepdims=True)
-    return HeatMaps(names[-1], size, heat / np.where(peaks > 0, peaks, 1))
+    return heat / np.where(peaks > 0, peaks, 1)
 
 
 def _heat(
@@ -99,8 +154,12 @@ def _heat(
     gradient = tape.gradient(score, seen[0])
     if gradient is None:
         raise NoFeatureMap("the model's output does not depend on the backbone by a gradient")
+    return _weighted(gradient, seen[0])
+
+
+def _weighted(gradient: tf.Tensor, feature_map: tf.Tensor) -> tf.Tensor:
     weights = tf.reduce_mean(tf.cast(gradient, "float32"), axis=(1, 2), keepdims=True)
-    return tf.nn.relu(tf.reduce_sum(weights * tf.cast(seen[0], "float32"), axis=-1))
+    return tf.nn.relu(tf.reduce_sum(weights * tf.cast(feature_map, "float32"), axis=-1))
 
 
 def _scores(outputs: Any, classes: Sequence[int], logits: bool) -> tf.Tensor:

@@ -115,6 +115,7 @@ class Trials:
         self._unfinished: list[Trial] = []
         self._running: dict[str, Trial] = {}
         self._expected: dict[str, float | None] = {}
+        self._is_over = False  # there is no time for another trial
 
     # ---- running them
 
@@ -183,7 +184,7 @@ class Trials:
     def _next(self) -> tuple[Trial, Planned] | None:
         """Returns the trial to run next; None if there is none, or none as long as others run."""
         left = self.seconds_left()
-        if left <= 0:
+        if left <= 0 or self._is_over:
             return None
         if self._unfinished:
             planned = self.plan(self._unfinished[0].hyperparameters.values, left)
@@ -196,7 +197,7 @@ class Trials:
         planned = self.plan(trial.hyperparameters.values, left)
         if planned is None:
             # Nothing of it is in the journal, so the next run of the search asks for it again.
-            self._oracle = None
+            self._is_over = True
             return None
         trial.hyperparameters.values = planned.values
         self.journal.append("created", id=trial.trial_id, values=planned.values)

@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 from conftest import SIZE, images, tiny_backbone
 
-from keras_transfer import FrozenBackbone, TransferModel
+from keras_transfer import AveragedViews, Flips, FrozenBackbone, TransferModel
 from keras_transfer.evaluation.grad_cam import NoFeatureMap, grad_cam
+from keras_transfer.search.averaging.ensemble import Member, average
 
 
 def transfer(classes=3, **kwargs) -> TransferModel:
@@ -150,3 +151,27 @@ def test_a_backbone_that_runs_twice_is_refused():
     model = keras.Model(left, keras.layers.Dense(2, activation="softmax")(both))
     with pytest.raises(NoFeatureMap, match="runs its backbone 2 times"):
         grad_cam(model, images(1), [0])
+
+
+@pytest.mark.slow
+def test_an_average_whose_blocks_lie_in_its_head_has_the_mean_of_their_maps():
+    """Of trainings that differ, as a search ends with, and of their views: as they are."""
+    backbone, members, single = tiny_backbone(), [], []
+    for seed, unfreeze in enumerate((1, 4)):
+        keras.utils.set_random_seed(seed)
+        blocks = backbone.select(unfreeze)
+        model = TransferModel(backbone.share_blocks(blocks), 2, hidden=4)
+        model.build((None, SIZE, SIZE, 3))
+        for weight in (w for name in blocks for w in model.backbone.block_weights(name)):
+            weight.assign_add(keras.random.normal(weight.shape, stddev=0.3))
+        members.append(Member.of(model, blocks, backbone="tiny"))
+        single.append(grad_cam(model, images(4), [1] * 4).maps)
+    model = average({"tiny": backbone}, members)
+    found = grad_cam(model, images(4), [1] * 4)
+    assert (found.block, found.size) == ("block4", (3, 3))
+    # Each is weighted by its own gradient; of the probabilities' mean that is nearly their mean.
+    expected = np.mean(single, axis=0)
+    expected /= np.maximum(expected.max(axis=(1, 2), keepdims=True), 1e-30)
+    np.testing.assert_allclose(found.maps, expected, atol=1e-4)
+    views = AveragedViews.of(model, Flips("mirror"))
+    np.testing.assert_allclose(grad_cam(views, images(4), [1] * 4).maps, found.maps, atol=1e-6)

@@ -13,11 +13,15 @@ from processes import start
 from stand_in import OBJECTIVE, StandIn, ends_soon, later, run_and_die, trials
 
 from keras_transfer.search.averaging.ensemble import Member
+from keras_transfer.search.budget.costs import Planned
 from keras_transfer.search.budget.limit import OutOfTime, time_limit
 from keras_transfer.search.callbacks import MedianStopping, StopAtEpochEnd
 from keras_transfer.search.report.curves import numbered
+from keras_transfer.search.state.journal import Journal
+from keras_transfer.search.state.lock import alone
 from keras_transfer.search.state.outcome import Outcome
 from keras_transfer.search.trial_runner import seed_of
+from keras_transfer.search.trials import FOLDER, JOURNAL
 
 DAMAGED = {
     "missing": lambda file: file.unlink(),
@@ -431,3 +435,45 @@ def test_an_epoch_that_takes_too_long_is_cut_short_with_time_for_its_validation(
     assert history.epoch == [0]
     assert len(batches) == 4
     assert math.isfinite(history.history["val_loss"][0])
+
+
+def test_a_trial_is_run_as_it_is_planned_and_none_that_has_no_time(tmp_path):
+    asked = []
+
+    def plan(values, left):
+        asked.append(left)
+        return Planned({**values, "rate": 0.005}, 7.0) if len(asked) < 3 else None
+
+    hypermodel, begun = StandIn(), []
+    search = trials(tmp_path, hypermodel, count=5, plan=plan, on_begin=begun.append)
+    with alone(tmp_path):
+        search.run()
+    assert [one.trial for one in search.outcomes] == [1, 2]
+    assert [one.expected for one in search.outcomes] == [7.0, 7.0] == [b.expected for b in begun]
+    assert {one.hyperparameters["rate"] for one in search.outcomes} == {0.005}
+    assert {one["rate"] for one in hypermodel.built} == {0.005}
+    assert asked == [math.inf] * 3
+    # The one that had no time is created again by the next run, as if nothing had been.
+    events = [event["event"] for event in Journal(tmp_path / FOLDER / JOURNAL).read()]
+    assert events == ["created", "started", "ended"] * 2
+    again = trials(tmp_path, count=3)
+    with alone(tmp_path):
+        again.run()
+    assert [one.trial for one in again.outcomes] == [1, 2, 3]
+
+
+def test_the_first_trials_are_those_that_are_recommended(tmp_path):
+    class Recommending(StandIn):
+        def recommended(self):
+            first = {"pooling": "max", "rate": 0.002, "width": 3}
+            return [first, {"pooling": "avg", "rate": 0.003}]
+
+    for number, oracle_name in enumerate(("random", "bayesian")):
+        output = tmp_path / str(number)
+        search = trials(output, Recommending(), oracle_name=oracle_name, count=3)
+        with alone(output):
+            search.run()
+        first, second, third = (one.hyperparameters for one in search.outcomes)
+        assert first == {"pooling": "max", "rate": 0.002, "width": 3}
+        assert second == {"pooling": "avg", "rate": 0.003}
+        assert third["rate"] not in (0.002, 0.003)
