@@ -55,7 +55,7 @@ def finish(study: Study, trials: Trials, *, interrupted: bool = False) -> None:
     export = functools.partial(model.export, output / "export" / "1", verbose=False)
     plan.in_time(EXPORT, export, after=plan.report)
     seen, tested = plan.in_time(
-        "the test images", lambda: _look_once(study, model), after=plan.report
+        "the test images", lambda: _look_once(study, trials, model), after=plan.report
     ) or (None, None)
     looks = _earlier_looks(output) + (tested is not None)
     _write(study, outcomes, winner, seen, tested, {"interrupted": interrupted, "looks": looks})
@@ -105,7 +105,9 @@ def _draw_best(study: Study, trials: Trials, best: Outcome | None) -> None:
     save_figure(figure, path)
 
 
-def _look_once(study: Study, model: TransferModel) -> tuple[Examined, OnTest | None]:
+def _look_once(
+    study: Study, trials: Trials, model: TransferModel
+) -> tuple[Examined, OnTest | None]:
     """What the model makes of the test split; without one, of the validation split."""
     data = study.data
     split: Any = data.test if data.test is not None else data.valid
@@ -113,7 +115,7 @@ def _look_once(study: Study, model: TransferModel) -> tuple[Examined, OnTest | N
     seen = examine(model, split.ordered, class_names=data.class_names, paths=paths, verbose=0)
     if data.test is None:
         return seen, None
-    return seen, on_test(study, seen.found.true, seen.found.probabilities)
+    return seen, on_test(study, trials, seen.found.true, seen.found.probabilities)
 
 
 def _write(
@@ -146,7 +148,7 @@ def _write(
         "images": data.counts,
         "trials_asked_for": study.settings.trials,
         "average_of": list(made_of.trials),
-        "left_out_of_average": sorted(made_of.too_bad),
+        "left_out_of_average": sorted((*made_of.too_bad, *made_of.heads)),
         "lost": list(made_of.lost),
         "trained_again": made_of.trained_again,
         **facts,

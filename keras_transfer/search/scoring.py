@@ -203,6 +203,31 @@ def gains(
     ]
 
 
+def alike(
+    best: Outcome, others: Sequence[Outcome], objective: Objective, images: int | None = None
+) -> str:
+    """Returns a sentence on how many trials may be as good as the best, empty if nobody knows.
+
+    Those are the ones whose accuracy in validation differs from that of the best by no more than
+    its 95 % interval.
+
+    Args:
+        best: The best trial.
+        others: The others that have a score.
+        objective: What the search aims at.
+        images: As for `gains`.
+    """
+    found = [gains(best, other, objective, images)[-1:] for other in others]
+    known = [gain[0] for gain in found if gain and gain[0].low is not None]
+    count = sum(gain.low is not None and gain.low <= 0 for gain in known)
+    if not known:
+        return ""
+    return (
+        f"{count} of {len(known)} others cannot be told from the best by their accuracy on these "
+        "validation images."
+    )
+
+
 def _gain(metric: str, sign: int, winner: Outcome, probe: Outcome, images: int | None) -> Gain:
     ours, theirs = winner.metrics[metric], probe.metrics[metric]
     low = high = None

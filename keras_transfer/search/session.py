@@ -5,8 +5,10 @@ import gc
 import math
 import sys
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from keras_transfer.data.image_folder import ImageFolder
 from keras_transfer.search.averaging.winner import best_tuned
@@ -133,7 +135,7 @@ class Session:
         """Updates the plan by the trials that have ended."""
         study, plan, settings = self.study, self.study.plan, self.study.settings
         if self._rehearsal is not None and not settings.is_parallel:  # no worker waits meanwhile
-            self._rehearsal.renew()
+            self._rehearsal.renew(self._averaged())
         best = [one for one in self.trials.ranked if not one.failed][: settings.average]
         if settings.final_fit and best:
             seconds = sum(one.seconds / max(1, len(one.folds)) for one in best)
@@ -144,6 +146,14 @@ class Session:
             plan.final_fit = seconds if fits else 0.0
             study.costs.again = 0.0
         self._set_deadline()
+
+    def _averaged(self) -> list[Mapping[str, Any]]:
+        """The hyperparameters of what will be averaged, as far as that can be known."""
+        whole = [one for one in self.trials.ranked if not one.failed]
+        tuned = [one.hyperparameters for one in whole if one.hyperparameters.get("unfreeze")]
+        if not tuned:
+            return []
+        return [*tuned, *[tuned[0]] * (1 + self.study.refits)][: self.study.settings.average]
 
     def _set_deadline(self) -> None:
         self.trials.deadline = self.board.deadline = self.study.plan.deadline

@@ -130,11 +130,15 @@ class Study:
     @functools.cached_property
     def costs(self) -> Costs:
         """What trials take on this machine."""
-        pairs = self.folds or [(self.data.train, self.data.valid)]
-        counts = [(len(train.labels), len(valid.labels)) for train, valid in pairs]
+        counts = [(len(train.labels), len(valid.labels)) for train, valid in self.pairs]
         images = next(iter(self.data.train.ordered))[0].numpy()
         again = self.more_images if self.refits else 0.0
         return Costs(self.hypermodel, images, counts, self.settings.epochs, again)
+
+    @property
+    def pairs(self) -> list[tuple[tf.data.Dataset, tf.data.Dataset]]:
+        """Pairs of training and validation data: those of the folds, or one."""
+        return self.folds or [(self.data.train, self.data.valid)]
 
     def identity(self) -> dict[str, Any]:
         """Returns what decides on the trials: a search is resumed only where it is the same."""
@@ -197,12 +201,11 @@ class Study:
 
     def runner(self) -> TrialRunner:
         """Returns what runs trials in another process than that of the search."""
-        pairs = self.folds or [(self.data.train, self.data.valid)]
         return TrialRunner(
             self.hypermodel,
             self.objective,
             self.settings.seed,
-            pairs,
+            self.pairs,
             self.fit_arguments,
             self._callbacks,
         )

@@ -14,7 +14,7 @@ from keras_transfer.search.report.leaderboard import (
     write_leaderboard,
 )
 from keras_transfer.search.report.summary import summary, write_summary
-from keras_transfer.search.scoring import gains
+from keras_transfer.search.scoring import alike, gains
 from keras_transfer.search.state.outcome import Outcome
 
 LOSS, ACCURACY = Objective("val_loss", "min"), Objective("val_accuracy", "max")
@@ -177,3 +177,19 @@ def test_the_summary_tells_what_was_found(tmp_path):
 def test_a_summary_of_failures_has_no_best():
     content = summary([OUTCOMES[1]], LOSS, {})
     assert (content["best"], content["probe"], content["gain_over_probe"]) == (None, None, [])
+
+
+def test_how_many_trials_cannot_be_told_from_the_best():
+    objective = Objective("val_loss", "min")
+
+    def outcome(number: int, accuracy: float, folds: tuple = ()) -> Outcome:
+        metrics = {"val_loss": 1 - accuracy, "val_accuracy": accuracy}
+        return Outcome(
+            number, f"{number:04}", "completed", 1 - accuracy, 1.0, {}, metrics=metrics, folds=folds
+        )
+
+    best, others = outcome(1, 0.90), [outcome(2, 0.89), outcome(3, 0.88), outcome(4, 0.7)]
+    assert alike(best, others, objective, 300).startswith("2 of 3 others cannot be told from")
+    assert alike(best, others, objective, 30_000).startswith("0 of 3 others")
+    assert alike(best, others, objective) == ""
+    assert alike(best, [], objective, 300) == ""

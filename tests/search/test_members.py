@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from keras_transfer.search.averaging.members import to_average
+from keras_transfer.search.averaging.members import to_average, without_heads
 from keras_transfer.search.metrics import OBJECTIVES, chance
 from keras_transfer.search.state.outcome import Outcome
 
@@ -66,3 +66,19 @@ def test_chance_is_what_the_frequencies_of_the_classes_give():
     assert chance("loss", labels) == pytest.approx(expected)
     assert (chance("accuracy", labels), chance("auc", labels)) == (0.75, 0.5)
     assert chance("f1", labels) == pytest.approx((2 * 6 / (6 + 8)) / 2)  # all taken for the first
+
+
+def accuracy(number: int, value: float, unfreeze: float = 0) -> Outcome:
+    metrics = {"val_accuracy": value}
+    values = {"unfreeze": unfreeze}
+    return Outcome(number, f"{number:04}", "completed", 1.0, 1.0, values, metrics=metrics)
+
+
+def test_heads_alone_are_averaged_only_where_they_are_better_than_chance_would_give():
+    probe, head, tuned = accuracy(0, 0.90), accuracy(1, 0.91), accuracy(2, 0.89, 0.6)
+    assert without_heads([probe, head, tuned], 300) == ([tuned], [probe, head])
+    assert without_heads([probe, head, tuned], 30_000) == ([probe, head, tuned], [])
+    assert without_heads([probe, head], 300) == ([probe, head], [])
+    assert without_heads([tuned], 300) == ([tuned], [])
+    failed = Outcome(3, "0003", "failed", None, 1.0, {"unfreeze": 1})
+    assert without_heads([probe, failed], 300) == ([probe], [])

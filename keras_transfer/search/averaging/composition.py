@@ -14,6 +14,7 @@ class Composition:
             trained on again after the search; `None` without `--final-fit`.
         added: The number of a trial that is in it once more, trained again on all these images.
         too_bad: The numbers of trials that are left out because of their scores.
+        heads: The numbers of those that train a head alone, where fine-tuning does as well.
         lost: The numbers of trials whose weights are damaged or missing.
 
     Example:
@@ -26,6 +27,7 @@ class Composition:
     trained_again: int | None = None
     added: int | None = None
     too_bad: tuple[int, ...] = ()
+    heads: tuple[int, ...] = ()
     lost: tuple[int, ...] = ()
 
     def __str__(self) -> str:
@@ -51,6 +53,7 @@ class Composition:
         """Yields a sentence for each reason why trials are not in the model."""
         for numbers, why in (
             (self.too_bad, "validation scores too far behind"),
+            (self.heads, "heads alone, and fine-tuning does as well"),
             (self.lost, "weights damaged or missing"),
         ):
             if numbers:

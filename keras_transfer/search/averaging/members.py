@@ -1,13 +1,14 @@
 """Which trials are averaged: the best ones that differ, and that are anywhere near the best."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from keras_transfer.search.averaging.ensemble import Member
 from keras_transfer.search.metrics import Objective
 from keras_transfer.search.state.outcome import Outcome
+from keras_transfer.utils.confidence_intervals import difference, wilson
 
 # Of the way from the best score down to that of chance, the share that a trial may lie behind.
 _NEAR = 0.25
@@ -57,6 +58,34 @@ def to_average(
         else:
             too_bad.append(outcome)
     return Averaged(tuple(chosen), tuple(too_bad))
+
+
+def without_heads(ranked: Sequence[Outcome], images: int) -> tuple[list[Outcome], list[Outcome]]:
+    """Leaves out heads on a frozen backbone where a fine-tuning may be as good.
+
+    They stay where the accuracy of the best is better than that of the best fine-tuning by more
+    than chance would give. In further views, and on other images, what was fine-tuned gains more
+    than a validation on images as they are shows.
+
+    Args:
+        ranked: The outcomes of trials, and of the probe, the best first.
+        images: How many images they were validated on.
+
+    Returns:
+        The outcomes to average, and those that are left out.
+    """
+    whole = [one for one in ranked if not one.failed]
+    tuned = [one for one in whole if one.hyperparameters.get("unfreeze")]
+    heads = [one for one in whole if one not in tuned]
+    if not tuned or not heads:
+        return whole, []
+    best = max(heads, key=_accuracy)
+    shares = [wilson(_accuracy(one) * images, images) for one in (best, tuned[0])]
+    return (whole, []) if difference(*shares).low > 0 else (tuned, heads)
+
+
+def _accuracy(outcome: Outcome) -> float:
+    return outcome.metrics.get("val_accuracy", 0.0)
 
 
 def _different(

@@ -1,5 +1,6 @@
 """Winner: the model that a search ends with, and its scores on the test split."""
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,9 +16,9 @@ from keras_transfer.models.averaged_views import AveragedViews
 from keras_transfer.models.transfer_model import TransferModel
 from keras_transfer.search.averaging.composition import Composition
 from keras_transfer.search.averaging.ensemble import Member
-from keras_transfer.search.averaging.members import to_average
+from keras_transfer.search.averaging.members import to_average, without_heads
 from keras_transfer.search.metrics import chance
-from keras_transfer.search.probing.probe import probe_on_test
+from keras_transfer.search.probing.probe import LinearFit, probe_on_test
 from keras_transfer.search.report.leaderboard import ranked
 from keras_transfer.search.scoring import Measures, measures, paired
 from keras_transfer.search.state.outcome import Outcome
@@ -84,8 +85,14 @@ def winner_of(study: Study, trials: Trials) -> Winner:
     settings, data = study.settings, study.data.train_and_valid
     nothing = chance(settings.metric, data.labels)
     lost: list[int] = []
-    whole = _whole(study, trials, lost)
-    chosen = to_average(whole, study.objective, chance=nothing, most=settings.average)
+    outcomes = ranked([study.probe(), *trials.outcomes], study.objective, probe=True)
+    images = sum(len(valid.labels) for _, valid in study.pairs)
+    outcomes, heads = without_heads(outcomes, images)
+    whole = _whole(outcomes, trials, lost)
+    options: dict[str, Any] = {"chance": nothing, "most": settings.average}
+    chosen = to_average(whole, study.objective, **options)
+    if heads and not chosen.trials:  # the weights of all others are lost
+        chosen, heads = to_average(_whole(heads, trials, lost), study.objective, **options), []
     if not chosen.trials:
         raise ValueError("The weights of all trials are lost. Start a search in another folder.")
     refitted = _refitted(study, trials)
@@ -98,6 +105,7 @@ def winner_of(study: Study, trials: Trials) -> Winner:
         trained_again=len(data.labels) if settings.final_fit else None,
         added=refitted[0].trial if refitted else None,
         too_bad=tuple(one.trial for one in chosen.too_bad),
+        heads=tuple(one.trial for one in heads),
         lost=tuple(lost),
     )
     return Winner(model, made_of, best[0])
@@ -132,11 +140,11 @@ def _averaged(
     return study.hypermodel.average(members)
 
 
-def _whole(study: Study, trials: Trials, lost: list[int]) -> Iterator[tuple[Outcome, list[Member]]]:
-    """Yields what has a score, best first, the probe too, and its members, where all are whole."""
-    for outcome in ranked([study.probe(), *trials.outcomes], study.objective, probe=True):
-        if outcome.failed:
-            continue
+def _whole(
+    outcomes: Sequence[Outcome], trials: Trials, lost: list[int]
+) -> Iterator[tuple[Outcome, list[Member]]]:
+    """Yields what has a score, in the same order, and its members, where all are whole."""
+    for outcome in outcomes:
         folds = range(max(1, len(outcome.folds)))
         members = [trials.member(outcome, fold) for fold in folds]
         whole = [member for member in members if member is not None]
@@ -161,6 +169,14 @@ def _again(study: Study, outcome: Outcome, run: int = 0) -> list[Member]:
     return [study.hypermodel.refit(hp, data, epochs, **study.fit_arguments)]
 
 
+def _kept_probe(study: Study, trials: Trials) -> LinearFit | None:
+    member = trials.member(study.probe())
+    if member is None:
+        return None
+    kernel, bias = member.head_weights
+    return LinearFit(kernel, bias, math.nan)
+
+
 def keep(model: TransferModel, output: Path) -> TransferModel:
     """Saves a model as best.keras, whole or not at all, and returns it as loaded from there."""
     with written_whole(output / MODEL) as temporary:
@@ -174,11 +190,12 @@ def keep(model: TransferModel, output: Path) -> TransferModel:
     return keras.saving.load_model(output / MODEL, safe_mode=False)
 
 
-def on_test(study: Study, labels: np.ndarray, probabilities: np.ndarray) -> OnTest:
+def on_test(study: Study, trials: Trials, labels: np.ndarray, probabilities: np.ndarray) -> OnTest:
     """Scores the winner and the probe on the test split.
 
     Args:
         study: The search.
+        trials: Its trials.
         labels: Of the images.
         probabilities: That the winner gives.
     """
@@ -191,6 +208,7 @@ def on_test(study: Study, labels: np.ndarray, probabilities: np.ndarray) -> OnTe
         settings.seed,
         balance=settings.balance,
         final_fit=bool(settings.final_fit),
+        fitted=None if settings.final_fit or settings.folds else _kept_probe(study, trials),
     )
     return OnTest(
         measures(labels, probabilities),

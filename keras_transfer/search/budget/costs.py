@@ -154,15 +154,14 @@ class Costs:
         return sum(self.forward(name)[link] for link in links[place:])
 
     def prediction(self, values: Sequence[Mapping[str, Any]]) -> float:
-        """Returns the seconds that the average of the probe and some trials takes for a view.
+        """Returns the seconds that the average of some trials takes for a view of an image.
 
         Args:
-            values: The hyperparameters of each trial.
+            values: The hyperparameters of each trial that fine-tunes; none for the probe alone.
         """
         name = next(iter(self.hypermodel.backbones))
         whole = sum(self.forward(name).values())
-        parts = sum(self._above(one) for one in values if self.hypermodel.blocks(one))
-        return _EXTRACTION * (whole + parts)
+        return _EXTRACTION * (whole + sum(self._above(one) for one in values[1:]))
 
     def fits(self, values: Mapping[str, Any], left: float) -> bool:
         """Returns whether there is time for the fewest epochs that a fine-tuning is worth.

@@ -10,7 +10,7 @@ from keras_transfer.search.budget.limit import OutOfTime, time_limit
 
 T = TypeVar("T")
 
-_MARGIN = 0.15  # of what the end is expected to take
+_MARGIN = 0.1  # of what the end is expected to take
 
 
 @dataclass

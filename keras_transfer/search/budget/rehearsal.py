@@ -4,8 +4,9 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from keras_transfer.data.augmentation import Flips
 from keras_transfer.evaluation.examine import examine
@@ -19,8 +20,9 @@ from keras_transfer.search.study import Study
 
 _SHARE = 1 / 3  # of the time left that it may take
 _WORTH = 1000.0  # seconds left; with fewer, nothing is measured
-# Where they are not measured: seconds for each second that the search took to begin.
-_ESTIMATES = {"keep": 0.7, "export": 1.2, "report": 0.8}
+# Where they are not measured: seconds for each second that the search took to begin, and those that
+# each further member of the average adds.
+_ESTIMATES = {"keep": (0.6, 0.1), "export": (0.8, 0.5), "report": (0.9, 0.0)}
 _COSTS = ("keep", "export", "test", "report")  # of a `TimePlan`, in seconds
 
 
@@ -38,13 +40,14 @@ class Rehearsal:
     def __init__(self, study: Study) -> None:
         self._study = study
         self._slower = 1.0  # the machine, than when all was measured
+        self._measured = study.plan.left() >= _WORTH
         plan = study.plan
         if plan.end == math.inf:
             return
         began, most = time.monotonic(), _SHARE * plan.left()
         try:
             with time_limit(lambda: most - (time.monotonic() - began)):
-                (self._measure if plan.left() >= _WORTH else self._estimate)(began)
+                (self._measure if self._measured else self._estimate)(began)
         except OutOfTime:  # it takes longer than that; nothing tells how long the test takes
             for name in _COSTS:
                 setattr(plan, name, most / 3)
@@ -59,15 +62,19 @@ class Rehearsal:
 
     def _estimate(self, began: float) -> None:
         study, plan = self._study, self._study.plan
-        for name, factor in _ESTIMATES.items():
-            setattr(plan, name, factor * plan.startup)
-        left = plan.left() - plan.reserve
-        fitting = [x for x in study.hypermodel.recommended() if study.costs.fits(x, left)]
+        members = [x for x in study.hypermodel.recommended() if study.costs.fits(x, plan.left())]
+        self._estimate_for(members[:1])
+
+    def _estimate_for(self, members: Sequence[Mapping[str, Any]]) -> None:
+        study, plan = self._study, self._study.plan
+        for name, (first, more) in _ESTIMATES.items():
+            setattr(plan, name, plan.startup * (first + more * max(0, len(members) - 1)))
         split = "valid" if study.data.test is None else "test"
         images = len(study.data.labels[split])
-        plan.test = images * self._views * study.costs.prediction(fitting[:1])
+        plan.test = images * self._views * study.costs.prediction(members)
         if study.data.test is not None:  # the probe runs on them, too
-            plan.test += images * study.costs.prediction(()) + study.probe().seconds / 2
+            plan.test += images * study.costs.prediction(())
+        self._slower = 1.0
 
     def _measure(self, began: float) -> None:
         study, plan = self._study, self._study.plan
@@ -107,8 +114,15 @@ class Rehearsal:
         fitting = study.plan.left() // study.costs.seconds(first[0])
         return int(max(1, min(fitting, study.settings.trials)))
 
-    def renew(self) -> None:
-        """Takes into account how busy the machine is by now."""
+    def renew(self, members: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Takes into account how busy the machine is by now, and what will be averaged.
+
+        Args:
+            members: The hyperparameters of the trials in the average, and of the one that comes
+                next; none for what there was.
+        """
+        if members and not self._measured:
+            self._estimate_for(members)
         slower = self._study.costs.slowdown()
         plan, self._slower, before = self._study.plan, slower, self._slower
         for name in _COSTS:

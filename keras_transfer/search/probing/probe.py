@@ -25,6 +25,31 @@ _NEVER = -30.0  # the bias of a class that is not among the training images
 Pair = tuple[tf.data.Dataset, tf.data.Dataset]
 
 
+@dataclass(frozen=True, eq=False)
+class LinearFit:
+    """A linear classifier of features as they are, not scaled.
+
+    Attributes:
+        kernel: `(features, units)`; as in a head, one unit for two classes, else one for each.
+        bias: `(units,)`.
+        strength: scikit-learn's C.
+        notes: What there is to know.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    strength: float
+    notes: tuple[str, ...] = ()
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """Returns a column for each class, also for one that is not among the training images."""
+        logits = features @ self.kernel + self.bias
+        if logits.shape[1] == 1:
+            logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+
 @dataclass(frozen=True)
 class ProbeResult:
     """How a linear classifier does on the features of a frozen backbone.
@@ -43,7 +68,7 @@ class ProbeResult:
     folds: tuple[dict[str, float], ...]
     seconds: float
     C: tuple[float, ...]
-    fits: tuple["LinearFit", ...] = ()
+    fits: tuple[LinearFit, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -103,6 +128,7 @@ def probe_on_test(
     *,
     balance: bool = False,
     final_fit: bool = False,
+    fitted: LinearFit | None = None,
 ) -> np.ndarray:
     """Returns what the probe gives on the test split: call it once, when the search is over.
 
@@ -113,6 +139,7 @@ def probe_on_test(
         seed: As for `run_probe`.
         balance: As for `run_probe`.
         final_fit: Whether to fit on `train` and `valid` together.
+        fitted: What was fitted before, if it was kept.
 
     Returns:
         Probabilities `(images, classes)` in path order.
@@ -122,8 +149,9 @@ def probe_on_test(
     """
     if data.test is None:
         raise ValueError("There is no test split. Give image_folder a `test_split`.")
-    train = data.train_and_valid if final_fit else data.train
-    fitted = fit_probe(cache, backbone, train, seed, balance=balance)
+    if fitted is None:
+        train = data.train_and_valid if final_fit else data.train
+        fitted = fit_probe(cache, backbone, train, seed, balance=balance)
     return fitted.probabilities(features_of(cache, backbone, data.test))
 
 
@@ -134,7 +162,7 @@ def fit_probe(
     seed: int = 0,
     *,
     balance: bool = False,
-) -> "LinearFit":
+) -> LinearFit:
     """Returns a logistic regression on the frozen features of a dataset of `image_folder`.
 
     Args:
@@ -182,31 +210,6 @@ def loss_of_each(
         of_true[rest] = probabilities[np.arange(len(rest)), labels[rest]]
         right[rest] = probabilities.argmax(1) == labels[rest]
     return -np.log(np.maximum(of_true, 1e-9)), right
-
-
-@dataclass(frozen=True, eq=False)
-class LinearFit:
-    """A linear classifier of features as they are, not scaled.
-
-    Attributes:
-        kernel: `(features, units)`; as in a head, one unit for two classes, else one for each.
-        bias: `(units,)`.
-        strength: scikit-learn's C.
-        notes: What there is to know.
-    """
-
-    kernel: np.ndarray
-    bias: np.ndarray
-    strength: float
-    notes: tuple[str, ...] = ()
-
-    def probabilities(self, features: np.ndarray) -> np.ndarray:
-        """Returns a column for each class, also for one that is not among the training images."""
-        logits = features @ self.kernel + self.bias
-        if logits.shape[1] == 1:
-            logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
 
 
 def _fitted(

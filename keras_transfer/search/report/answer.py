@@ -21,7 +21,7 @@ from keras_transfer.search.report.leaderboard import (
     score_text,
     trials_of,
 )
-from keras_transfer.search.scoring import Gain, gains, macro_area
+from keras_transfer.search.scoring import Gain, alike, gains, macro_area
 from keras_transfer.search.state.outcome import Outcome
 from keras_transfer.utils.confidence_intervals import DASH, percent
 
@@ -159,8 +159,17 @@ class SearchAnswer:
         return [
             *(f"Gain in {gain.metric}: {gain.how}." for gain in self.gains),
             *self.made_of.left_out(),
+            *([self.alike] if self.alike else []),
             *(["There is no probe to compare with."] if probe is None else []),
         ]
+
+    @property
+    def alike(self) -> str:
+        """How many others may be as good as the best."""
+        if self.best is None:
+            return ""
+        others = [one for one in self.outcomes if not one.failed and one is not self.best]
+        return alike(self.best, others, self.objective, self.images)
 
     @property
     def next_steps(self) -> list[str]:
