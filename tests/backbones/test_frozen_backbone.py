@@ -221,8 +221,10 @@ class TestPooling:
         np.testing.assert_array_equal(backbone(kept), backbone(images(4)))
         with pytest.raises(ValueError, match=r"no link 'block1'\. Expected one of \['pooling'\]"):
             backbone.activations(images(4), after="block1")
-        with pytest.raises(ValueError, match="pools the outputs of all its blocks"):
-            backbone.pool(images(4))
+        levels = [backbone.preprocessing(images(4))]
+        for name in backbone.model_names:
+            levels.append(backbone.block(name)(levels[-1], training=False))
+        np.testing.assert_allclose(backbone.pool(levels[1:]), backbone(images(4)), atol=1e-6)
         backbone.unfreeze(1)
         assert backbone.cut_point is None
 

@@ -23,7 +23,7 @@ TOP = {"unfreeze": 1, "pooling": "avg", "hidden": 16, "depth": 1}
 
 
 def hypermodel(classes=("a", "b"), *, backbone=None, **kwargs) -> TransferHyperModel:
-    kwargs = {"space": Space(hidden=[8, 16]), "epochs": EPOCHS, **kwargs}
+    kwargs = {"space": Space(hidden=[8, 16], unfreeze=[0, 1, 2]), "epochs": EPOCHS, **kwargs}
     backbones = {"tiny": backbone or tiny_backbone()}
     return TransferHyperModel(backbones, classes, cache=FeatureCache(verbose=False), **kwargs)
 
@@ -250,7 +250,7 @@ def test_blocks_are_unfrozen_after_the_frozen_epochs_where_there_are_some():
 @pytest.mark.slow
 def test_a_fine_tuning_ends_in_its_time():
     """At a rate of nothing, and with the last epoch as what it has come to."""
-    model = hypermodel(epochs=1000, space=Space(fine_tuning_epochs=1000))
+    model = hypermodel(epochs=1000, space=Space(fine_tuning_epochs=1000, unfreeze=2))
     model.until = time.time() + 1.5
     one = trial(model, FINE, epochs=1000)
     assert 1 < one.epoch < 500
@@ -416,7 +416,7 @@ def test_what_cannot_work_is_refused_before_the_first_trial():
     with pytest.raises(ValueError, match="matches 9"):
         hypermodel(space=Space(unfreeze=Range(0, 9)))
     with pytest.raises(SpaceError, match="Nothing would ever be unfrozen"):
-        hypermodel(space=Space(frozen_epochs=2), epochs=2)
+        hypermodel(space=Space(frozen_epochs=2, unfreeze=1), epochs=2)
     with pytest.raises(ValueError, match="Unknown metric 'fun'"):
         hypermodel(metric="fun")
     with pytest.raises(SpaceError, match=r"unknown backbone 'tony'\. Did you mean 'tiny'"):

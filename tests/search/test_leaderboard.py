@@ -78,7 +78,7 @@ def test_the_table_has_the_probe_as_row_0_and_each_trial(tmp_path):
     assert (rows[-1]["val_loss"], rows[-1]["failure"]) == ("", "ValueError: a, b")
     columns = list(best)
     assert columns[:4] == ["trial", "val_loss", "val_accuracy", "epoch"]
-    assert columns[4:9] == ["hidden", "seeded", "C", "seconds", "failure"]
+    assert columns[4:9] == ["hidden", "seeded", "C", "seconds", "expected_seconds"]
 
 
 def test_the_table_tells_the_deviation_over_folds(tmp_path):

@@ -147,9 +147,12 @@ def test_in_a_short_search_what_comes_after_the_trials_is_estimated(capsys):
     study = costly()
     rehearsal = Rehearsal(study)
     one = study.plan
-    assert 5 < one.keep < 10 < one.export < 20
-    # Two views of 100 images through the probe and a trial; one through the probe.
-    assert one.test == pytest.approx(2 * 100 * 0.02 + 100 * 0.01 + 2.0)
+    assert (one.keep, one.export, one.report) == pytest.approx((6.0, 8.0, 9.0))
+    # Two views of 100 images through a trial; one through the probe.
+    assert one.test == pytest.approx(2 * 100 * 0.02 + 100 * 0.01)
+    rehearsal.renew([{"unfreeze": 1}] * 3)
+    assert one.test == pytest.approx(2 * 100 * 0.04 + 100 * 0.01)
+    assert one.export > 12
     assert "What comes after the trials will take about" in capsys.readouterr().out
     before = one.reserve
     study.costs.slowdown = lambda: 3.0
@@ -160,7 +163,8 @@ def test_in_a_short_search_what_comes_after_the_trials_is_estimated(capsys):
 
 
 def test_what_takes_too_long_to_be_rehearsed_is_expected_to_take_long(capsys):
-    study = costly(plan=TimePlan(time.monotonic() + 0.6), probe=lambda: time.sleep(60))
+    study = costly(plan=TimePlan(time.monotonic() + 0.6))
+    study.costs.prediction = lambda values: time.sleep(60)
     Rehearsal(study)
     assert 0 < study.plan.keep == study.plan.export == study.plan.test == study.plan.report < 0.2
 
