@@ -82,18 +82,17 @@ def grad_cam(
 
 
 def _pooled_in(head: keras.Layer) -> dict[str, Any]:
-    """Returns what a head pools of feature maps: the name of the layer, and its output."""
+    """Returns the feature maps that a head pools, by the names of the layers that pool them."""
     if not isinstance(head, keras.Model) or isinstance(head, keras.Sequential):
         return {}
-    found: dict[str, Any] = {}
-    names = {id(layer.output): layer.name for layer in head.layers}
-    for layer in head.layers:
-        if isinstance(layer, _POOLINGS):
-            given = layer.input
-            tensor = given[-1] if isinstance(given, list | tuple) else given
-            if len(tensor.shape) == 4 and id(tensor) in names:
-                found[names[id(tensor)]] = tensor
-    return found
+    given = {layer.name: layer.input for layer in head.layers if isinstance(layer, _POOLINGS)}
+    last = {name: x[-1] if isinstance(x, list | tuple) else x for name, x in given.items()}
+    return {name: x for name, x in last.items() if len(x.shape) == 4}
+
+
+def _is_block(layer: keras.Layer) -> bool:
+    is_model = isinstance(layer, keras.Model) and not isinstance(layer, keras.Sequential)
+    return is_model and not layer.name.endswith("_head")
 
 
 def _of_average(
@@ -117,8 +116,11 @@ def _of_average(
         scaled = [_resized(heat, images.shape[1:3]) for heat in heats]
         maps.append(np.mean(scaled, axis=0))
         size = (int(seen[0].shape[1]), int(seen[0].shape[2]))
-    name = next(iter(pooled)).partition("_")[2]
-    return HeatMaps(name, size, _peaked(np.concatenate(maps)))
+    # Named as in `search.averaging.ensemble`: "member0_block7", "all_top".
+    blocks = [one.name.partition("_")[2] for one in model.head.layers if _is_block(one)]
+    return HeatMaps(
+        blocks[-1] if blocks else next(iter(pooled)), size, _peaked(np.concatenate(maps))
+    )
 
 
 def _resized(heat: tf.Tensor, size: tuple[int, int]) -> np.ndarray:

@@ -184,7 +184,7 @@ class Trials:
     def _next(self) -> tuple[Trial, Planned] | None:
         """Returns the trial to run next; None if there is none, or none as long as others run."""
         left = self.seconds_left()
-        if left <= 0 or self._is_over:
+        if self._is_over or left <= self._shortest() / 2:
             return None
         if self._unfinished:
             planned = self.plan(self._unfinished[0].hyperparameters.values, left)
@@ -202,6 +202,10 @@ class Trials:
         trial.hyperparameters.values = planned.values
         self.journal.append("created", id=trial.trial_id, values=planned.values)
         return trial, planned
+
+    def _shortest(self) -> float:
+        """Returns the seconds of the shortest trial that has a score."""
+        return min((one.seconds for one in self.outcomes if not one.failed), default=0.0)
 
     def _created(self) -> Trial:
         return self.oracle.create_trial(f"slot-{len(self.oracle.trials)}")

@@ -30,6 +30,7 @@ print(json.dumps([results, sorted({"keras", "tensorflow", "keras_tuner"} & set(s
 @pytest.mark.slow
 def test_help_and_mistakes_do_not_wait_for_keras(tmp_path):
     (tmp_path / "space.yaml").write_text("hiden: 3\n")
+    (tmp_path / "never.yaml").write_text("frozen_epochs: 12\n")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").touch()
     (tmp_path / "history.csv").write_text("epoch,loss\n0,1.5\n")
@@ -38,7 +39,7 @@ def test_help_and_mistakes_do_not_wait_for_keras(tmp_path):
         ("--help",): "classify images by an exported model",
         ("--version",): keras_transfer.__version__,
         **{(verb, "--help"): f"keras-transfer {verb}" for verb in VERBS},
-        ("search", "--show-space"): "depth: [1, 2]",
+        ("search", "--show-space"): "depth: [0, 1]",
         ("plot-history", str(tmp_path / "history.csv"), "-o", str(tmp_path / "h.png")): "h.png",
     }
     mistakes = {
@@ -47,7 +48,7 @@ def test_help_and_mistakes_do_not_wait_for_keras(tmp_path):
         ("search", "--trails", "3"): "unrecognized arguments",
         ("search", "--space", str(tmp_path / "space.yaml")): "Did you mean 'hidden'?",
         ("search", "--tuner", "hyperband", "--trials", "8"): "needs 52 trials",
-        ("search", "--epochs", "1"): "Nothing would ever be unfrozen",
+        ("search", "--space", str(tmp_path / "never.yaml")): "Nothing would ever be unfrozen",
         ("search", "--backbone", "vgg16,vgg16"): "Expected names, each once",
         ("search", str(tmp_path / "nowhere"), "--output", str(tmp_path / "new")): "is no folder",
         ("search", "--output", str(tmp_path / "taken")): "is there already",

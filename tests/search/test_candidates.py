@@ -64,7 +64,7 @@ def test_a_backbone_is_tried_on_images_of_all_classes(data, monkeypatch):
     monkeypatch.setattr(
         candidates, "FrozenBackbone", lambda name, pooling: tiny_backbone(pooling=pooling)
     )
-    monkeypatch.setattr(candidates, "_IMAGES", 10)
+    monkeypatch.setattr(candidates, "_IMAGES", 8)
     images, labels = candidates._some(data.train)
     assert len(images) == len(labels) < len(data.train.labels)
     assert set(labels) == {0, 1}

@@ -113,8 +113,8 @@ def winner_of(study: Study, trials: Trials) -> Winner:
 
 def best_tuned(trials: Trials) -> Outcome | None:
     """Returns the best trial that has fine-tuned blocks; None if there is none."""
-    tuned = (one for one in trials.ranked if not one.failed and one.hyperparameters["unfreeze"])
-    return next(tuned, None)
+    whole = (one for one in trials.ranked if not one.failed)
+    return next((one for one in whole if one.hyperparameters.get("unfreeze")), None)
 
 
 def _refitted(study: Study, trials: Trials) -> tuple[Outcome, list[Member]] | None:

@@ -20,7 +20,7 @@ _EXTRACTION = 0.6
 _HEAD_STEP = 1e-4  # seconds for an image
 _SETUP = 8.0  # seconds to build and trace what fine-tunes
 _LEAST_EPOCHS = 4  # that a fine-tuning is worth its time with
-_ENOUGH_EPOCHS = 7  # with which two are better than one that has more
+_ENOUGH_EPOCHS = 6  # with which two are better than one that has more
 
 
 @dataclass(frozen=True)
