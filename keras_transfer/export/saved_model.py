@@ -80,7 +80,7 @@ def _add_classify_bytes(archive: Any, outputs: Any, facts: ExportFacts, temporar
     def classify_bytes(images: tf.Tensor) -> dict[str, tf.Tensor]:
         pixels, errors = _decoder(facts.image_size)(images)
         read = errors == b""
-        scores = _scores(outputs(pixels), facts.probabilities)
+        scores = _scores(_of_some(outputs, pixels), facts.probabilities)
         scores = tf.where(read[:, None], scores, float("nan"))
         return {
             "label": tf.where(read, table.lookup(tf.argmax(scores, axis=1)), ""),
@@ -92,6 +92,16 @@ def _add_classify_bytes(archive: Any, outputs: Any, facts: ExportFacts, temporar
     archive.add_endpoint(
         "classify_bytes", classify_bytes, [tf.TensorSpec((None,), tf.string, "images")]
     )
+
+
+def _of_some(outputs: Any, pixels: tf.Tensor) -> tf.Tensor:
+    """Gives the outputs for images, of which there may be none.
+
+    TensorFlow 2.21 does not run a convolution and a normalization on none on CPUs without AVX-512.
+    """
+    count = tf.shape(pixels)[0]
+    one_if_none = tf.zeros((tf.cast(count == 0, tf.int32), *pixels.shape[1:]), pixels.dtype)
+    return outputs(tf.concat([pixels, one_if_none], axis=0))[:count]
 
 
 def _scores(outputs: tf.Tensor, are_probabilities: bool) -> tf.Tensor:
