@@ -42,6 +42,7 @@ from keras_transfer.utils.optional_imports import require
 from keras_transfer.utils.output_folder import output_folder
 
 _PROGRAM = "keras-transfer search"
+_SHORT = 6.0  # minutes
 _METRICS = ("loss", "accuracy", "auc", "f1")
 
 
@@ -142,7 +143,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         args.minutes = MINUTES if args.minutes is None else args.minutes
         args.trials = MANY
     if args.flips is None:  # a solar cell is as good upside down; a letter is not
-        args.flips = "none" if args.directory else "flips"
+        # All four views take time, of which a short search has none.
+        is_short = args.minutes is not None and args.minutes < _SHORT
+        args.flips = "none" if args.directory else "mirror" if is_short else "flips"
     return args
 
 
@@ -177,7 +180,10 @@ def _add_model(add: Callable[..., object]) -> None:
         help="default: 224",
     )
     add("--batch-size", type=number_from(1), default=32, metavar="IMAGES", help="default: 32")
-    flips = "views of an image that mean the same (default: none; for the demo data flips)"
+    flips = (
+        "views of an image that mean the same (default: none; for the demo data flips, or mirror "
+        "in a short search)"
+    )
     add("--flips", choices=("none", "mirror", "flips", "dihedral"), help=flips)
     add("--balance", action="store_true", help="let all classes count the same in the loss")
 

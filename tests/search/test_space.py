@@ -32,7 +32,7 @@ def test_the_defaults_are_those_that_are_good_on_little_data():
     told = Space().to_dict()
     assert told["hidden"] == {"min": 32, "max": 512, "log": True, "step": 2}
     assert told["depth"] == [0, 1]
-    assert told["unfreeze"] == [0.0, 0.35, 0.6]
+    assert told["unfreeze"] == [0.0, 0.2, 0.35, 0.6]
     assert told["batch_norm"] == "adapt"
     assert told["learning_rate"] == {"min": 1e-4, "max": 1e-2, "log": True}
     assert told["pooling"] == ["avg", "max", "levels"]
@@ -247,8 +247,9 @@ def test_blocks_are_unfrozen_by_number_or_by_share():
 
 
 def test_it_begins_with_what_usually_does_well_the_deepest_first():
-    first, other, shallow = Space().recommended(["lite"])
-    assert (first["unfreeze"], shallow["unfreeze"]) == (0.6, 0.35)
+    first, other, *shallow = Space().recommended(["lite"])
+    assert first["unfreeze"] == other["unfreeze"] == 0.6
+    assert [one["unfreeze"] for one in shallow] == [0.35, 0.2]
     changed = {name for name in first if first[name] != other[name]}
     assert changed == {"label_smoothing", "fine_tuning_learning_rate"}
     assert "backbone" not in first

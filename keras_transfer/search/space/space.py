@@ -67,7 +67,7 @@ class Space:
     learning_rate: Any = field(default=Range(1e-4, 1e-2, log=True))
     weight_decay: Any = field(default=Choices((0.0, 1e-3, 1e-2, 1e-1)))
     label_smoothing: Any = field(default=Range(0.0, 0.2, step=0.05))
-    unfreeze: Any = field(default=Choices((0.0, 0.35, 0.6)))
+    unfreeze: Any = field(default=Choices((0.0, 0.2, 0.35, 0.6)))
     batch_norm: Any = field(default=Choices(("adapt",)))
     fine_tuning_epochs: Any = field(default=Choices((10,)))
     fine_tuning_learning_rate: Any = field(default=Range(3e-4, 3e-3, log=True))
