@@ -184,7 +184,9 @@ class Trials:
     def _next(self) -> tuple[Trial, Planned] | None:
         """Returns the trial to run next; None if there is none, or none as long as others run."""
         left = self.seconds_left()
-        if self._is_over or left <= self._shortest() / 2:
+        if self._is_over or left <= 0:
+            return None
+        if self.plan is _as_it_is and left <= self._shortest() / 2:
             return None
         if self._unfinished:
             planned = self.plan(self._unfinished[0].hyperparameters.values, left)
