@@ -95,11 +95,11 @@ def winner_of(study: Study, trials: Trials) -> Winner:
         chosen, heads = to_average(_whole(heads, trials, lost), study.objective, **options), []
     if not chosen.trials:
         raise ValueError("The weights of all trials are lost. Start a search in another folder.")
-    refitted = _refitted(study, trials)
+    best = [outcome for outcome, _ in chosen.trials]
+    refitted = _refitted(study, trials, best)
     model = _averaged(study, chosen.trials, refitted)
     if settings.average_views and settings.flips != "none":
         model = AveragedViews.of(model, Flips(settings.flips))
-    best = [outcome for outcome, _ in chosen.trials]
     made_of = Composition(
         tuple(outcome.trial for outcome in best),
         trained_again=len(data.labels) if settings.final_fit else None,
@@ -117,10 +117,12 @@ def best_tuned(trials: Trials) -> Outcome | None:
     return next((one for one in whole if one.hyperparameters.get("unfreeze")), None)
 
 
-def _refitted(study: Study, trials: Trials) -> tuple[Outcome, list[Member]] | None:
-    """Trains the best fine-tuning again on all images, if there is time for that."""
+def _refitted(
+    study: Study, trials: Trials, chosen: Sequence[Outcome]
+) -> tuple[Outcome, list[Member]] | None:
+    """Trains the best fine-tuning again on all images, if it is chosen and there is time."""
     tuned, plan = best_tuned(trials) if study.refits else None, study.plan
-    if tuned is None or not plan.final_fit:
+    if tuned not in chosen or tuned is None or not plan.final_fit:
         return None
     after = plan.keep + plan.export + plan.test + plan.report
     members = plan.in_time("another training", lambda: _again(study, tuned, 1), after=after)
