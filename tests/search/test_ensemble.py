@@ -131,6 +131,7 @@ def test_heads_on_all_levels_are_averaged_with_each_other(backbone):
     np.testing.assert_allclose(scores(model), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_whatever_differs_is_averaged_on_the_images(backbone, tmp_path):
     """All levels beside fine-tuned blocks, all blocks fine-tuned, and another backbone."""
     other = FrozenBackbone(tiny_network(), preprocessing="unit")
