@@ -158,7 +158,7 @@ def test_law_1_statistics_of_unfrozen_blocks_move_only_where_that_is_asked_for(k
 
 @pytest.mark.slow
 def test_blocks_that_adapt_train_as_in_plain_keras():
-    """What trains is the same, to the last digits, as a Keras model whose top is trainable."""
+    """The trained weights equal those of a Keras model with the same trainable layers."""
     pixels, y, results = images(16, 32), labels(16), []
     for ours in (True, False):
         keras.utils.set_random_seed(0)

@@ -36,8 +36,8 @@ class FrozenBackbone(FreezableChain):
     """A pretrained backbone as one layer: preprocessing, a chain of blocks, pooling.
 
     All blocks are frozen at first. A frozen block runs in inference mode, so its statistics of
-    BatchNormalization never move and its Dropout never drops. What an unfrozen one does is said by
-    `batch_norm`.
+    BatchNormalization never move and its Dropout never drops. `batch_norm` decides how
+    unfrozen blocks run.
 
     Args:
         source: The name of a model of `keras.applications`, `"efficientnet_lite0"`; any

@@ -188,7 +188,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
             # On a GPU Keras chooses XLA, under which the rows that the AUC keeps cannot grow.
             jit_compile=False if self.metric == "auc" else "auto",
         )
-        parts = _Parts(model, self._blocks(chosen))
+        parts = _Parts(model, self.blocks(chosen))
         model.load_weights = parts.load  # KerasTuner loads what `fit` has written
         return model
 
@@ -196,14 +196,11 @@ class TransferHyperModel(keras_tuner.HyperModel):
         """How many steps run from one return to Python to the next."""
         if tf.distribute.has_strategy():  # a tuner's, under which Keras refuses several
             return 1
-        return _FINE_TUNING_STEPS if self._blocks(chosen) else _STEPS
-
-    def _blocks(self, chosen: Mapping[str, Any]) -> tuple[str, ...]:
-        return self.blocks(chosen)
+        return _FINE_TUNING_STEPS if self.blocks(chosen) else _STEPS
 
     def _backbone(self, chosen: Mapping[str, Any]) -> FrozenBackbone:
         name, pooling = chosen["backbone"], chosen["pooling"]
-        if blocks := self._blocks(chosen):
+        if blocks := self.blocks(chosen):
             sharing = self.backbones[name].share_blocks(blocks, pooling=pooling)
             sharing.batch_norm = chosen["batch_norm"]
             return sharing
@@ -276,7 +273,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         data = args[0] if args else kwargs.get("x")
         if isinstance(data, tf.data.Dataset):
             begin_again(data)
-        blocks, name = self._blocks(chosen), chosen["backbone"]
+        blocks, name = self.blocks(chosen), chosen["backbone"]
         with self._fitted(model, chosen, data) as fitted:
             mine = self._callbacks(fitted, chosen, kwargs["epochs"])
             history = fitted.fit(*args, **{**kwargs, "callbacks": [*mine, *others]})
@@ -302,7 +299,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
             What was trained.
         """
         chosen, model = self.space.declare(hp, list(self.backbones)), self.build(hp)
-        blocks, name = self._blocks(chosen), chosen["backbone"]
+        blocks, name = self.blocks(chosen), chosen["backbone"]
         begin_again(data)
         fine_tuning = self._fine_tuning(chosen, blocks, epochs, lambda: math.inf)
         model.fit(data, epochs=epochs, verbose=0, callbacks=fine_tuning, **kwargs)
@@ -313,7 +310,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         self, model: TransferModel, chosen: Mapping[str, Any], data: Any
     ) -> Iterator[TransferModel]:
         """The model to call `fit` of: another with the same steps, where one has traced them."""
-        if self._blocks(chosen):
+        if self.blocks(chosen):
             yield model
             return
         constants = {name: value for name, value in chosen.items() if name != "learning_rate"}
@@ -323,10 +320,10 @@ class TransferHyperModel(keras_tuner.HyperModel):
             yield fitted
 
     def _epochs(self, chosen: Mapping[str, Any], epochs: int) -> int:
-        return min(epochs, chosen["fine_tuning_epochs"]) if self._blocks(chosen) else epochs
+        return min(epochs, chosen["fine_tuning_epochs"]) if self.blocks(chosen) else epochs
 
     def _callbacks(self, model: TransferModel, chosen: Mapping[str, Any], epochs: int) -> list[Any]:
-        goal, blocks = self.objective, self._blocks(chosen)
+        goal, blocks = self.objective, self.blocks(chosen)
         until = self.until
         fine_tuning = self._fine_tuning(chosen, blocks, epochs, lambda: until - time.time())
         return [

@@ -129,7 +129,7 @@ class Study:
 
     @functools.cached_property
     def costs(self) -> Costs:
-        """What trials take on this machine."""
+        """Predicts the seconds of trials on this machine."""
         counts = [(len(train.labels), len(valid.labels)) for train, valid in self.pairs]
         images = next(iter(self.data.train.ordered))[0].numpy()
         again = self.more_images if self.refits else 0.0

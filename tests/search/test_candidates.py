@@ -24,7 +24,7 @@ def data(tmp_path_factory):
 
 
 def as_if(monkeypatch, **losses: list[float]) -> None:
-    """Lets backbones have these losses for six images; the later a name comes, the slower."""
+    """Makes each backbone return the given losses of six images; later names are slower."""
 
     def tried(name, images, labels, size, seed):
         milliseconds = float(list(losses).index(name) + 1)

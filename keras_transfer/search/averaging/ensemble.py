@@ -171,8 +171,8 @@ def average(backbones: Mapping[str, FrozenBackbone], members: Sequence[Member]) 
     """Returns a compiled model that gives the mean of the members' probabilities.
 
     Averaging the best models of a search costs nothing more to train and errs less than its
-    winner (Caruana et al., Ensemble Selection from Libraries of Models, ICML 2004). What several
-    have left as it was runs once.
+    winner (Caruana et al., Ensemble Selection from Libraries of Models, ICML 2004). A
+    block that several members left frozen runs once for all of them.
 
     Args:
         backbones: Name to backbone, with the weights that it had before, frozen.
